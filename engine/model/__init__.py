@@ -1,0 +1,1 @@
+"""Values only: frozen, validated, serialisable. Imports nothing else of this project."""

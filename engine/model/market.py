@@ -1,0 +1,124 @@
+"""What providers sell, and what came of asking for it."""
+
+from datetime import timedelta
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from engine.model.capacity import Placement, Probability, Resources
+from engine.model.ids import CellId, HoldId, NodeId, OfferId, QuoteId, ReservationId
+from engine.model.money import Money
+from engine.model.value import Interval, Utc, Value
+
+
+class PurchaseOption(StrEnum):
+    ON_DEMAND = "on_demand"
+    SPOT = "spot"
+    COMMITMENT = "commitment"
+    AUCTION = "auction"
+
+
+class Reliability(Value):
+    """What is known about an offer's staying power."""
+
+    interruption_per_month: Probability | None = None
+    """Published or observed share of instances reclaimed within a month; None: not published."""
+    correlation_group: str
+    """What tends to fail together: provider/region/zone/family."""
+
+
+class OfferQuery(Value):
+    """What discovery is asked for: anything that carries at least one slice of ``at_least``."""
+
+    at_least: Resources
+    placement: Placement = Placement()
+    options: tuple[PurchaseOption, ...] = tuple(PurchaseOption)
+
+
+class PricePoint(Value):
+    at: Utc
+    price: Money
+
+
+class Offer(Value):
+    """Posted, no promise. Price per unit-hour of one whole unit (an instance)."""
+
+    id: OfferId
+    provider: str
+    account: str
+    region: str
+    zone: str
+    instance_type: str
+    resources: Resources
+    performance: Annotated[float, Field(gt=0)] = 1.0
+    """Single-core score relative to the reference core."""
+    option: PurchaseOption
+    price: Money
+    """Per unit-hour now; for an auction the reserve price (0 where none is published)."""
+    price_at: Utc
+    """When the provider last stated this price."""
+    price_history: tuple[PricePoint, ...] = ()
+    available: Annotated[int, Field(ge=0)] | None = None
+    """Units on offer; None: not published."""
+    reliability: Reliability
+    expires_at: Utc | None = None
+    auction_id: str | None = None
+
+    @property
+    def cell(self) -> CellId:
+        return CellId(f"{self.provider}/{self.account}/{self.region}")
+
+
+class Quote(Value):
+    """A firm price until ``expires_at`` for ``quantity`` units of one offer."""
+
+    id: QuoteId
+    offer: Offer
+    quantity: Annotated[int, Field(gt=0)]
+    unit_price: Money
+    """Expected price per unit-hour: what is paid now."""
+    price_ceiling: Money
+    """Never pay more than this per unit-hour (spot: the ceiling handed to the provider)."""
+    term: Interval
+    expires_at: Utc
+    strategy: str
+    """The negotiation strategy that obtained it."""
+    survival: Probability = 1.0
+    """Probability that one unit is still there at the end of the term."""
+
+
+class Hold(Value):
+    """Capacity kept for us, not yet paid: the first phase of two."""
+
+    id: HoldId
+    key: str
+    """Idempotency key: the same key is the same hold."""
+    quote: Quote
+    expires_at: Utc
+    provider_reference: str | None = None
+    """The provider's own id for it; None where the provider knows no holds and the hold is ours alone."""
+
+
+class Reservation(Value):
+    """Paid capacity."""
+
+    id: ReservationId
+    hold_id: HoldId
+    quote: Quote
+    confirmed_at: Utc
+    provider_reference: str | None = None
+
+
+class ReclaimNotice(Value):
+    """The provider takes a node back at ``at``."""
+
+    node: NodeId
+    provider: str
+    seen_at: Utc
+    at: Utc
+    reason: str = "reclaimed"
+
+    @property
+    def notice(self) -> timedelta:
+        return self.at - self.seen_at

@@ -1,0 +1,102 @@
+"""Where things are: cells, nodes, shards, and which component is bound to which shard."""
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from engine.model.capacity import Resources
+from engine.model.ids import CellId, NodeId, PoolId, ShardId
+from engine.model.market import PurchaseOption
+from engine.model.money import Money
+from engine.model.value import Utc, Value
+
+Epoch = Annotated[int, Field(ge=0)]
+
+
+class Cell(Value):
+    """Provider + account + region = one Pulumi stack = one state = one lock."""
+
+    provider: str
+    """The provider's configured name."""
+    kind: str
+    """Which program and adapter serve it: aws, gcp, azure, network."""
+    account: str
+    region: str
+
+    @property
+    def id(self) -> CellId:
+        return CellId(f"{self.provider}/{self.account}/{self.region}")
+
+    @property
+    def stack_name(self) -> str:
+        return "-".join((self.provider, self.account, self.region)).replace("/", "-")
+
+
+class NodeState(StrEnum):
+    EXPECTED = "expected"
+    JOINED = "joined"
+    RECLAIMING = "reclaiming"
+    GONE = "gone"
+
+
+class Node(Value):
+    """A provider instance that shards are carved from. ``id`` is ours and is also its name at the provider."""
+
+    id: NodeId
+    cell: CellId
+    zone: str
+    instance_type: str
+    option: PurchaseOption
+    hourly_price: Money
+    resources: Resources
+    state: NodeState = NodeState.EXPECTED
+    instance_id: str | None = None
+    """The provider's id, known once the cell update is done."""
+    agent_url: str | None = None
+    """Where the agent listens (mutual TLS), known once it has joined."""
+    underlay_address: str | None = None
+
+
+class ShardState(StrEnum):
+    HELD = "held"
+    READY = "ready"
+    BOUND = "bound"
+    DRAINING = "draining"
+    RELEASED = "released"
+
+
+class Shard(Value):
+    """An addressable slice of a shard type. Its physical place is ``node``; only the store raises ``epoch``."""
+
+    id: ShardId
+    shard_type: str
+    pool: PoolId
+    node: NodeId
+    state: ShardState
+    epoch: Epoch = 1
+    nominal: Resources
+    measured: Resources | None = None
+    address: str
+    """Stable overlay address (IPv4); survives every move."""
+    mac: str
+
+
+class ComponentName(Value):
+    """shard://NAMESPACE/WORKLOAD/COMPONENT[/N]"""
+
+    namespace: str
+    workload: str
+    component: str
+    index: Annotated[int, Field(ge=0)] = 0
+
+    def __str__(self) -> str:
+        return f"shard://{self.namespace}/{self.workload}/{self.component}/{self.index}"
+
+
+class Binding(Value):
+    """Component <-> shard: one row of the shard map."""
+
+    component: ComponentName
+    shard: ShardId
+    bound_at: Utc

@@ -1,0 +1,120 @@
+"""The market side of a provider: values in, values out; knows nothing of Pulumi.
+
+A provider implements ``Provider``; optional powers are the ``Supports…`` protocols, found with isinstance.
+Errors: ``engine.errors.ProviderError`` and its children, nothing else. Every outside call has a time-out and bounded
+retries with jitter; every call that buys carries an idempotency key.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Annotated, Protocol, runtime_checkable
+
+from pydantic import Field, SecretStr
+
+from engine.model.billing import BillDelivery
+from engine.model.ids import NodeId
+from engine.model.market import Hold, Offer, OfferQuery, Quote, ReclaimNotice, Reservation
+from engine.model.money import Money
+from engine.model.value import Interval, Utc, Value
+
+
+class ProviderSettings(Value):
+    """One ``[providers.NAME]`` table of shardwright.toml, parsed."""
+
+    name: str
+    kind: str
+    """Registry key: aws, gcp, azure, network."""
+    account: str
+    """AWS account id, Google project, Azure subscription, network tenant."""
+    regions: tuple[str, ...]
+    endpoint: str | None = None
+    """Base URL; None: the provider's public endpoints."""
+    ca_file: str | None = None
+    """Certificate authority for ``endpoint`` where it is not a public one."""
+    metadata_url: str | None = None
+    """Instance metadata address that agents watch; None: the provider's well-known one."""
+    credentials: dict[str, SecretStr] = Field(default_factory=dict)
+    """Resolved from the environment by the configuration loader (``credentials.KEY = {env = "NAME"}``)."""
+    timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
+
+
+class InstanceRecord(Value):
+    """What the provider itself says about an instance that carries our tag."""
+
+    instance_id: str
+    node: NodeId
+    token: str
+    """The ``shardwright-token`` tag: ``shard:<cell>:<node>:<generation>``."""
+    region: str
+    zone: str
+    instance_type: str
+    running: bool
+    launched_at: Utc
+
+
+class AuctionOutcome(Value):
+    won: bool
+    clearing_price: Money | None = None
+    quote: Quote | None = None
+    """Set when won: firm, to be held before it expires."""
+    reason: str = ""
+
+
+@runtime_checkable
+class Provider(Protocol):
+    name: str
+
+    def offers(self, need: OfferQuery) -> Iterable[Offer]:
+        """What is on the market now, priced. Read only; may be asked at any time."""
+        ...
+
+    def quote(self, offer: Offer, quantity: int, term: Interval) -> Quote:
+        """A firm price for this many units. Raises InsufficientCapacity."""
+        ...
+
+
+@runtime_checkable
+class SupportsHolds(Protocol):
+    def hold(self, quote: Quote, *, key: str) -> Hold:
+        """Keep the capacity. Same key, same hold. Raises QuoteExpired, InsufficientCapacity, PriceMismatch."""
+        ...
+
+    def confirm(self, hold: Hold) -> Reservation:
+        """Pay. Idempotent. Raises NotFound when the hold has lapsed."""
+        ...
+
+    def release(self, hold_id: str) -> None:
+        """Give up a hold or a reservation by the provider's own reference. Already gone = success."""
+        ...
+
+
+@runtime_checkable
+class SupportsAuctions(Protocol):
+    def bid(self, offer: Offer, quantity: int, price: Money, term: Interval, *, key: str) -> AuctionOutcome:
+        """Take part in ``offer.auction_id`` and wait (bounded) for its result. Same key, same bid."""
+        ...
+
+
+@runtime_checkable
+class SupportsInventory(Protocol):
+    def instances(self) -> Sequence[InstanceRecord]:
+        """Every instance of this account and these regions that carries our tag, pending ones included."""
+        ...
+
+    def terminate(self, instance_id: str) -> None:
+        """Already gone = success."""
+        ...
+
+
+@runtime_checkable
+class SupportsReclaimNotices(Protocol):
+    def reclaim_notices(self, since: datetime) -> Iterable[ReclaimNotice]:
+        """Notices that the provider publishes through its own API (others are seen by the agents)."""
+        ...
+
+
+@runtime_checkable
+class SupportsBills(Protocol):
+    def bill(self, period: Interval) -> BillDelivery:
+        """The newest delivery for a billing period."""
+        ...
