@@ -38,9 +38,7 @@ class ManualClock:
         self._now += by
 
 
-def wait_until(
-    ready: Callable[[], bool], clock: Clock, *, timeout_seconds: float, every_seconds: float = 0.1
-) -> bool:
+def wait_until(ready: Callable[[], bool], clock: Clock, *, timeout_seconds: float, every_seconds: float = 0.1) -> bool:
     """Poll ``ready`` until it is true (True) or the time is up (False)."""
     deadline = clock.now() + timedelta(seconds=timeout_seconds)
     while not ready():

@@ -15,7 +15,9 @@ class History:
     Units are the metric's own (cores, GiB, requests per step …); ``start`` is aware UTC.
     """
 
-    def __init__(self, series_id: str, start: datetime, freq: timedelta, values: Array, *, synthetic: bool = False) -> None:
+    def __init__(
+        self, series_id: str, start: datetime, freq: timedelta, values: Array, *, synthetic: bool = False
+    ) -> None:
         if start.tzinfo is None:
             raise ValueError("History.start needs a time zone")
         self.series_id, self.start, self.freq, self.values, self.synthetic = series_id, start, freq, values, synthetic

@@ -53,7 +53,10 @@ class CellOutcome(Value):
 
 
 class CellDriver(Protocol):
-    """One attempt per call; raises PolicyViolation, ConcurrentUpdate, ProviderError. Blocks: call from a worker thread."""
+    """One attempt per call; raises PolicyViolation, ConcurrentUpdate, ProviderError.
+
+    Blocks: call from a worker thread.
+    """
 
     def preview(self, plan: CellPlan, user_data: Mapping[NodeId, str]) -> CellOutcome: ...
 

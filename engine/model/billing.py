@@ -1,4 +1,4 @@
-"""Charges and invoices; field names are the FOCUS columns in snake_case (FOCUS 1.2 names, exported as spelled there)."""
+"""Charges and invoices; fields are the FOCUS 1.2 columns in snake_case, exported as the standard spells them."""
 
 from decimal import Decimal
 from enum import StrEnum

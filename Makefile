@@ -1,0 +1,33 @@
+# Two commands do everything: `make demo` and `make test`. Both do all set-up first.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+
+.PHONY: help setup setup-test demo test lint types unit faults bench clean
+
+help: ## what there is to make
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+setup: ## everything the product needs, idempotent
+	@test -n "$(PYTHON)" || { echo "Python >= 3.11 with venv is needed; install it and try again" >&2; exit 1; }
+	@$(PYTHON) tools/setup.py
+
+setup-test: ## the same, and what only the tests need (Chromium)
+	@test -n "$(PYTHON)" || { echo "Python >= 3.11 with venv is needed; install it and try again" >&2; exit 1; }
+	@$(PYTHON) tools/setup.py --with-tests
+
+demo: setup ## the main job in the sandbox, with a live view
+	@$(BIN)/shardwright demo
+
+lint: setup-test ## ruff
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: setup-test ## mypy --strict
+	@$(BIN)/mypy
+
+test: lint types ## lint, types and every test
+	@$(BIN)/pytest
+
+clean: ## remove what the demo and the tests leave in the checkout (never the caches)
+	@rm -rf .shardwright .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,332 @@
+"""shardwright.toml: parsed strictly, every problem reported at once with its key path and a did-you-mean."""
+
+import os
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
+from decimal import Decimal
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+from engine.errors import AuthenticationFailed, ConfigurationError
+from engine.model.capacity import Placement, Pool, Resources, RiskClass, ShardType
+from engine.model.ids import PoolId
+from engine.model.money import Currency, Money
+from engine.model.placement import Cell
+from providers.base import ProviderSettings
+
+_Name = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]{0,30}[a-z0-9])?$")]
+_Share = Annotated[float, Field(gt=0, le=1)]
+
+
+class _Table(BaseModel):
+    """One table of the file. TOML has no tuples and writes 1 for 1.0, so parsing is lax about just those."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class SecretSource(_Table):
+    """Where a secret is read from; a literal in the file is refused."""
+
+    env: str | None = None
+    file: Path | None = None
+
+    def read(self, path: str, environment: Mapping[str, str]) -> SecretStr:
+        if self.env is not None:
+            value = environment.get(self.env, "")
+            if not value:
+                raise AuthenticationFailed(
+                    f"{path}: no credentials",
+                    why=f"the environment variable {self.env} is not set",
+                    next_step=f"export {self.env}=…",
+                )
+            return SecretStr(value)
+        if self.file is not None:
+            try:
+                return SecretStr(self.file.expanduser().read_text(encoding="utf-8").strip())
+            except OSError as error:
+                raise AuthenticationFailed(f"{path}: no credentials", why=str(error)) from error
+        raise AuthenticationFailed(f"{path}: no credentials", why='give env = "NAME" or file = "PATH"')
+
+
+class StateTable(_Table):
+    directory: Path = Path(".shardwright")
+    database_url: str | None = None
+    """None: SQLite in ``directory``."""
+
+
+class ControlTable(_Table):
+    listen: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 0
+    advertise: str | None = None
+    """host:port under which agents reach the control plane; None: the listening address."""
+    web_port: Annotated[int, Field(ge=0, le=65535)] = 0
+
+
+class PulumiTable(_Table):
+    state_url: str | None = None
+    """None: files in the state directory."""
+    passphrase: SecretSource = SecretSource(env="PULUMI_CONFIG_PASSPHRASE")
+    attached_plugins: dict[str, int] = Field(default_factory=dict)
+    """Plugin name -> port of a running provider plugin (PULUMI_DEBUG_PROVIDERS); empty: real plugins."""
+    parallel_cells: Annotated[int, Field(ge=1)] = 8
+
+
+class ForecastTable(_Table):
+    usage: Path | None = None
+    metric: str | None = None
+    horizon_steps: Annotated[int, Field(ge=1)] = 24
+    budget_seconds: Annotated[float, Field(gt=0)] = 30.0
+    paths: Annotated[int, Field(ge=10)] = 200
+    seed: int = 7
+
+
+class PolicyTable(_Table):
+    max_provider_share: _Share = 1.0
+    max_spot_share: Annotated[float, Field(ge=0, le=1)] = 0.8
+    hourly_budget: Decimal | None = None
+    currency: Currency = "USD"
+    regions: tuple[str, ...] = ()
+    instance_families: tuple[str, ...] = ()
+    term_hours: Annotated[float, Field(gt=0)] = 24.0
+    """For how long capacity is bought ahead."""
+    min_move_saving: Decimal = Decimal("0.01")
+
+    @property
+    def budget(self) -> Money | None:
+        return None if self.hourly_budget is None else Money(amount=self.hourly_budget, currency=self.currency)
+
+
+class ShardTypeTable(_Table):
+    name: str
+    vcpus: float
+    memory_gib: float
+    storage_iops: float = 0
+    network_mbps: float = 0
+    min_performance: float = 0
+
+    def value(self) -> ShardType:
+        return ShardType(
+            name=self.name,
+            resources=Resources(
+                vcpus=self.vcpus,
+                memory_gib=self.memory_gib,
+                storage_iops=self.storage_iops,
+                network_mbps=self.network_mbps,
+            ),
+            min_performance=self.min_performance,
+        )
+
+
+class ProviderTable(_Table):
+    name: _Name
+    kind: str
+    account: str
+    regions: Annotated[tuple[str, ...], Field(min_length=1)]
+    endpoint: str | None = None
+    ca_file: str | None = None
+    metadata_url: str | None = None
+    timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
+    credentials: dict[str, SecretSource] = Field(default_factory=dict)
+
+
+class PoolTable(_Table):
+    id: _Name
+    shard_type: str
+    risk_class: str
+    providers: tuple[str, ...] = ()
+    regions: tuple[str, ...] = ()
+    series: str | None = None
+    """Series of the usage file that drives this pool; None: the only one, or pools take them in order."""
+    per_shard: Annotated[float, Field(gt=0)] | None = None
+    """Usage that one shard serves, in the metric's unit; None: set so that the history's peak needs six shards."""
+
+
+class ComponentTable(_Table):
+    name: _Name
+    pool: str
+
+
+class WorkloadTable(_Table):
+    namespace: _Name
+    name: _Name
+    components: Annotated[tuple[ComponentTable, ...], Field(min_length=1)]
+
+
+class Configuration(_Table):
+    """The whole file. Cells are derived: one per provider and region."""
+
+    name: _Name = "shardwright"
+    """Prefix of node names, so that two installations can share an account."""
+    state: StateTable = StateTable()
+    control: ControlTable = ControlTable()
+    pulumi: PulumiTable = PulumiTable()
+    forecast: ForecastTable = ForecastTable()
+    policy: PolicyTable = PolicyTable()
+    risk_classes: Annotated[tuple[RiskClass, ...], Field(min_length=1)]
+    shard_types: Annotated[tuple[ShardTypeTable, ...], Field(min_length=1)]
+    providers: Annotated[tuple[ProviderTable, ...], Field(min_length=1)]
+    pools: Annotated[tuple[PoolTable, ...], Field(min_length=1)]
+    workloads: tuple[WorkloadTable, ...] = ()
+
+    @property
+    def database_url(self) -> str:
+        return self.state.database_url or f"sqlite:///{(self.state.directory / 'control.sqlite').resolve()}"
+
+    @property
+    def term(self) -> timedelta:
+        return timedelta(hours=self.policy.term_hours)
+
+    def cells(self) -> tuple[Cell, ...]:
+        return tuple(
+            Cell(provider=p.name, kind=p.kind, account=p.account, region=region)
+            for p in self.providers
+            for region in p.regions
+        )
+
+    def pool_values(self) -> tuple[Pool, ...]:
+        types = {table.name: table.value() for table in self.shard_types}
+        classes = {risk.name: risk for risk in self.risk_classes}
+        return tuple(
+            Pool(
+                id=PoolId(table.id),
+                shard_type=types[table.shard_type],
+                risk_class=classes[table.risk_class],
+                placement=Placement(providers=table.providers, regions=table.regions),
+            )
+            for table in self.pools
+        )
+
+    def provider_settings(self, environment: Mapping[str, str] = os.environ) -> tuple[ProviderSettings, ...]:
+        """With credentials resolved. Raises AuthenticationFailed naming the first that is missing."""
+        return tuple(
+            ProviderSettings(
+                name=table.name,
+                kind=table.kind,
+                account=table.account,
+                regions=table.regions,
+                endpoint=table.endpoint,
+                ca_file=table.ca_file,
+                metadata_url=table.metadata_url,
+                timeout_seconds=table.timeout_seconds,
+                credentials={
+                    key: source.read(f"providers.{table.name}.credentials.{key}", environment)
+                    for key, source in table.credentials.items()
+                },
+            )
+            for table in self.providers
+        )
+
+
+def load_configuration(path: Path) -> Configuration:
+    """Raises ConfigurationError that lists every problem of the file."""
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot read {path}", why=error.strerror or str(error), next_step="shardwright run --config FILE"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} is not TOML", why=str(error)) from error
+    return parse_configuration(raw, origin=str(path))
+
+
+def parse_configuration(raw: Mapping[str, Any], *, origin: str) -> Configuration:
+    problems: list[str] = []
+    configuration: Configuration | None = None
+    try:
+        configuration = Configuration.model_validate(raw)
+    except ValidationError as error:
+        problems.extend(_describe(item) for item in error.errors())
+    problems.extend(_unresolved_references(raw))
+    if problems or configuration is None:
+        listing = "\n".join(f"  - {problem}" for problem in problems)
+        raise ConfigurationError(f"{origin}: {len(problems)} problem(s)\n{listing}", next_step="see docs/reference.md")
+    return configuration
+
+
+def _describe(error: Any) -> str:
+    location = tuple(error["loc"])
+    path = ".".join(str(part) for part in location)
+    if error["type"] == "extra_forbidden":
+        guess = get_close_matches(str(location[-1]), _keys_at(location[:-1]), n=1)
+        return f"{path}: unknown key" + (f"; did you mean {guess[0]!r}?" if guess else "")
+    if error["type"] == "missing":
+        return f"{path}: required, but missing"
+    return f"{path}: {error['msg']} (got {_shown(error['input'])})"
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def _keys_at(location: Sequence[int | str]) -> list[str]:
+    """Field names of the table at ``location``, found by walking the model's annotations."""
+    table: type[BaseModel] = Configuration
+    for part in location:
+        if isinstance(part, str) and part in table.model_fields:
+            inner = _inner_model(table.model_fields[part].annotation)
+            if inner is None:
+                return []
+            table = inner
+    return list(table.model_fields)
+
+
+def _inner_model(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in get_args(annotation):
+        found = _inner_model(argument)
+        if found is not None:
+            return found
+    return None
+
+
+def _unresolved_references(raw: Mapping[str, Any]) -> Iterator[str]:
+    """Names that point nowhere, read from the raw file so that they show beside other problems."""
+    from providers.registry import KINDS
+
+    types, classes = _names(raw, "shard_types"), _names(raw, "risk_classes")
+    providers, pools = _names(raw, "providers"), _names(raw, "pools", key="id")
+    for position, table in _tables(raw, "providers"):
+        yield from _reference(f"providers.{position}.kind", table.get("kind"), list(KINDS), "provider kind")
+    for position, table in _tables(raw, "pools"):
+        yield from _reference(f"pools.{position}.shard_type", table.get("shard_type"), types, "shard type")
+        yield from _reference(f"pools.{position}.risk_class", table.get("risk_class"), classes, "risk class")
+        for name in _sequence(table.get("providers")):
+            yield from _reference(f"pools.{position}.providers", name, providers, "provider")
+    for position, table in _tables(raw, "workloads"):
+        for index, component in enumerate(_sequence(table.get("components"))):
+            if isinstance(component, Mapping):
+                path = f"workloads.{position}.components.{index}.pool"
+                yield from _reference(path, component.get("pool"), pools, "pool")
+    for section, key in (("providers", "name"), ("pools", "id"), ("shard_types", "name"), ("risk_classes", "name")):
+        names = _names(raw, section, key=key)
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            yield f"{section}: {name!r} is there twice"
+
+
+def _reference(path: str, name: object, known: list[str], what: str) -> Iterator[str]:
+    if isinstance(name, str) and name not in known:
+        guess = get_close_matches(name, known, n=1)
+        yield f"{path}: unknown {what} {name!r}" + (
+            f"; did you mean {guess[0]!r}?" if guess else f"; known: {', '.join(known)}"
+        )
+
+
+def _tables(raw: Mapping[str, Any], section: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    for position, table in enumerate(_sequence(raw.get(section))):
+        if isinstance(table, Mapping):
+            yield position, table
+
+
+def _sequence(value: object) -> Sequence[Any]:
+    return value if isinstance(value, list) else ()
+
+
+def _names(raw: Mapping[str, Any], section: str, *, key: str = "name") -> list[str]:
+    return [str(table[key]) for _, table in _tables(raw, section) if key in table]
