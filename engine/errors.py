@@ -3,7 +3,8 @@
 ShardwrightError
 ├── UsageError                    exit 2: what the user gave cannot be used
 │   ├── ConfigurationError        every problem of a configuration file at once
-│   └── BadUsageData              a usage history that cannot be read
+│   ├── BadUsageData              a usage history that cannot be read
+│   └── UnknownName               no shard, node or shard:// name of that name
 ├── MissingPart                   exit 1: Pulumi, QEMU, a kernel … is not installed
 ├── StateInUse                    exit 1: a second control plane on the same state
 ├── AuthenticationFailed          exit 3
@@ -63,6 +64,10 @@ class ConfigurationError(UsageError):
 
 
 class BadUsageData(UsageError):
+    pass
+
+
+class UnknownName(UsageError):
     pass
 
 

@@ -1,0 +1,306 @@
+"""The shard map: which node holds which shard at which epoch, and which component is bound to it.
+
+The epoch is the fencing token: exactly one node owns a shard at one epoch, and only ``ShardMap.move`` raises it, by a
+compare-and-swap in one statement. Nodes never decide who may run; they ask here. Everything is safe to repeat.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, Select, Table, and_, delete, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import IntegrityError
+
+from engine.clock import Clock
+from engine.errors import ConcurrentUpdate, StaleEpoch, UnknownName, UsageError
+from engine.model.capacity import Resources
+from engine.model.ids import CellId, MoveId, NodeId, PoolId, ShardId
+from engine.model.placement import Binding, ComponentName, Node, NodeState, Shard, ShardState
+from engine.store.database import Database
+from engine.store.shard_tables import (
+    OVERLAY_ADDRESSES,
+    binding_row,
+    bindings,
+    node_row,
+    nodes,
+    overlay_address,
+    overlay_cursor,
+    read_binding,
+    read_node,
+    read_shard,
+    shard_row,
+    shards,
+)
+
+
+class ShardMap:
+    """Nodes, shards and bindings in the control store. Raises UnknownName for what is not there."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database, self._clock = database, clock
+
+    # -- nodes
+
+    def put_node(self, node: Node) -> Node:
+        """Add the node, or replace what is known about it."""
+        row = node_row(node)
+        with self._database.transaction() as connection:
+            insert = self._insert(nodes).values(row)
+            connection.execute(insert.on_conflict_do_update(index_elements=[nodes.c.id], set_=row))
+        return node
+
+    def update_node(
+        self,
+        node_id: NodeId,
+        *,
+        state: NodeState | None = None,
+        instance_id: str | None = None,
+        agent_url: str | None = None,
+        underlay_address: str | None = None,
+    ) -> Node:
+        """Change what is given; None leaves a field as it is."""
+        changes = {
+            name: value
+            for name, value in (
+                ("state", None if state is None else state.value),
+                ("instance_id", instance_id),
+                ("agent_url", agent_url),
+                ("underlay_address", underlay_address),
+            )
+            if value is not None
+        }
+        with self._database.transaction() as connection:
+            if changes:
+                connection.execute(update(nodes).where(nodes.c.id == node_id).values(changes))
+            return read_node(_one(connection, select(nodes).where(nodes.c.id == node_id), f"node {node_id}"))
+
+    def node(self, node_id: NodeId) -> Node:
+        with self._database.transaction() as connection:
+            return read_node(_one(connection, select(nodes).where(nodes.c.id == node_id), f"node {node_id}"))
+
+    def nodes(
+        self, *, cell: CellId | None = None, provider: str | None = None, states: Iterable[NodeState] | None = None
+    ) -> tuple[Node, ...]:
+        """By id; every filter that is given must hold."""
+        query = select(nodes).order_by(nodes.c.id)
+        if cell is not None:
+            query = query.where(nodes.c.cell == cell)
+        if provider is not None:
+            query = query.where(nodes.c.provider == provider)
+        if states is not None:
+            query = query.where(nodes.c.state.in_([state.value for state in states]))
+        with self._database.transaction() as connection:
+            return tuple(read_node(row) for row in connection.execute(query).mappings())
+
+    def remove_node(self, node_id: NodeId) -> None:
+        """Already gone = success. Raises UsageError while shards are on it."""
+        try:
+            with self._database.transaction() as connection:
+                connection.execute(delete(nodes).where(nodes.c.id == node_id))
+        except IntegrityError as error:
+            raise UsageError(
+                f"node {node_id} still holds shards", next_step="move or remove its shards first"
+            ) from error
+
+    # -- shards
+
+    def add_shard(
+        self,
+        shard_id: ShardId,
+        *,
+        shard_type: str,
+        pool: PoolId,
+        node: NodeId,
+        nominal: Resources,
+        state: ShardState = ShardState.HELD,
+    ) -> Shard:
+        """A new shard at epoch 1 with an overlay address and MAC of its own; the same id again is the same shard."""
+        with self._database.transaction() as connection:
+            _one(connection, select(nodes.c.id).where(nodes.c.id == node), f"node {node}")
+            known = connection.execute(select(shards).where(shards.c.id == shard_id)).mappings().one_or_none()
+            if known is not None:
+                return _same_shard(read_shard(known), shard_type, pool)
+            address, mac = self._free_address(connection)
+            shard = Shard(
+                id=shard_id, shard_type=shard_type, pool=pool, node=node, state=state, nominal=nominal,
+                address=address, mac=mac,
+            )  # fmt: skip
+            connection.execute(self._insert(shards).values(shard_row(shard)))
+        return shard
+
+    def get(self, shard_id: ShardId) -> Shard:
+        with self._database.transaction() as connection:
+            return read_shard(_one(connection, _by_id(shard_id), f"shard {shard_id}"))
+
+    def move(self, shard_id: ShardId, *, expected_epoch: int, to_node: NodeId, move_id: MoveId | None = None) -> Shard:
+        """The commit point of a move: owner := ``to_node``, epoch := ``expected_epoch`` + 1, or StaleEpoch.
+
+        With ``move_id`` a repeat by the same move (a step retried after a crash) finds its own success; without it a
+        repeat raises StaleEpoch like any other late caller.
+        """
+        swap = (
+            update(shards)
+            .where(shards.c.id == shard_id, shards.c.epoch == expected_epoch)
+            .where(shards.c.state != ShardState.RELEASED.value)
+            .values(node=to_node, epoch=expected_epoch + 1, moved_by=move_id)
+        )
+        with self._database.transaction() as connection:
+            _one(connection, select(nodes.c.id).where(nodes.c.id == to_node), f"node {to_node}")
+            swapped = connection.execute(swap).rowcount == 1
+            row = _one(connection, _by_id(shard_id), f"shard {shard_id}")
+        shard = read_shard(row)
+        own_earlier_success = (
+            move_id is not None
+            and row["moved_by"] == move_id
+            and (shard.epoch, shard.node) == (expected_epoch + 1, to_node)
+        )
+        if not swapped and not own_earlier_success:
+            raise StaleEpoch(
+                f"shard {shard_id} is not at epoch {expected_epoch}",
+                why=f"epoch {shard.epoch} ({shard.state}) on node {shard.node}",
+            )
+        return shard
+
+    def set_state(self, shard_id: ShardId, state: ShardState, *, expected_epoch: int | None = None) -> Shard:
+        """Released is final. With ``expected_epoch`` a caller of an older epoch gets StaleEpoch."""
+        with self._database.transaction() as connection:
+            shard = read_shard(_one(connection, _by_id(shard_id), f"shard {shard_id}"))
+            if expected_epoch is not None and shard.epoch != expected_epoch:
+                raise StaleEpoch(f"shard {shard_id} is at epoch {shard.epoch}, not {expected_epoch}")
+            if shard.state is ShardState.RELEASED and state is not ShardState.RELEASED:
+                raise ConcurrentUpdate(f"shard {shard_id} is released and cannot become {state}")
+            connection.execute(update(shards).where(shards.c.id == shard_id).values(state=state.value))
+        return shard.model_copy(update={"state": state})
+
+    def set_measured(self, shard_id: ShardId, measured: Resources) -> Shard:
+        with self._database.transaction() as connection:
+            changed = update(shards).where(shards.c.id == shard_id).values(measured=measured.model_dump_json())
+            connection.execute(changed)
+            return read_shard(_one(connection, _by_id(shard_id), f"shard {shard_id}"))
+
+    def search(
+        self,
+        *,
+        shard_type: str | None = None,
+        provider: str | None = None,
+        region: str | None = None,
+        state: ShardState | None = None,
+        node: NodeId | None = None,
+        pool: PoolId | None = None,
+    ) -> tuple[Shard, ...]:
+        """By id; every filter that is given must hold, no filter lists all."""
+        wanted = (
+            (shards.c.shard_type, shard_type),
+            (nodes.c.provider, provider),
+            (nodes.c.region, region),
+            (shards.c.state, None if state is None else state.value),
+            (shards.c.node, node),
+            (shards.c.pool, pool),
+        )
+        query = select(shards).join(nodes, nodes.c.id == shards.c.node).order_by(shards.c.id)
+        query = query.where(*(column == value for column, value in wanted if value is not None))
+        with self._database.transaction() as connection:
+            return tuple(read_shard(row) for row in connection.execute(query).mappings())
+
+    def remove(self, shard_id: ShardId) -> None:
+        """With its binding; frees its address. Already gone = success."""
+        with self._database.transaction() as connection:
+            connection.execute(delete(bindings).where(bindings.c.shard == shard_id))
+            connection.execute(delete(shards).where(shards.c.id == shard_id))
+
+    # -- bindings
+
+    def bind(self, component: ComponentName, shard_id: ShardId) -> Binding:
+        """Bind, or re-bind the component to another shard (the old one turns ready). Same pair, same binding.
+
+        Raises UsageError when the shard serves another component or is draining or released.
+        """
+        with self._database.transaction() as connection:
+            shard = read_shard(_one(connection, _by_id(shard_id), f"shard {shard_id}"))
+            known = connection.execute(select(bindings).where(_named(component))).mappings().one_or_none()
+            if known is not None and known["shard"] == shard_id:
+                return read_binding(known)
+            other = connection.execute(select(bindings).where(bindings.c.shard == shard_id)).mappings().one_or_none()
+            if other is not None:
+                raise UsageError(f"shard {shard_id} is bound to {read_binding(other).component}")
+            if shard.state in (ShardState.DRAINING, ShardState.RELEASED):
+                raise UsageError(f"shard {shard_id} is {shard.state} and takes no component")
+            if known is not None:
+                self._unbind(connection, component, ShardId(known["shard"]))
+            binding = Binding(component=component, shard=shard_id, bound_at=self._clock.now())
+            connection.execute(self._insert(bindings).values(binding_row(binding)))
+            connection.execute(update(shards).where(shards.c.id == shard_id).values(state=ShardState.BOUND.value))
+        return binding
+
+    def unbind(self, component: ComponentName) -> None:
+        """The shard turns ready. Not bound = success."""
+        with self._database.transaction() as connection:
+            shard_id = connection.execute(select(bindings.c.shard).where(_named(component))).scalar_one_or_none()
+            if shard_id is not None:
+                self._unbind(connection, component, ShardId(shard_id))
+
+    def resolve(self, component: ComponentName) -> Shard:
+        """The shard that serves the component now."""
+        query = select(shards).join(bindings, bindings.c.shard == shards.c.id).where(_named(component))
+        with self._database.transaction() as connection:
+            return read_shard(_one(connection, query, str(component)))
+
+    def bindings(self, *, namespace: str | None = None, shard: ShardId | None = None) -> tuple[Binding, ...]:
+        query = select(bindings).order_by(*bindings.primary_key.columns)
+        if namespace is not None:
+            query = query.where(bindings.c.namespace == namespace)
+        if shard is not None:
+            query = query.where(bindings.c.shard == shard)
+        with self._database.transaction() as connection:
+            return tuple(read_binding(row) for row in connection.execute(query).mappings())
+
+    # -- inside a transaction
+
+    def _insert(self, table: Table) -> Any:
+        dialect = postgresql if self._database.engine.dialect.name == "postgresql" else sqlite
+        return dialect.insert(table)
+
+    def _free_address(self, connection: Connection) -> tuple[str, str]:
+        # The cursor row is the lock: on SQLite the whole transaction holds it, on PostgreSQL its row lock does.
+        start_row = self._insert(overlay_cursor).values(id=1, next=0).on_conflict_do_nothing()
+        connection.execute(start_row)
+        step = update(overlay_cursor).values(next=overlay_cursor.c.next + 1).returning(overlay_cursor.c.next)
+        for _ in range(OVERLAY_ADDRESSES):
+            slot = (int(connection.execute(step).scalar_one()) - 1) % OVERLAY_ADDRESSES
+            address, mac = overlay_address(slot)
+            if connection.execute(select(shards.c.id).where(shards.c.address == address)).first() is None:
+                return address, mac
+        raise UsageError(
+            "no overlay address is free", why=f"all {OVERLAY_ADDRESSES} are in use", next_step="remove shards"
+        )
+
+    def _unbind(self, connection: Connection, component: ComponentName, shard_id: ShardId) -> None:
+        connection.execute(delete(bindings).where(_named(component)))
+        ready = update(shards).where(shards.c.id == shard_id, shards.c.state == ShardState.BOUND.value)
+        connection.execute(ready.values(state=ShardState.READY.value))
+
+
+def _one(connection: Connection, query: Select[Any], what: str) -> RowMapping:
+    row = connection.execute(query).mappings().one_or_none()
+    if row is None:
+        raise UnknownName(f"{what} is not known", why="the shard map has no such entry")
+    return row
+
+
+def _by_id(shard_id: ShardId) -> Select[Any]:
+    return select(shards).where(shards.c.id == shard_id)
+
+
+def _named(component: ComponentName) -> Any:
+    return and_(
+        bindings.c.namespace == component.namespace,
+        bindings.c.workload == component.workload,
+        bindings.c.component == component.component,
+        bindings.c.ordinal == component.index,
+    )
+
+
+def _same_shard(known: Shard, shard_type: str, pool: PoolId) -> Shard:
+    if (known.shard_type, known.pool) != (shard_type, pool):
+        raise UsageError(f"shard {known.id} exists as {known.shard_type} of pool {known.pool}")
+    return known
