@@ -240,12 +240,17 @@ def parse_configuration(raw: Mapping[str, Any], *, origin: str) -> Configuration
     try:
         configuration = Configuration.model_validate(raw)
     except ValidationError as error:
-        problems.extend(_describe(item) for item in error.errors())
+        problems.extend(_describe(item) for item in error.errors() if not _follows_from_another(item))
     problems.extend(_unresolved_references(raw))
     if problems or configuration is None:
         listing = "\n".join(f"  - {problem}" for problem in problems)
         raise ConfigurationError(f"{origin}: {len(problems)} problem(s)\n{listing}", next_step="see docs/reference.md")
     return configuration
+
+
+def _follows_from_another(error: Any) -> bool:
+    """A list whose items were all refused is reported as too short as well; the items say why."""
+    return error["type"] == "too_short" and bool(error["input"])
 
 
 def _describe(error: Any) -> str:
@@ -311,7 +316,7 @@ def _unresolved_references(raw: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _reference(path: str, name: object, known: list[str], what: str) -> Iterator[str]:
-    if isinstance(name, str) and name not in known:
+    if isinstance(name, str) and known and name not in known:
         guess = get_close_matches(name, known, n=1)
         yield f"{path}: unknown {what} {name!r}" + (
             f"; did you mean {guess[0]!r}?" if guess else f"; known: {', '.join(known)}"

@@ -1,0 +1,39 @@
+"""What every test shares: a clock that stands still, a database of its own, and torch on one thread."""
+
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from engine.clock import ManualClock
+from engine.store.database import Database, metadata
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked ``root`` are skipped, loudly, for an ordinary user."""
+    if os.geteuid() == 0:
+        return
+    skip = pytest.mark.skip(reason="needs root: namespaces, taps and QEMU; run the tests as root to have it")
+    for item in items:
+        if item.get_closest_marker("root"):
+            item.add_marker(skip)
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock(datetime(2026, 11, 23, 12, 0, tzinfo=UTC))
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    """A fresh SQLite control store with every table."""
+    import engine.store.all_tables
+
+    opened = Database(f"sqlite:///{tmp_path / 'control.sqlite'}")
+    metadata.create_all(opened.engine)
+    yield opened
+    opened.dispose()

@@ -1,0 +1,103 @@
+import copy
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.config import Configuration, load_configuration, parse_configuration
+from engine.errors import AuthenticationFailed, ConfigurationError, ExitCode
+
+GOOD = tomllib.loads("""
+name = "demo"
+
+[[risk_classes]]
+name = "gold"
+rank = 0
+quantile = 0.95
+max_shortfall = 0.01
+
+[[shard_types]]
+name = "cpu.small"
+vcpus = 1
+memory_gib = 2
+
+[[providers]]
+name = "aws"
+kind = "aws"
+account = "123456789012"
+regions = ["us-east-1", "eu-west-1"]
+credentials = { access_key_id = { env = "KEY_ID" } }
+
+[[pools]]
+id = "web"
+shard_type = "cpu.small"
+risk_class = "gold"
+providers = ["aws"]
+
+[[workloads]]
+namespace = "shop"
+name = "web"
+components = [{ name = "api", pool = "web" }]
+""")
+
+
+def problems(change: dict[str, Any]) -> str:
+    raw = copy.deepcopy(GOOD) | change
+    with pytest.raises(ConfigurationError) as caught:
+        parse_configuration(raw, origin="shardwright.toml")
+    assert caught.value.exit_code == ExitCode.USAGE
+    return caught.value.what
+
+
+def test_a_good_file_gives_cells_pools_and_settings() -> None:
+    configuration = parse_configuration(GOOD, origin="shardwright.toml")
+    assert isinstance(configuration, Configuration)
+    assert [cell.id for cell in configuration.cells()] == ["aws/123456789012/us-east-1", "aws/123456789012/eu-west-1"]
+    assert configuration.pool_values()[0].shard_type.resources.vcpus == 1
+    settings = configuration.provider_settings({"KEY_ID": "canary"})
+    assert settings[0].credentials["access_key_id"].get_secret_value() == "canary"
+    assert "canary" not in repr(settings)
+
+
+def test_every_problem_is_reported_at_once_with_its_path_and_a_guess() -> None:
+    text = problems(
+        {
+            "polcy": {},
+            "policy": {"max_spot_shar": 0.5},
+            "shard_types": [{"name": "cpu.small", "vcpus": "many", "memory_gib": 2}],
+            "pools": [{"id": "web", "shard_type": "cpu.smal", "risk_class": "gld", "providers": ["asw"]}],
+        }
+    )
+    assert "polcy: unknown key; did you mean 'policy'?" in text
+    assert "policy.max_spot_shar: unknown key; did you mean 'max_spot_share'?" in text
+    assert "shard_types.0.vcpus:" in text
+    assert "pools.0.shard_type: unknown shard type 'cpu.smal'; did you mean 'cpu.small'?" in text
+    assert "pools.0.risk_class: unknown risk class 'gld'; did you mean 'gold'?" in text
+    assert "pools.0.providers: unknown provider 'asw'; did you mean 'aws'?" in text
+    assert "at least 1 item" not in text
+
+
+def test_names_that_are_there_twice_are_refused() -> None:
+    assert "pools: 'web' is there twice" in problems({"pools": [GOOD["pools"][0], GOOD["pools"][0]]})
+
+
+def test_a_component_of_an_unknown_pool_is_refused() -> None:
+    workload = {"namespace": "shop", "name": "web", "components": [{"name": "api", "pool": "wbe"}]}
+    assert "workloads.0.components.0.pool: unknown pool 'wbe'; did you mean 'web'?" in problems({"workloads": [workload]})
+
+
+def test_missing_credentials_name_the_variable() -> None:
+    configuration = parse_configuration(GOOD, origin="shardwright.toml")
+    with pytest.raises(AuthenticationFailed, match="KEY_ID") as caught:
+        configuration.provider_settings({})
+    assert caught.value.exit_code == ExitCode.AUTHENTICATION
+
+
+def test_a_file_that_is_not_there_or_not_toml(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="cannot read"):
+        load_configuration(tmp_path / "none.toml")
+    broken = tmp_path / "broken.toml"
+    broken.write_text("[[[")
+    with pytest.raises(ConfigurationError, match="not TOML"):
+        load_configuration(broken)
