@@ -1,6 +1,6 @@
 from datetime import UTC, datetime
 
-from engine.evacuation import plan_evacuation
+from engine.evacuation.choice import plan_evacuation
 from engine.model.capacity import Placement, Resources
 from engine.model.ids import CellId, NodeId, PoolId, ShardId
 from engine.model.market import PurchaseOption
