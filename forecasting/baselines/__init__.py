@@ -1,0 +1,1 @@
+"""Forecasters that any user would ask about first; no torch here."""

@@ -1,0 +1,183 @@
+"""Trains the network on many histories within a budget of seconds."""
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from math import cos, pi
+from typing import Annotated
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from engine.clock import Clock, SystemClock
+from engine.errors import BadUsageData
+from engine.model.value import Value
+from forecasting.rnn.model import QuantileNetwork, pinball_loss
+from forecasting.rnn.windows import Batch, Index, Panel
+
+FEWEST_WINDOWS = 48
+"""Fewer training windows than this teach nothing: use a baseline."""
+CHECKS = 8
+"""How often the held-out loss is measured during a training."""
+
+
+class TrainingPlan(Value):
+    """What a training does. With the same plan, histories and machine, the same network comes out, unless the
+    budget ends it before its steps are done (the report says so)."""
+
+    horizon: Annotated[int, Field(ge=1)]
+    budget_seconds: Annotated[float, Field(gt=0)] = 30.0
+    seed: int = 0
+    steps: Annotated[int, Field(ge=1)] = 1200
+    batch: Annotated[int, Field(ge=1)] = 96
+    context: Annotated[int, Field(ge=1)] = 72
+    hidden: Annotated[int, Field(ge=4)] = 48
+    learning_rate: Annotated[float, Field(gt=0)] = 4e-3
+
+
+class TrainingReport(Value):
+    """``held_out_loss``: mean pinball loss in scaled units on windows never trained on."""
+
+    steps: int
+    seconds: float
+    stopped_by: str
+    windows: int
+    held_out_loss: float
+    first_held_out_loss: float
+
+
+@dataclass(frozen=True)
+class Split:
+    """Window names (series, origin): training targets end before the held-out tail of each series begins."""
+
+    training: tuple[Index, Index]
+    held_out: tuple[Index, Index]
+
+
+def split(panel: Panel) -> Split:
+    """The last 15 % of each history (one to fourteen days, at most a third) is held out from training.
+
+    Raises BadUsageData when too few windows are left to train on.
+    """
+    training: list[tuple[int, Index]] = []
+    held_out: list[tuple[int, Index]] = []
+    for series, (history, length) in enumerate(zip(panel.histories, panel.lengths, strict=True)):
+        tail = int(np.clip(0.15 * length, panel.per_day + panel.horizon, 14 * panel.per_day))
+        cut = int(length) - min(tail, int(length) // 3)
+        measured = np.isfinite(history.values)
+        ends = np.concatenate([[0], np.cumsum(measured)])
+        first = min(panel.per_day, cut)
+        origins = np.arange(first, cut - panel.horizon + 1)
+        filled = ends[origins + panel.horizon] - ends[origins] >= max(1, panel.horizon // 2)
+        training.append((series, origins[filled]))
+        stride = max(1, min(panel.horizon, panel.per_day) // 4 + 1)
+        later = np.arange(cut, int(length) - panel.horizon + 1, stride)
+        held_out.append((series, later[ends[later + panel.horizon] > ends[later]]))
+    result = Split(_named(training), _named(held_out))
+    if len(result.training[0]) < FEWEST_WINDOWS or not len(result.held_out[0]):
+        raise BadUsageData(
+            "too little history to train on",
+            why=f"{len(result.training[0])} training windows, at least {FEWEST_WINDOWS} are needed",
+            next_step="give a longer history or a shorter horizon; the baselines need less",
+        )
+    return result
+
+
+def _named(parts: Sequence[tuple[int, Index]]) -> tuple[Index, Index]:
+    series = np.concatenate([np.full(len(origins), i, dtype=np.int64) for i, origins in parts])
+    return series, np.concatenate([origins.astype(np.int64) for _, origins in parts])
+
+
+def train(
+    panel: Panel, plan: TrainingPlan, windows: Split, *, clock: Clock | None = None
+) -> tuple[QuantileNetwork, TrainingReport]:
+    """Adam with cosine decay and averaged weights; the best average on the held-out windows is returned."""
+    clock = clock or SystemClock()
+    started, budget = clock.now(), timedelta(seconds=plan.budget_seconds)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(plan.seed)
+        network = QuantileNetwork(plan.hidden)
+    averaged, best = copy.deepcopy(network).eval(), copy.deepcopy(network).eval()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=plan.learning_rate, weight_decay=1e-3)
+    checked = _checked(windows.held_out, np.random.default_rng(plan.seed))
+    first = lowest = held_out_loss(network, panel, checked)
+    draws = _draws(windows.training, panel, plan)
+    done, stopped_by, next_check = 0, "steps", 1
+    while done < plan.steps:
+        spent = (clock.now() - started) / budget
+        if spent >= 1:
+            stopped_by = "budget"
+            break
+        progress = max(done / plan.steps, spent)
+        if progress >= next_check / CHECKS:
+            next_check = int(progress * CHECKS) + 1
+            lowest = _keep_better(averaged, best, panel, checked, lowest)
+        _step(network, optimizer, next(draws), plan.learning_rate * (0.02 + 0.98 * (1 + cos(pi * progress)) / 2))
+        done += 1
+        _average(averaged, network, keep=min(0.98, done / (done + 10)))
+    lowest = _keep_better(averaged, best, panel, checked, lowest)
+    seconds = (clock.now() - started).total_seconds()
+    return best, TrainingReport(
+        steps=done,
+        seconds=seconds,
+        stopped_by=stopped_by,
+        windows=len(windows.training[0]),
+        held_out_loss=lowest,
+        first_held_out_loss=first,
+    )
+
+
+def _checked(held_out: tuple[Index, Index], rng: np.random.Generator) -> tuple[Index, Index]:
+    """At most 768 held-out windows: enough to compare, quick to measure."""
+    chosen = rng.permutation(len(held_out[0]))[:768]
+    return held_out[0][chosen], held_out[1][chosen]
+
+
+def _draws(windows: tuple[Index, Index], panel: Panel, plan: TrainingPlan) -> Iterator[Batch]:
+    """Every series is drawn alike, however long it is."""
+    rng = np.random.default_rng(plan.seed)
+    series, origins = windows
+    starts = np.searchsorted(series, np.arange(len(panel.histories) + 1))
+    counts = np.diff(starts)
+    usable = np.flatnonzero(counts)
+    while True:
+        drawn = rng.choice(usable, plan.batch)
+        at = starts[drawn] + rng.integers(0, counts[drawn])
+        yield panel.gather(drawn, origins[at])
+
+
+def _step(network: QuantileNetwork, optimizer: torch.optim.Optimizer, batch: Batch, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    network.train()
+    loss = pinball_loss(network(batch), batch.target)
+    optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+    optimizer.step()
+
+
+@torch.no_grad()
+def _average(averaged: QuantileNetwork, network: QuantileNetwork, keep: float) -> None:
+    for mean, now in zip(averaged.parameters(), network.parameters(), strict=True):
+        mean.lerp_(now, 1 - keep)
+
+
+def _keep_better(
+    averaged: QuantileNetwork, best: QuantileNetwork, panel: Panel, windows: tuple[Index, Index], lowest: float
+) -> float:
+    loss = held_out_loss(averaged, panel, windows)
+    if loss < lowest:
+        best.load_state_dict(averaged.state_dict())
+        return loss
+    return lowest
+
+
+@torch.no_grad()
+def held_out_loss(network: QuantileNetwork, panel: Panel, windows: tuple[Index, Index]) -> float:
+    """Mean scaled pinball loss over the named windows."""
+    network.eval()
+    batch = panel.gather(*windows)
+    return float(pinball_loss(network(batch), batch.target))

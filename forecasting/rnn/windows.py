@@ -1,0 +1,191 @@
+"""Turns histories into scaled windows: what the encoder and the decoder of the network see.
+
+Every window is moved by the mean of its last week and divided by its mean day-to-day change, so that one network
+serves cores, bytes and requests alike, and so that the loss in scaled units is close to "times seasonal naive".
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from engine.errors import BadUsageData
+from forecasting.base import Array, History
+
+DAY = timedelta(days=1)
+LAG_DAYS = 14
+"""The decoder sees the values 1 to 14 days before each target step, where they are known."""
+SMALLEST_SCALE = 1e-3
+"""Relative to the window's mean |value|: below it a change counts as noise."""
+FARTHEST = 50.0
+"""Scaled values are cut here, so that one burst does not drown a batch."""
+CALENDAR = 13
+ENCODER_FEATURES = 2 + CALENDAR
+STATIC = 3
+DECODER_FEATURES = 2 * LAG_DAYS + CALENDAR + 1 + STATIC
+ANCHORS = LAG_DAYS + 2
+"""The lags, the last value, and the mean of the last day."""
+
+Index = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B windows; ``target`` is NaN where nothing was measured. ``loc`` and ``scale`` turn it back into units."""
+
+    encoder: torch.Tensor  # (B, context, ENCODER_FEATURES)
+    decoder: torch.Tensor  # (B, horizon, DECODER_FEATURES)
+    anchors: torch.Tensor  # (B, horizon, ANCHORS)
+    known: torch.Tensor  # (B, horizon, ANCHORS) which anchors are
+    target: torch.Tensor  # (B, horizon)
+    loc: Array  # (B,)
+    scale: Array  # (B,)
+
+
+class Panel:
+    """Many histories of one frequency. Windows are named by (series index, origin): the target starts at the origin.
+
+    Raises BadUsageData when the histories differ in frequency or their step does not divide a day.
+    """
+
+    def __init__(self, histories: Sequence[History], *, context: int, horizon: int) -> None:
+        self.per_day = _steps_per_day(histories)
+        self.histories, self.context, self.horizon = tuple(histories), context, horizon
+        self.pad = max(context, LAG_DAYS * self.per_day)
+        self.lengths = np.array([len(h.values) for h in histories], dtype=np.int64)
+        self.sizes = np.array([_largest(h.values) for h in histories])
+        blocks = [self._block(h.values / size) for h, size in zip(histories, self.sizes, strict=True)]
+        self._offsets = np.cumsum([0, *(len(block[0]) for block in blocks)])[:-1] + self.pad
+        columns = [np.concatenate(part) for part in zip(*blocks, strict=True)]
+        self._values, self._locs, self._scales, self._levels = columns
+        self._phases = np.array([self._phase(h) for h in histories], dtype=np.int64)
+
+    def _block(self, values: Array) -> tuple[Array, Array, Array, Array]:
+        """The padded series and, at each origin, the trailing mean, scale and mean |value| before it."""
+        padded = np.concatenate([np.full(self.pad, np.nan), values, np.full(self.horizon, np.nan)])
+        change = np.full_like(padded, np.nan)
+        change[self.per_day :] = np.abs(padded[self.per_day :] - padded[: -self.per_day])
+        step = np.abs(np.diff(padded, prepend=np.nan))
+        loc = _trailing_mean(padded, 7 * self.per_day)
+        level = _trailing_mean(np.abs(padded), LAG_DAYS * self.per_day)
+        scale = _trailing_mean(change, LAG_DAYS * self.per_day)
+        scale = np.where(np.isfinite(scale), scale, _trailing_mean(step, self.pad))
+        level = np.nan_to_num(level)
+        scale = np.maximum(np.nan_to_num(scale), SMALLEST_SCALE * level)
+        return padded, np.nan_to_num(loc), np.where(scale > 0, scale, 1.0), level
+
+    def _phase(self, history: History) -> int:
+        """Steps since Monday 00:00 UTC at the history's start."""
+        return int((history.start.timestamp() + 3 * 86400) // history.freq.total_seconds()) % (7 * self.per_day)
+
+    def gather(self, series: Index, origins: Index) -> Batch:
+        """The windows (series[i], origins[i])."""
+        base = self._offsets[series] + origins
+        loc, scale = self._locs[base], self._scales[base]
+        past, ahead = np.arange(-self.context, 0), np.arange(self.horizon)
+
+        def scaled(index: Index) -> Array:
+            shape = (-1,) + (1,) * (index.ndim - 1)
+            moved = (self._values[index] - loc.reshape(shape)) / scale.reshape(shape)
+            return np.asarray(np.clip(moved, -FARTHEST, FARTHEST), dtype=np.float64)
+
+        seen = scaled(base[:, None] + past)
+        lags, lagged_from = self._lags(ahead)
+        lagged = np.where(lagged_from, scaled(base[:, None, None] + lags), np.nan)
+        anchors = np.concatenate([lagged, self._recent(seen)], axis=2)
+        phase = self._phases[series] + origins
+        statics = np.stack([np.log(self._levels[base] / scale + 0.1), *self._tail(seen)], axis=1)
+        encoder = [_compress(seen)[..., None], np.isfinite(seen)[..., None], self._calendar(phase[:, None] + past)]
+        decoder = [
+            _compress(lagged),
+            np.isfinite(lagged),
+            self._calendar(phase[:, None] + ahead),
+            np.broadcast_to(np.log1p(ahead)[None, :, None] / 4, (len(base), self.horizon, 1)),
+            np.broadcast_to(statics[:, None, :], (len(base), self.horizon, STATIC)),
+        ]
+        size = self.sizes[series]
+        return Batch(
+            encoder=_tensor(np.concatenate(encoder, axis=2)),
+            decoder=_tensor(np.concatenate(decoder, axis=2)),
+            anchors=_tensor(np.nan_to_num(anchors)),
+            known=torch.from_numpy(np.isfinite(anchors)),
+            target=_tensor(scaled(base[:, None] + ahead)),
+            loc=loc * size,
+            scale=scale * size,
+        )
+
+    def _lags(self, ahead: Index) -> tuple[Index, NDArray[np.bool_]]:
+        """Positions relative to the origin, (1, horizon, LAG_DAYS), and whether they lie before it."""
+        lags = ahead[:, None] - self.per_day * np.arange(1, LAG_DAYS + 1)
+        known: NDArray[np.bool_] = np.less(lags, 0)
+        return np.maximum(lags, -self.pad)[None], np.expand_dims(known, 0)
+
+    def _recent(self, seen: Array) -> Array:
+        """Last measured value and mean of the last day, repeated over the horizon: (B, horizon, 2)."""
+        last, day = self._tail(seen)
+        known = np.isfinite(seen).any(axis=1)
+        both = np.where(known[:, None], np.stack([last, day], axis=1), 0.0)
+        return np.broadcast_to(both[:, None, :], (len(seen), self.horizon, 2))
+
+    def _tail(self, seen: Array) -> tuple[Array, Array]:
+        measured = np.isfinite(seen)
+        newest = seen.shape[1] - 1 - np.argmax(measured[:, ::-1], axis=1)
+        last = np.nan_to_num(seen[np.arange(len(seen)), newest])
+        recent, counted = seen[:, -self.per_day :], measured[:, -self.per_day :].sum(axis=1)
+        day = np.nansum(recent, axis=1) / np.maximum(counted, 1)
+        return last, np.where(counted > 0, day, last)
+
+    def _calendar(self, phase: Index) -> Array:
+        """Hour of day (two harmonics), hour of week (one) and weekday of each step, shape (..., CALENDAR)."""
+        day = 2 * np.pi * (phase % self.per_day) / self.per_day
+        week = 2 * np.pi * (phase % (7 * self.per_day)) / (7 * self.per_day)
+        waves = [np.sin(day), np.cos(day), np.sin(2 * day), np.cos(2 * day), np.sin(week), np.cos(week)]
+        weekday = np.eye(7)[(phase // self.per_day) % 7]
+        return np.concatenate([np.stack(waves, axis=-1), weekday], axis=-1)
+
+
+def _steps_per_day(histories: Sequence[History]) -> int:
+    freqs = {h.freq for h in histories}
+    if len(freqs) != 1:
+        raise BadUsageData(
+            "the series have different steps",
+            why=", ".join(sorted(str(freq) for freq in freqs)) or "there are none",
+            next_step="give --freq to bring them to one step",
+        )
+    steps, rest = divmod(DAY, freqs.pop())
+    if rest:
+        raise BadUsageData(
+            "the step of the series does not divide a day",
+            why=f"{histories[0].freq} leaves a rest of {rest}",
+            next_step="give --freq with a step such as 5min, 15min or 1h",
+        )
+    return steps
+
+
+def _largest(values: Array) -> float:
+    """The largest magnitude, by which a series is divided before anything is summed; 1 for an all-zero one."""
+    measured = np.abs(values[np.isfinite(values)])
+    return float(measured.max()) if measured.size and measured.max() > 0 else 1.0
+
+
+def _trailing_mean(values: Array, width: int) -> Array:
+    """Mean of the measured ones of values[t-width:t] at each t; NaN where there are none."""
+    measured = np.isfinite(values)
+    sums = np.concatenate([[0.0], np.cumsum(np.where(measured, values, 0.0))])
+    counts = np.concatenate([[0], np.cumsum(measured)])
+    at = np.arange(len(values))
+    since = np.maximum(at - width, 0)
+    count = counts[at] - counts[since]
+    return np.where(count > 0, (sums[at] - sums[since]) / np.maximum(count, 1), np.nan)
+
+
+def _compress(scaled: Array) -> Array:
+    """Zero for gaps, and logarithmic far from zero."""
+    return np.arcsinh(np.nan_to_num(scaled))
+
+
+def _tensor(array: Array) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
