@@ -1,0 +1,44 @@
+import pytest
+
+from engine.billing.base import ingest
+from engine.billing.reconciliation import reconcile
+from engine.errors import BillDoesNotReconcile, ExitCode
+from engine.model.billing import BillFormat
+from engine.model.money import usd
+
+HEADER = (
+    "BilledCost,BillingCurrency,BillingAccountId,BillingPeriodStart,BillingPeriodEnd,ChargePeriodStart,"
+    "ChargePeriodEnd,ChargeCategory,ChargeDescription,ProviderName,ServiceName\n"
+)
+TIMES = "2026-11-01T00:00:00Z,2026-12-01T00:00:00Z,2026-11-23T10:00:00Z,2026-11-23T11:00:00Z"
+
+
+def bill(deliver, *costs: str, total: str, currency: str = "USD"):
+    rows = "".join(f"{cost},{currency},tenant,{TIMES},Usage,a unit,harbor,capacity\n" for cost in costs)
+    delivery = deliver(HEADER + rows, BillFormat.FOCUS, total=usd(total))
+    return delivery.invoice, ingest(delivery)
+
+
+def test_rows_that_add_up_to_the_cent_reconcile(deliver) -> None:
+    invoice, charges = bill(deliver, "0.01", "0.02", total="0.03")
+    result = reconcile([("harbor", invoice)], charges)
+    assert result.reconciled
+    assert result.ledger == result.invoiced == usd("0.03")
+    result.require()
+
+
+def test_a_cent_off_is_named_and_has_its_own_exit_code(deliver) -> None:
+    invoice, charges = bill(deliver, "0.01", "0.03", total="0.03")
+    with pytest.raises(
+        BillDoesNotReconcile, match=r"inv-1: rows 0.04 USD, invoice 0.03 USD, off by 0.01 USD"
+    ) as caught:
+        reconcile([("harbor", invoice)], charges).require()
+    assert caught.value.exit_code == ExitCode.BILL
+
+
+def test_an_invoice_without_rows_and_a_foreign_currency_do_not_reconcile(deliver) -> None:
+    invoice, _ = bill(deliver, total="0.03")
+    assert not reconcile([("harbor", invoice)], []).reconciled
+    invoice, charges = bill(deliver, "0.03", total="0.03", currency="EUR")
+    with pytest.raises(BillDoesNotReconcile, match="EUR"):
+        reconcile([("harbor", invoice)], charges)
