@@ -7,6 +7,7 @@ It listens on loopback only.
 import argparse
 import asyncio
 import hashlib
+import logging
 import secrets
 import socket
 from base64 import b64encode
@@ -263,6 +264,10 @@ class _AnnouncingServer(uvicorn.Server):
         await super().startup(sockets=sockets)
         for listener in sockets or []:
             print(f"ready {listener.getsockname()[1]}", flush=True)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # cutting open connections is no error here
+        await super().shutdown(sockets=sockets)
 
 
 def serve(app: ASGIApp, options: ServerOptions) -> None:

@@ -45,7 +45,7 @@ class PriceBoard:
         self,
         clock: Clock,
         *,
-        step: timedelta = timedelta(seconds=60),
+        step: timedelta = timedelta(minutes=5),
         history: timedelta = timedelta(hours=24),
         places: int = 6,
     ) -> None:
