@@ -7,6 +7,7 @@ retries with jitter; every call that buys carries an idempotency key.
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from enum import StrEnum
 from typing import Annotated, Protocol, runtime_checkable
 
 from pydantic import Field, SecretStr
@@ -15,6 +16,7 @@ from engine.model.billing import BillDelivery
 from engine.model.ids import NodeId
 from engine.model.market import Hold, Offer, OfferQuery, Quote, ReclaimNotice, Reservation
 from engine.model.money import Money
+from engine.model.plan import OfferRejection
 from engine.model.value import Interval, Utc, Value
 
 
@@ -60,6 +62,27 @@ class AuctionOutcome(Value):
     reason: str = ""
 
 
+class OfferBook(Value):
+    """Everything on the market, and what was posted but cannot be used, by name and reason."""
+
+    offers: tuple[Offer, ...]
+    rejections: tuple[OfferRejection, ...] = ()
+
+
+class AuctionRule(StrEnum):
+    FIRST_PRICE = "first_price"
+    """A winner pays its own bid."""
+    SECOND_PRICE = "second_price"
+    """A winner pays the highest bid that lost."""
+
+
+class AuctionTerms(Value):
+    rule: AuctionRule
+    reserve_price: Money
+    closes_at: Utc
+    """When the round that is open now closes."""
+
+
 @runtime_checkable
 class Provider(Protocol):
     name: str
@@ -92,6 +115,20 @@ class SupportsHolds(Protocol):
 class SupportsAuctions(Protocol):
     def bid(self, offer: Offer, quantity: int, price: Money, term: Interval, *, key: str) -> AuctionOutcome:
         """Take part in ``offer.auction_id`` and wait (bounded) for its result. Same key, same bid."""
+        ...
+
+
+@runtime_checkable
+class SupportsOfferBook(Protocol):
+    def offer_book(self, need: OfferQuery) -> OfferBook:
+        """As ``Provider.offers``, together with the offers that could not be read."""
+        ...
+
+
+@runtime_checkable
+class SupportsAuctionTerms(Protocol):
+    def auction_terms(self, offer: Offer) -> AuctionTerms:
+        """The rules of ``offer.auction_id``. Raises NotFound."""
         ...
 
 
