@@ -1,0 +1,145 @@
+"""One Google Cloud cell: a network, a subnetwork, a firewall rule, and a Compute Engine instance per planned node."""
+
+import re
+from collections.abc import Mapping
+from functools import partial
+
+import pulumi
+from pulumi_gcp import Provider
+from pulumi_gcp.compute import Firewall, Instance, Network, Subnetwork
+
+from engine.model.ids import NodeId
+from engine.model.placement import Cell
+from engine.model.plan import CellPlan, PlannedNode
+from providers.base import ProviderSettings
+from stacks.base import PulumiFn
+from stacks.ingress import NODE_INGRESS
+from stacks.naming import CEILING_TAG, CELL_NETWORK, NODE_DISK_GIB, NODE_TAG, is_spot, node_tags
+
+_IMAGE = "projects/debian-cloud/global/images/family/debian-12"
+_ARM_IMAGE = "projects/debian-cloud/global/images/family/debian-12-arm64"
+_ARM = re.compile(r"^(t2a|c4a)-")
+_DECIDED_AT_CREATE = [
+    'metadata["startup-script"]',
+    f'metadata["{CEILING_TAG}"]',
+    "bootDisk.initializeParams.image",
+]
+
+
+def program(cell: Cell, plan: CellPlan, settings: ProviderSettings, user_data: Mapping[NodeId, str]) -> PulumiFn:
+    """See ``stacks.base.Program``."""
+    return partial(_declare, cell, plan, settings, user_data)
+
+
+def _declare(cell: Cell, plan: CellPlan, settings: ProviderSettings, user_data: Mapping[NodeId, str]) -> None:
+    provider = _provider(cell, settings)
+    subnetwork = _network(cell, pulumi.ResourceOptions(provider=provider))
+    nodes = {
+        planned.node.id: _node(cell, planned, subnetwork, user_data.get(planned.node.id, ""), provider)
+        for planned in plan.nodes
+    }
+    pulumi.export(
+        "nodes",
+        {
+            name: {"instance_id": instance.name, "address": instance.network_interfaces[0].network_ip}
+            for name, instance in nodes.items()
+        },
+    )
+
+
+def _provider(cell: Cell, settings: ProviderSettings) -> Provider:
+    secret = {key: pulumi.Output.secret(value.get_secret_value()) for key, value in settings.credentials.items()}
+    return Provider(
+        "gcp",
+        project=cell.account,
+        region=cell.region,
+        credentials=secret.get("service_account_json"),
+        access_token=secret.get("access_token"),
+        compute_custom_endpoint=f"{settings.endpoint.rstrip('/')}/compute/v1/" if settings.endpoint else None,
+    )
+
+
+def network_name(cell: Cell) -> str:
+    """Networks are global in a project, so the region is part of the name."""
+    return f"shardwright-{cell.region}"
+
+
+def _network(cell: Cell, options: pulumi.ResourceOptions) -> Subnetwork:
+    name = network_name(cell)
+    network = Network("network", name=name, auto_create_subnetworks=False, opts=options)
+    Firewall(
+        "nodes",
+        name=f"{name}-nodes",
+        network=network.id,
+        direction="INGRESS",
+        description="; ".join(rule.why for rule in NODE_INGRESS),
+        source_ranges=sorted({rule.source for rule in NODE_INGRESS}),
+        target_tags=[NODE_TAG],
+        allows=[
+            {"protocol": rule.protocol, "ports": [_ports(rule.first_port, rule.last_port)]} for rule in NODE_INGRESS
+        ],
+        opts=options,
+    )
+    return Subnetwork(
+        "subnetwork",
+        name=name,
+        region=cell.region,
+        network=network.id,
+        ip_cidr_range=str(CELL_NETWORK),
+        private_ip_google_access=True,
+        opts=options,
+    )
+
+
+def _ports(first: int, last: int) -> str:
+    return str(first) if first == last else f"{first}-{last}"
+
+
+def _node(cell: Cell, planned: PlannedNode, subnetwork: Subnetwork, user_data: str, provider: Provider) -> Instance:
+    arm = _ARM.match(planned.node.instance_type) is not None
+    return Instance(
+        planned.node.id,
+        name=planned.node.id,
+        machine_type=planned.node.instance_type,
+        zone=planned.node.zone,
+        boot_disk={
+            "auto_delete": True,
+            "initialize_params": {"image": _ARM_IMAGE if arm else _IMAGE, "size": NODE_DISK_GIB},
+        },
+        network_interfaces=[{"subnetwork": subnetwork.id, "access_configs": [{"network_tier": "PREMIUM"}]}],
+        scheduling=_scheduling(planned),
+        advanced_machine_features=None if arm else {"enable_nested_virtualization": True, "threads_per_core": 2},
+        shielded_instance_config={"enable_vtpm": True, "enable_integrity_monitoring": True},
+        labels={key: label_value(value) for key, value in node_tags(cell, planned).items() if key != CEILING_TAG},
+        metadata={
+            **node_tags(cell, planned),
+            "enable-oslogin": "TRUE",
+            "block-project-ssh-keys": "TRUE",
+            "startup-script": pulumi.Output.secret(user_data),
+        },
+        tags=[NODE_TAG],
+        opts=pulumi.ResourceOptions(provider=provider, ignore_changes=_DECIDED_AT_CREATE),
+    )
+
+
+def _scheduling(planned: PlannedNode) -> dict[str, object]:
+    """Google Cloud has no price ceiling for spot: its spot price is one price, changed at most once a day."""
+    if is_spot(planned):
+        return {
+            "provisioning_model": "SPOT",
+            "preemptible": True,
+            "automatic_restart": False,
+            "on_host_maintenance": "TERMINATE",
+            "instance_termination_action": "DELETE",
+        }
+    return {
+        "provisioning_model": "STANDARD",
+        "preemptible": False,
+        "automatic_restart": True,
+        "on_host_maintenance": "TERMINATE",
+    }
+
+
+def label_value(text: str) -> str:
+    """The nearest legal label: [a-z0-9_-], at most 63 characters. The exact text is in the metadata."""
+    return re.sub(r"[^a-z0-9_-]", "-", text.lower())[:63]

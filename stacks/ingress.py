@@ -1,0 +1,20 @@
+"""What may reach a node from outside: the agent, which asks for a client certificate, and moves between agents.
+
+Administration ports (22, 3389) are closed; the policy pack refuses an update that opens them to the internet.
+"""
+
+from typing import NamedTuple
+
+
+class Ingress(NamedTuple):
+    first_port: int
+    last_port: int
+    protocol: str
+    source: str
+    why: str
+
+
+NODE_INGRESS = (
+    Ingress(7443, 7443, "tcp", "0.0.0.0/0", "agent API over mutual TLS"),
+    Ingress(49152, 49215, "tcp", "0.0.0.0/0", "moves between agents over mutual TLS"),
+)
