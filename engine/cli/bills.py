@@ -1,0 +1,99 @@
+"""``shardwright bills``"""
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from engine.cli.configure import ConfigFile
+from engine.cli.console import Output, err, out, print_json, table
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from engine.api.view import BillView
+
+app = typer.Typer(help="Fetch, merge and check every provider's bill.", no_args_is_help=True)
+
+OutputOption = Annotated[Output, typer.Option(help="table or json")]
+Moment = Annotated[datetime | None, typer.Option(help="UTC; default: the start of this month, and now")]
+
+
+@app.command("fetch")
+def fetch(
+    config: ConfigFile = None, start: Moment = None, end: Moment = None, output: OutputOption = Output.TABLE
+) -> None:
+    """Fetch each provider's bill into the ledger; exit 6 if one does not reconcile with its invoice."""
+    from engine.app import fetch_bills, load, open_store, stored_view
+
+    configuration = load(config)
+    with open_store(configuration) as store:
+        fetched = fetch_bills(configuration, store, start=start, end=end)
+        for provider, failure in fetched.failures:
+            err().print(f"{provider}: {failure}", markup=False)
+        show(stored_view(configuration, store).bills(), output)
+        stored_view(configuration, store).bills().reconciliation.require()
+
+
+@app.command("report")
+def report(config: ConfigFile = None, output: OutputOption = Output.TABLE) -> None:
+    """The ledger by provider and workload, and the verdict on each invoice."""
+    from engine.app import load, open_store, stored_view
+
+    configuration = load(config)
+    with open_store(configuration) as store:
+        bills = stored_view(configuration, store).bills()
+        show(bills, output)
+        bills.reconciliation.require()
+
+
+@app.command("export")
+def export(
+    output_file: Annotated[Path, typer.Option(help="FILE.csv or FILE.parquet; its metadata file goes beside it")],
+    config: ConfigFile = None,
+) -> None:
+    """Write the merged bill as one FOCUS file."""
+    from engine.app import load, open_store
+    from engine.billing.focus import write_focus
+
+    with open_store(load(config)) as store:
+        charges = store.ledger.charges()
+        metadata = write_focus(charges, output_file)
+    err().print(f"{len(charges)} charges in {output_file}, described by {metadata}", markup=False)
+
+
+def show(bills: "BillView", output: Output) -> None:
+    if output is Output.JSON:
+        print_json("bills", bills)
+        return
+    for part in bill_tables(bills):
+        out().print(part)
+
+
+def bill_tables(bills: "BillView") -> "tuple[Table, Table]":
+    report = bills.report
+    lines = [
+        (line.provider, line.workload, f"{line.billed.amount:.6f}", f"{line.list_cost.amount:.6f}", str(line.rows))
+        for line in report.lines
+    ]
+    lines.append(("total", "", f"{report.total.amount:.2f}", "", ""))
+    invoices = [
+        (
+            verdict.provider,
+            verdict.invoice.issuer,
+            verdict.invoice.invoice_id,
+            f"{verdict.invoice.total.amount:.2f}",
+            f"{verdict.rows_total.amount:.6f}",
+            "reconciled" if verdict.reconciled else f"OFF by {verdict.difference}",
+        )
+        for verdict in bills.reconciliation.verdicts
+    ]
+    costs = table(
+        f"Cost by provider and workload ({report.currency})",
+        ("provider", "workload", "billed", "list", "rows"),
+        lines,
+        right=(2, 3, 4),
+    )
+    columns = ("provider", "issuer", "invoice", "invoice total", "sum of rows", "verdict")
+    return costs, table("Invoices", columns, invoices, right=(3, 4))

@@ -1,0 +1,112 @@
+"""``shardwright offers | plan``"""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from engine.cli.configure import ConfigFile
+from engine.cli.console import Output, err, out, print_json, table
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from engine.model.plan import Plan
+
+OutputOption = Annotated[Output, typer.Option(help="table or json")]
+SHOWN_DECISIONS = 40
+
+
+def register(app: typer.Typer) -> None:
+    app.command("offers")(offers)
+    app.command("plan")(plan)
+
+
+def offers(
+    config: ConfigFile = None,
+    vcpus: Annotated[float, typer.Option(help="at least this much of each in one unit")] = 1.0,
+    memory_gib: float = 0.0,
+    limit: Annotated[int, typer.Option(help="rows shown")] = 40,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Ask every provider what it sells now; cheapest per vCPU first. Providers that fail are named, not fatal."""
+    from engine.app import discover_offers, load
+
+    view = discover_offers(load(config), vcpus=vcpus, memory_gib=memory_gib)
+    for failure in view.failures:
+        err().print(f"{failure.provider}: {failure.reason}", markup=False)
+    for rejection in view.rejections:
+        err().print(f"refused {rejection.offer} of {rejection.provider}: {rejection.reason}", markup=False)
+    ranked = sorted(view.offers, key=lambda offer: offer.price.amount / int(max(1, offer.resources.vcpus)))
+    if output is Output.JSON:
+        print_json("offers", ranked)
+        return
+    rows = [
+        (
+            offer.provider,
+            offer.region,
+            offer.zone,
+            offer.instance_type,
+            offer.option.value,
+            f"{offer.resources.vcpus:g}",
+            f"{offer.resources.memory_gib:g}",
+            f"{offer.price.amount:.5f} {offer.price.currency}",
+        )
+        for offer in ranked[:limit]
+    ]
+    columns = ("provider", "region", "zone", "instance type", "option", "vCPU", "GiB", "per hour")
+    out().print(table(f"{len(ranked)} offers", columns, rows, right=(5, 6, 7)))
+
+
+def plan(config: ConfigFile = None, output: OutputOption = Output.TABLE) -> None:
+    """Show the plan in force: what was chosen, what was not and why, what it costs and risks."""
+    from engine.app import load, open_store, stored_view
+
+    configuration = load(config)
+    with open_store(configuration) as store:
+        found = stored_view(configuration, store).plan()
+    if output is Output.JSON:
+        print_json("plan", found)
+    elif found is None:
+        err().print("no plan yet; next: shardwright run --rounds 1")
+    else:
+        for part in plan_tables(found):
+            out().print(part)
+
+
+def plan_tables(found: "Plan") -> "tuple[Table, Table]":
+    """(pools, offers); of the offers that were not chosen, the best per provider and reason come first."""
+    pools = [
+        (
+            pool.pool,
+            str(pool.desired),
+            str(pool.planned),
+            f"{pool.quantile_met:.1%}",
+            f"{pool.shortfall_probability:.1%}",
+            f"{pool.expected_shortfall_share:.2%}",
+        )
+        for pool in found.pools
+    ]
+    quantiles = ", ".join(f"q{q:g} {cost.amount:.4f}" for q, cost in found.cost_quantiles)
+    title = (
+        f"Plan {found.id} by {found.solver}, gap {found.gap:.2%}, {found.solve_seconds:.2f} s; "
+        f"{found.expected_hourly_cost.amount:.4f} {found.expected_hourly_cost.currency} per hour; horizon cost {quantiles}"
+    )
+    columns = ("pool", "wanted", "planned", "quantile met", "P(short)", "expected shortfall")
+    pool_table = table(title, columns, pools, right=(1, 2, 3, 4, 5))
+    shown = sorted(found.decisions, key=lambda row: (row.units == 0, row.offer.provider))[:SHOWN_DECISIONS]
+    rows = [
+        (
+            "✔" if row.units else "",
+            row.offer.provider,
+            row.offer.region,
+            row.offer.instance_type,
+            row.offer.option.value,
+            str(row.units or ""),
+            f"{row.price_per_shard_hour.amount:.5f}" if row.price_per_shard_hour else "-",
+            row.reason,
+        )
+        for row in shown
+    ]
+    columns = ("", "provider", "region", "instance type", "option", "units", "per shard-hour", "why, or why not")
+    title = f"Offers: {len(shown)} of {len(found.decisions)}"
+    return pool_table, table(title, columns, rows, right=(5, 6))

@@ -1,0 +1,99 @@
+"""``shardwright resolve | nodes | shards | agent``"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine.cli.configure import ConfigFile
+from engine.cli.console import Output, out, print_json, table
+
+OutputOption = Annotated[Output, typer.Option(help="table or json")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command("resolve")(resolve)
+    app.command("nodes")(nodes)
+    app.command("shards")(shards)
+    app.command("agent")(agent)
+
+
+def resolve(
+    name: Annotated[str, typer.Argument(help="shard://NAMESPACE/WORKLOAD/COMPONENT[/N]")],
+    config: ConfigFile = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Say where a component is now: its stable address, and the shard, node and provider behind it."""
+    from engine.app import load, open_store, stored_view
+    from engine.namespace.names import parse_name
+
+    configuration = load(config)
+    with open_store(configuration) as store:
+        found = stored_view(configuration, store).resolve(parse_name(name))
+    if output is Output.JSON:
+        print_json("shard", found)
+        return
+    rows = (
+        ("component", str(found.component)),
+        ("address", found.shard.address),
+        ("shard", found.shard.id),
+        ("node", found.node.id),
+        ("cell", found.node.cell),
+        ("zone", found.node.zone),
+        ("epoch", str(found.shard.epoch)),
+    )
+    out().print(table(name, ("", ""), rows))
+
+
+def nodes(config: ConfigFile = None, output: OutputOption = Output.TABLE) -> None:
+    """List the nodes that are there or expected."""
+    from engine.app import load, open_store, stored_view
+
+    configuration = load(config)
+    with open_store(configuration) as store:
+        found = stored_view(configuration, store).nodes()
+    if output is Output.JSON:
+        print_json("nodes", found)
+        return
+    rows = [
+        (node.id, node.cell, node.instance_type, node.option.value, node.state.value, f"{node.hourly_price.amount:f}")
+        for node in found
+    ]
+    columns = ("node", "cell", "instance type", "option", "state", "per hour")
+    out().print(table("Nodes", columns, rows, right=(5,)))
+
+
+def shards(config: ConfigFile = None, output: OutputOption = Output.TABLE) -> None:
+    """List the shards, where they are and what is bound to them."""
+    from engine.app import load, open_store, stored_view
+
+    configuration = load(config)
+    with open_store(configuration) as store:
+        found = stored_view(configuration, store).shards()
+    if output is Output.JSON:
+        print_json("shards", found)
+        return
+    rows = [
+        (
+            row.shard.id,
+            row.shard.shard_type,
+            row.shard.state.value,
+            str(row.component or "-"),
+            row.node.cell,
+            row.node.id,
+            row.shard.address,
+            str(row.shard.epoch),
+        )
+        for row in found
+    ]
+    columns = ("shard", "type", "state", "component", "cell", "node", "address", "epoch")
+    out().print(table("Shards", columns, rows, right=(7,)))
+
+
+def agent(
+    agent_config: Annotated[Path, typer.Option("--agent-config", help="Written by the node's user data.")],
+) -> None:
+    """Run the node agent (what a node's user data starts)."""
+    from engine.app import run_agent
+
+    run_agent(agent_config)

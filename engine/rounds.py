@@ -1,0 +1,185 @@
+"""A round: one pass from forecast to running shards, as a durable workflow.
+
+The workflow only orders the steps; each step is idempotent and recorded, so a control plane that is killed anywhere
+goes on after its last recorded step: the same holds (by key), the same instances (by token), the same shards (by id).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import ParamSpec, Protocol, TypeVar
+
+from dbos import DBOS
+
+from engine.allocation.holds import HoldsReport
+from engine.errors import BudgetExceeded, PolicyViolation, ShardwrightError
+from engine.market.discovery import MarketView
+from engine.model.capacity import CapacityTarget
+from engine.model.ids import OfferId, PlanId, RoundId
+from engine.model.market import Quote
+from engine.model.move import MoveReport, MoveRequest
+from engine.model.placement import Shard
+from engine.model.plan import Plan
+from engine.model.value import Utc, Value
+from engine.reconcile import CellFailure
+from stacks.base import CellOutcome
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+MAX_PLANS_PER_ROUND = 3
+"""How often a round plans again because a quote could not be held after all."""
+
+
+class RoundRecord(Value):
+    """The record that explains a round: what was seen, decided, done and spent."""
+
+    id: RoundId
+    started_at: Utc
+    finished_at: Utc
+    targets: tuple[CapacityTarget, ...]
+    offers_seen: int
+    quotes: tuple[Quote, ...]
+    plan: Plan
+    outcomes: tuple[CellOutcome, ...]
+    failures: tuple[CellFailure, ...]
+    shards: tuple[Shard, ...]
+    moves: tuple[MoveReport, ...]
+
+    @property
+    def changed(self) -> bool:
+        return any(not outcome.changes.none for outcome in self.outcomes) or bool(self.moves)
+
+
+class RoundSteps(Protocol):
+    """What a round does, step by step; each may be called again after a crash and must then find its own traces."""
+
+    def started(self, round_id: RoundId) -> Utc: ...
+
+    def forecast(self, round_id: RoundId) -> tuple[CapacityTarget, ...]: ...
+
+    def discover(self, targets: Sequence[CapacityTarget]) -> MarketView: ...
+
+    def negotiate(
+        self, round_id: RoundId, targets: Sequence[CapacityTarget], view: MarketView
+    ) -> tuple[Quote, ...]: ...
+
+    def decide(
+        self,
+        targets: Sequence[CapacityTarget],
+        view: MarketView,
+        quotes: Sequence[Quote],
+        excluded: Sequence[OfferId],
+    ) -> Plan: ...
+
+    def hold(self, plan: Plan) -> HoldsReport:
+        """Takes a hold for every purchase; all or nothing."""
+        ...
+
+    def release(self, plan: Plan) -> None: ...
+
+    def gate(self, plan: Plan) -> None:
+        """The policy pack judges a preview of every cell. Raises PolicyViolation, before anything is bought."""
+        ...
+
+    def adopt(self, plan: Plan) -> PlanId:
+        """Makes the plan the target, if its parent still is. Raises ConcurrentUpdate."""
+        ...
+
+    def grow(self, plan: Plan) -> tuple[CellOutcome | CellFailure, ...]:
+        """One attempt per cell; nodes that leave are still kept."""
+        ...
+
+    def carve(self, plan: Plan) -> tuple[Shard, ...]:
+        """Waits (bounded) for the agents, carves the slots, binds the components."""
+        ...
+
+    def moves_off(self, plan: Plan) -> tuple[MoveRequest, ...]:
+        """Where each bound shard of a leaving node goes."""
+        ...
+
+    def move(self, requests: Sequence[MoveRequest]) -> tuple[MoveReport, ...]: ...
+
+    def shrink(self, plan: Plan) -> tuple[CellOutcome | CellFailure, ...]:
+        """The second attempt per cell, without the nodes that leave."""
+        ...
+
+    def record(self, record: RoundRecord) -> None: ...
+
+
+_steps: RoundSteps | None = None
+
+
+def serve(steps: RoundSteps) -> None:
+    """Say which steps the workflow uses; once per process, before DBOS is launched (a recovered round needs them)."""
+    global _steps
+    _steps = steps
+
+
+def _serving() -> RoundSteps:
+    if _steps is None:
+        raise ShardwrightError("no control plane serves rounds in this process", why="rounds.serve() was not called")
+    return _steps
+
+
+def _step(name: str, act: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    return DBOS.run_step({"name": name}, act, *args, **kwargs)
+
+
+@DBOS.workflow(name="round")
+def run_round(round_id: RoundId) -> RoundRecord:
+    """One round; the workflow id is the round id. Raises the error that stopped it, with every hold released."""
+    steps = _serving()
+    started_at = _step("start", steps.started, round_id)
+    targets = _step("forecast", steps.forecast, round_id)
+    view = _step("discover", steps.discover, targets)
+    quotes = _step("negotiate", steps.negotiate, round_id, targets, view)
+    plan = _plan_and_hold(steps, targets, view, quotes)
+    try:
+        _step("gate", steps.gate, plan)
+        _step("adopt", steps.adopt, plan)
+    except (PolicyViolation, BudgetExceeded, ShardwrightError):
+        _step("release", steps.release, plan)
+        raise
+    grown = _step("grow", steps.grow, plan)
+    shards = _step("carve", steps.carve, plan)
+    moves = _move_off(steps, plan)
+    attempts = grown + (_step("shrink", steps.shrink, plan) if plan.leaving else ())
+    record = RoundRecord(
+        id=round_id,
+        started_at=started_at,
+        finished_at=_step("finish", steps.started, round_id),
+        targets=targets,
+        offers_seen=len(view.offers),
+        quotes=quotes,
+        plan=plan,
+        outcomes=tuple(result for result in attempts if isinstance(result, CellOutcome)),
+        failures=tuple(result for result in attempts if isinstance(result, CellFailure)),
+        shards=shards,
+        moves=moves,
+    )
+    _step("record", steps.record, record)
+    return record
+
+
+def _plan_and_hold(
+    steps: RoundSteps, targets: tuple[CapacityTarget, ...], view: MarketView, quotes: tuple[Quote, ...]
+) -> Plan:
+    """Plan, then hold; what cannot be held is left out of the next plan (InsufficientCapacity -> next quote)."""
+    excluded: tuple[OfferId, ...] = ()
+    for _ in range(MAX_PLANS_PER_ROUND):
+        plan = _step("decide", steps.decide, targets, view, quotes, excluded)
+        report = _step("hold", steps.hold, plan)
+        if not report.refused:
+            return plan
+        excluded += tuple(refusal.offer for refusal in report.refused)
+    raise ShardwrightError(
+        f"{MAX_PLANS_PER_ROUND} plans in a row could not be held",
+        why="the market changes faster than holds can be taken",
+        next_step="shardwright run --rounds 1",
+    )
+
+
+def _move_off(steps: RoundSteps, plan: Plan) -> tuple[MoveReport, ...]:
+    if not plan.leaving:
+        return ()
+    requests = _step("moves_off", steps.moves_off, plan)
+    return steps.move(requests)
