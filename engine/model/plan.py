@@ -55,6 +55,14 @@ class OfferDecision(Value):
     price_per_shard_hour: Money | None = None
 
 
+class OfferRejection(Value):
+    """An offer that never reached the planner, by name and reason (bad price, unknown currency, …)."""
+
+    offer: OfferId
+    provider: str
+    reason: str
+
+
 class PoolOutcome(Value):
     """What the plan means for one pool."""
 
@@ -79,6 +87,8 @@ class Plan(Value):
     leaving: tuple[NodeId, ...] = ()
     """Nodes of the inventory that this plan gives back."""
     decisions: tuple[OfferDecision, ...]
+    rejections: tuple[OfferRejection, ...] = ()
+    """Offers that were refused before they could be weighed, by name and reason."""
     pools: tuple[PoolOutcome, ...]
     expected_hourly_cost: Money
     cost_quantiles: tuple[tuple[float, Money], ...]
@@ -116,11 +126,3 @@ class MoveGateReport(Value):
     @property
     def cost(self) -> Money:
         return self.egress + self.double_pay + self.downtime + self.risk_at_target + self.lost_commitment
-
-
-class OfferRejection(Value):
-    """An offer that never reached the planner, by name and reason (bad price, unknown currency, …)."""
-
-    offer: OfferId
-    provider: str
-    reason: str

@@ -1,0 +1,143 @@
+"""When a cheaper place is worth a move: the saving over the expected stay against everything the move costs."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
+
+from engine.model.ids import NodeId, ShardId
+from engine.model.money import Money
+from engine.model.placement import NodeState, Shard, ShardState
+from engine.model.plan import MoveCause, MoveGateReport, Plan, PlannedNode
+from engine.model.value import Value
+from engine.planner.inventory import Inventory, InventoryNode
+from engine.planner.policy import PlanPolicy
+
+
+class MoveProposal(Value):
+    shard: ShardId
+    source: NodeId
+    destination: NodeId
+    cause: MoveCause
+    gate: MoveGateReport | None
+    """None for a move that is not a choice (the source is being reclaimed)."""
+
+
+def move_gate(
+    *,
+    source_price: Money,
+    target_price: Money,
+    expected_stay_hours: float,
+    egress_gib: float,
+    egress_price_per_gib: Money,
+    double_pay_hours: float,
+    downtime_cost: Money,
+    risk_at_target: Money,
+    lost_commitment: Money,
+    min_saving: float = 0.0,
+) -> MoveGateReport:
+    """Prices per hour of the shard's share of its node. Passes when the saving over the expected stay exceeds every
+    cost of the move by more than ``min_saving`` of what staying would cost.
+    """
+    stay = _exact(expected_stay_hours)
+    report = MoveGateReport(
+        saving=(source_price - target_price) * stay,
+        egress=egress_price_per_gib * _exact(egress_gib),
+        double_pay=target_price * _exact(double_pay_hours),
+        downtime=downtime_cost,
+        risk_at_target=risk_at_target,
+        lost_commitment=lost_commitment,
+        expected_stay_hours=expected_stay_hours,
+        passes=False,
+    )
+    needed = report.cost + source_price * stay * _exact(min_saving)
+    return report.model_copy(update={"passes": needed < report.saving})
+
+
+def gate_for(
+    policy: PlanPolicy, source: InventoryNode, *, target_price: Money, target_loss: float, now: datetime
+) -> MoveGateReport:
+    """The gate for one shard of ``source``, whose price is shared evenly by the shards on it.
+
+    ``target_price`` per shard-hour: nothing where the shard moves into free room that is paid for anyway.
+    ``target_loss``: probability that the target is reclaimed within the expected stay.
+    """
+    terms, currency = policy.moves, policy.currency
+    source_price = share_of(source.node.hourly_price, source.shards)
+    committed = source.committed_for(now).total_seconds() / 3600
+    return move_gate(
+        source_price=source_price,
+        target_price=target_price,
+        expected_stay_hours=terms.expected_stay_hours,
+        egress_gib=terms.egress_gib,
+        egress_price_per_gib=Money(amount=terms.egress_price_per_gib, currency=currency),
+        double_pay_hours=terms.double_pay_hours,
+        downtime_cost=Money(amount=terms.downtime_cost, currency=currency),
+        risk_at_target=Money(amount=terms.loss_cost * _exact(target_loss), currency=currency),
+        lost_commitment=source_price * _exact(min(committed, terms.expected_stay_hours)),
+        min_saving=policy.min_move_saving,
+    )
+
+
+def propose_moves(
+    policy: PlanPolicy, plan: Plan, inventory: Inventory, shards: Sequence[Shard]
+) -> tuple[MoveProposal, ...]:
+    """Where the bound shards of leaving nodes go: for each, the cheapest planned slot of its pool that is free.
+
+    Cost-driven moves carry the gate that let them pass; one that does not pass is left out (the planner keeps such
+    nodes in the first place, so that happens only when the market moved in between). Reclaims go without a gate.
+    """
+    leaving = set(plan.leaving)
+    free = _free_slots(plan, shards)
+    sources = {item.node.id: item for item in inventory.nodes}
+    proposals = []
+    for shard in sorted(shards, key=lambda shard: shard.id):
+        source = sources.get(shard.node)
+        if shard.node not in leaving or source is None or shard.state is not ShardState.BOUND:
+            continue
+        destination = next((node for node in free if free[node].get(shard.pool, 0) > 0), None)
+        if destination is None:
+            continue
+        target = next(p for cell in plan.cells for p in cell.nodes if p.node.id == destination)
+        cause = MoveCause.RECLAIM if source.node.state is NodeState.RECLAIMING else MoveCause.COST
+        gate = None
+        if cause is MoveCause.COST:
+            price = target.node.hourly_price if target.quote is not None else Money.zero(policy.currency)
+            each = share_of(price, sum(slot.count for slot in target.slots))
+            loss = _loss(policy, target)
+            gate = gate_for(policy, source, target_price=each, target_loss=loss, now=plan.made_at)
+            if not gate.passes:
+                continue
+        free[destination][shard.pool] -= 1
+        proposals.append(
+            MoveProposal(shard=shard.id, source=shard.node, destination=destination, cause=cause, gate=gate)
+        )
+    return tuple(proposals)
+
+
+def _free_slots(plan: Plan, shards: Sequence[Shard]) -> dict[NodeId, dict[str, int]]:
+    """Planned slots less bound shards already there, cheapest node first."""
+    planned = sorted(
+        (node for cell in plan.cells for node in cell.nodes),
+        key=lambda p: (p.node.hourly_price.amount / max(1, sum(slot.count for slot in p.slots)), p.node.id),
+    )
+    free: dict[NodeId, dict[str, int]] = {p.node.id: {str(slot.pool): slot.count for slot in p.slots} for p in planned}
+    for shard in shards:
+        if shard.state is ShardState.BOUND and shard.pool in free.get(shard.node, {}):
+            free[shard.node][shard.pool] -= 1
+    return free
+
+
+def _loss(policy: PlanPolicy, target: PlannedNode) -> float:
+    """Probability that the target is reclaimed within the expected stay."""
+    return InventoryNode(node=target.node, slots=target.slots, planned=target).loss_within(
+        policy.moves.expected_stay_hours, policy
+    )
+
+
+def share_of(price: Money, shards: int) -> Money:
+    """One shard's part of its node's price."""
+    return price * (Decimal(1) / Decimal(max(1, shards)))
+
+
+def _exact(number: float) -> Decimal:
+    return Decimal(str(number))

@@ -1,0 +1,180 @@
+"""plan(): from a demand distribution and a market to the cheapest purchases that keep the promised risk. Pure."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from engine.errors import BudgetExceeded, ConfigurationError, NoOfferFits
+from engine.model.capacity import CapacityTarget
+from engine.model.ids import CellId, NodeId
+from engine.model.market import Offer, Quote
+from engine.model.money import Money
+from engine.model.placement import Cell
+from engine.model.plan import OfferRejection, Plan
+from engine.planner.assembly import assemble_cells, plan_id
+from engine.planner.candidates import find_candidates
+from engine.planner.inventory import Inventory
+from engine.planner.move_gate import gate_for, share_of
+from engine.planner.need import read_needs
+from engine.planner.policy import PlanPolicy
+from engine.planner.programme import Choice, Programme, reference_prices, running_nodes, standing
+from engine.planner.report import Explainer, cost_quantiles, judge_choice, pool_outcomes
+from engine.planner.scenarios import Judgement
+from engine.planner.screening import Screen
+from engine.planner.solving import Solved, solve_or_explain
+
+_ATTEMPTS = 4
+"""Solutions in all: one is sent back where a move does not pass its gate or the scenarios break a promise."""
+_NOISE = 2e-3
+"""Coverage below the quantile by less than this is not sent back: scenarios are a sample."""
+
+
+def plan(
+    policy: PlanPolicy,
+    targets: Sequence[CapacityTarget],
+    inventory: Inventory,
+    quotes: Sequence[Quote],
+    offers: Sequence[Offer],
+    rejections: Sequence[OfferRejection],
+    parent: Plan | None,
+    *,
+    cells: Sequence[Cell],
+    now: datetime,
+    seed: int,
+) -> Plan:
+    """The next plan: what to buy on ``quotes``, what to keep of ``inventory``, what to give back.
+
+    ``cells`` are the configured ones; the plan names those with nodes, and those that have or had some (from the
+    inventory and ``parent``), so that they are emptied. Every offer gets a decision. Raises NoOfferFits (with the
+    nearest miss) when a pool's desired shards cannot be had within the limits, BudgetExceeded (with by how much) when
+    they could for more money, BadUsageData on broken demand paths, ConfigurationError on nodes in unknown cells.
+    """
+    known = {cell.id: cell for cell in (*(c.cell for c in (parent.cells if parent else ())), *cells)}
+    _check_cells(inventory, known)
+    needs = read_needs(policy, targets)
+    screen = Screen(policy, needs, {cell.id: cell for cell in cells})
+    candidates = find_candidates(policy, needs, screen, quotes, now)
+    running = running_nodes(policy, needs, inventory, frozenset(), now)
+    programme = Programme(
+        policy=policy,
+        needs=needs,
+        candidates=candidates,
+        running=running,
+        reference=reference_prices(needs, candidates, running),
+        margin=(0.0,) * len(needs.pools),
+    )
+    settled = _settle(programme, screen, offers, now=now, seed=seed)
+    programme, choice = settled.programme, settled.solved.choice
+    generation = parent.generation + 1 if parent is not None else 1
+    made = assemble_cells(programme, choice, inventory, parent, known, generation)
+    planned = [node for cell in made for node in cell.nodes]
+    return Plan(
+        id=plan_id(made, parent, generation, seed),
+        parent=parent.id if parent is not None else None,
+        generation=generation,
+        made_at=now,
+        cells=made,
+        leaving=_leaving(inventory, {p.node.id for p in planned}),
+        decisions=Explainer(programme, choice, screen, quotes, rejections, now).decisions(offers),
+        rejections=tuple(rejections),
+        pools=pool_outcomes(programme, choice, settled.judgement),
+        expected_hourly_cost=Money.total((p.node.hourly_price for p in planned), policy.currency),
+        cost_quantiles=cost_quantiles(settled.judgement, policy.currency),
+        solver=settled.solved.solver,
+        gap=settled.solved.gap,
+        solve_seconds=settled.solved.seconds,
+    )
+
+
+def _check_cells(inventory: Inventory, known: dict[CellId, Cell]) -> None:
+    for item in inventory.nodes:
+        if item.node.cell not in known:
+            raise ConfigurationError(
+                f"node {item.node.id} runs in {item.node.cell}, which no configured provider serves",
+                why="its provider or region was removed from the configuration while it still had nodes",
+                next_step="put the provider or region back into shardwright.toml",
+            )
+
+
+def _leaving(inventory: Inventory, planned: set[NodeId]) -> tuple[NodeId, ...]:
+    return tuple(sorted(item.node.id for item in inventory.nodes if item.node.id not in planned))
+
+
+@dataclass(frozen=True)
+class _Settled:
+    programme: Programme
+    solved: Solved
+    judgement: Judgement
+
+
+def _settle(programme: Programme, screen: Screen, offers: Sequence[Offer], *, now: datetime, seed: int) -> _Settled:
+    """Solve and judge; where a promise breaks or a move is not worth it, tell the programme so and solve again.
+
+    The last solution stands, and the report says what it keeps.
+    """
+    solved = solve_or_explain(programme, screen, offers, seed=seed)
+    settled = _Settled(programme, solved, judge_choice(programme, solved.choice, seed=seed))
+    seconds = solved.seconds
+    for _ in range(_ATTEMPTS - 1):
+        corrected = _corrected(settled, now)
+        if corrected is None:
+            break
+        try:
+            solved = solve_or_explain(corrected, screen, offers, seed=seed)
+        except (NoOfferFits, BudgetExceeded):
+            break
+        seconds += solved.seconds
+        settled = _Settled(corrected, solved, judge_choice(corrected, solved.choice, seed=seed))
+    return replace(settled, solved=replace(settled.solved, seconds=seconds))
+
+
+def _corrected(settled: _Settled, now: datetime) -> Programme | None:
+    """None when nothing is left to correct."""
+    programme = settled.programme
+    pinned = set(_not_worth_leaving(programme, settled.solved.choice, now))
+    margin = tuple(_margins(settled))
+    if not pinned and margin == programme.margin:
+        return None
+    running = tuple(
+        replace(node, pinned=node.pinned or index in pinned) for index, node in enumerate(programme.running)
+    )
+    return replace(programme, running=running, margin=margin)
+
+
+def _margins(settled: _Settled) -> Iterator[float]:
+    """Pools whose losses in pairs the programme did not see ask for more than their quantile."""
+    programme = settled.programme
+    exposed = {pool for pool, _ in standing(programme, settled.solved.choice).by_group}
+    for index, need in enumerate(programme.needs.pools):
+        promised = min(need.risk.quantile, need.covered(need.desired))
+        deficit = promised - (1 - float(settled.judgement.shortfall[index]))
+        yield programme.margin[index] + (deficit if index in exposed and deficit > _NOISE else 0.0)
+
+
+def _not_worth_leaving(programme: Programme, choice: Choice, now: datetime) -> Iterator[int]:
+    """Nodes given up though moving a shard of theirs to where the choice puts it does not pass the gate."""
+    policy = programme.policy
+    for index, (node, kept) in enumerate(zip(programme.running, choice.kept, strict=True)):
+        if kept or node.pinned or node.item.shards_in_use == 0:
+            continue
+        pools = {pool for pool, held in enumerate(node.held) if held}
+        target = _cheapest_target(programme, choice, pools)
+        if target is None:
+            continue
+        price, loss = target
+        if not gate_for(policy, node.item, target_price=price, target_loss=loss, now=now).passes:
+            yield index
+
+
+def _cheapest_target(programme: Programme, choice: Choice, pools: set[int]) -> tuple[Money, float] | None:
+    """(price per shard-hour, loss within the expected stay) of the cheapest new place; None where no shard moves."""
+    if any(kept and any(added[p] for p in pools) for kept, added in zip(choice.kept, choice.added, strict=True)):
+        return Money.zero(programme.policy.currency), 0.0
+    stay = programme.policy.moves.expected_stay_hours
+    places = [
+        (share_of(chosen.quote.unit_price, sum(unit.shards)), 1 - (1 - chosen.loss) ** (stay / programme.needs.hours))
+        for unit in choice.bought
+        if any(unit.shards[p] for p in pools)
+        for chosen in (programme.candidates[unit.candidate],)
+    ]
+    return min(places, key=lambda place: place[0].amount, default=None)

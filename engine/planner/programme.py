@@ -1,0 +1,261 @@
+"""The decision as data: what may be bought or kept, under which limits, and what one choice is worth.
+
+Losses are taken one correlation group at a time (two groups lost within one horizon is left to the scenarios on which
+the finished plan is judged), and demand enters as each pool's empirical distribution. That keeps the programme's size
+free of the number of scenarios.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from math import floor
+
+from engine.model.capacity import Resources
+from engine.model.market import PurchaseOption
+from engine.planner.candidates import Candidate, Supply
+from engine.planner.inventory import Inventory, InventoryNode
+from engine.planner.need import Needs
+from engine.planner.packing import Pattern, left_over, patterns
+from engine.planner.policy import PlanPolicy
+
+MISSING = 1e4
+"""What one desired shard that is not there weighs, in reference prices; found only where nothing fits."""
+RISK = 50.0
+"""Expected shortfall beyond the risk class's limit, per shard."""
+QUANTILE = 1e3
+"""Coverage missing to the risk class's quantile, per desired shard."""
+LOST_SHARE = 0.5
+"""A reclaimed unit is gone for half the horizon on average."""
+IDLE = 1e-4
+"""A shard nobody needs weighs this, so that no more are carved than help."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A node of the inventory that may be kept."""
+
+    item: InventoryNode
+    supply: Supply
+    held: tuple[int, ...]
+    """Shards already on it, by pool."""
+    patterns: tuple[Pattern, ...]
+    """Fillings of its free room, by shape."""
+    price: float
+    release_cost: float
+    """Per hour of the expected stay: what giving it up costs in churn and moves."""
+    loss: float
+    pinned: bool
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One purchased unit and the shards on it, by pool."""
+
+    candidate: int
+    shards: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Choice:
+    kept: tuple[bool, ...]
+    added: tuple[tuple[int, ...], ...]
+    """New shards on each running node, by pool."""
+    bought: tuple[Unit, ...]
+
+
+@dataclass(frozen=True)
+class Programme:
+    policy: PlanPolicy
+    needs: Needs
+    candidates: tuple[Candidate, ...]
+    running: tuple[Running, ...]
+    reference: tuple[float, ...]
+    """Per pool, the cheapest shard-hour on offer or running."""
+    margin: tuple[float, ...]
+    """Per pool, coverage asked for beyond the quantile, because an earlier solution fell short of it."""
+    supplies: tuple[Supply, ...] = field(init=False)
+    group_loss: dict[str, float] = field(init=False)
+
+    def __post_init__(self) -> None:
+        entries = [(c.supply, c.loss) for c in self.candidates] + [(r.supply, r.loss) for r in self.running]
+        losses: dict[str, float] = {}
+        for supply, loss in entries:
+            if supply.group is not None:
+                losses[supply.group] = max(losses.get(supply.group, 0.0), loss)
+        object.__setattr__(self, "supplies", tuple(dict.fromkeys(supply for supply, _ in entries)))
+        object.__setattr__(self, "group_loss", losses)
+
+    @property
+    def scale(self) -> float:
+        """A typical shard-hour's price: costs are divided by it, so that currencies and units do not matter."""
+        known = sorted(price for price in self.reference if price > 0)
+        return known[len(known) // 2] if known else 1.0
+
+    def provider_limit(self, provider: str) -> int:
+        """Shards that may be with one provider: the policy's share, or what already runs there if that is more."""
+        allowed = max(1, floor(self.policy.max_provider_share * self.needs.desired + 1e-9))
+        there = sum(sum(node.held) for node in self.running if node.supply.provider == provider)
+        return max(allowed, there)
+
+    @property
+    def spot_limit(self) -> int:
+        allowed = floor(self.policy.max_spot_share * self.needs.desired + 1e-9)
+        return max(allowed, sum(sum(node.held) for node in self.running if node.supply.spot))
+
+    def asked_quantile(self, pool: int) -> float:
+        need = self.needs.pools[pool]
+        return min(need.risk.quantile, need.covered(need.desired)) + self.margin[pool]
+
+
+def running_nodes(
+    policy: PlanPolicy, needs: Needs, inventory: Inventory, pinned: frozenset[str], now: datetime
+) -> tuple[Running, ...]:
+    return tuple(
+        _running(policy, needs, item, pinned=item.node.id in pinned, now=now)
+        for item in sorted(inventory.nodes, key=lambda item: item.node.id)
+        if item.stays
+    )
+
+
+def _running(policy: PlanPolicy, needs: Needs, item: InventoryNode, *, pinned: bool, now: datetime) -> Running:
+    held = tuple(sum(slot.count for slot in item.slots if slot.pool == pool.id) for pool in needs.pools)
+    free = _free_room(needs, item, held)
+    offer = item.planned.quote.offer if item.planned.quote is not None else None
+    performance = 1.0 if offer is None else offer.performance
+    region = item.node.cell.rsplit("/", 1)[-1]
+    pools = tuple(
+        index
+        for index, pool in enumerate(needs.pools)
+        if free is not None
+        and free.holds(needs.shapes[pool.shape]) > 0
+        and pool.target.pool.placement.allows(item.provider, region)
+        and performance >= pool.target.pool.shard_type.min_performance
+    )
+    wanted = {needs.pools[index].shape for index in pools}
+    loss = item.loss_within(needs.hours, policy)
+    supply = Supply(
+        provider=item.provider,
+        spot=item.node.option is PurchaseOption.SPOT,
+        group=item.correlation_group if loss > 1e-9 else None,
+        pools=pools,
+    )
+    fillings = (
+        patterns(free, needs.shapes, tuple(i in wanted for i in range(len(needs.shapes)))) if free is not None else ()
+    )
+    price = float(item.node.hourly_price.amount)
+    sunk = item.committed_for(now).total_seconds() / 3600 / policy.moves.expected_stay_hours
+    return Running(
+        item=item,
+        supply=supply,
+        held=held,
+        patterns=fillings,
+        price=price,
+        release_cost=price * (policy.churn_penalty + min(1.0, sunk)) + _move_cost(policy, item),
+        loss=loss,
+        pinned=pinned,
+    )
+
+
+def _free_room(needs: Needs, item: InventoryNode, held: Sequence[int]) -> Resources | None:
+    """None where shards of a pool that is no longer asked for are on the node: their size is not known here."""
+    if sum(held) < item.shards:
+        return None
+    room: Resources | None = item.node.resources
+    for pool, count in zip(needs.pools, held, strict=True):
+        if room is not None and count:
+            room = left_over(room, (needs.shapes[pool.shape],), (count,))
+    return room
+
+
+def _move_cost(policy: PlanPolicy, item: InventoryNode) -> float:
+    """Per hour of the expected stay, for every shard in use."""
+    terms = policy.moves
+    once = terms.egress_gib * float(terms.egress_price_per_gib) + float(terms.downtime_cost)
+    double = terms.double_pay_hours * float(item.node.hourly_price.amount) / max(1, item.shards)
+    saving = policy.min_move_saving * float(item.node.hourly_price.amount) / max(1, item.shards)
+    return item.shards_in_use * ((once + double) / terms.expected_stay_hours + saving)
+
+
+def reference_prices(needs: Needs, candidates: Sequence[Candidate], running: Sequence[Running]) -> tuple[float, ...]:
+    def cheapest(index: int) -> float:
+        shape = needs.pools[index].shape
+        offered = [c.price / c.slots[shape] for c in candidates if index in c.supply.pools and c.slots[shape]]
+        paid = [node.price / sum(node.held) for node in running if node.held[index]]
+        return min((price for price in (*offered, *paid) if price > 0), default=0.0)
+
+    found = [cheapest(index) for index in range(len(needs.pools))]
+    known = [price for price in found if price > 0]
+    return tuple(price or (min(known) if known else 1.0) for price in found)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a choice gives each pool."""
+
+    shards: tuple[int, ...]
+    by_group: dict[tuple[int, str], int]
+    """Shards of a pool in one correlation group."""
+
+
+def standing(programme: Programme, choice: Choice) -> Standing:
+    shards = [0] * len(programme.needs.pools)
+    by_group: dict[tuple[int, str], int] = {}
+
+    def count(supply: Supply, on_it: Sequence[int]) -> None:
+        for pool, number in enumerate(on_it):
+            shards[pool] += number
+            if number and supply.group is not None:
+                by_group[pool, supply.group] = by_group.get((pool, supply.group), 0) + number
+
+    for node, kept, added in zip(programme.running, choice.kept, choice.added, strict=True):
+        if kept:
+            count(node.supply, [held + new for held, new in zip(node.held, added, strict=True)])
+    for unit in choice.bought:
+        count(programme.candidates[unit.candidate].supply, unit.shards)
+    return Standing(tuple(shards), by_group)
+
+
+def quantile_kept(programme: Programme, pool: int, shards: int, groups: dict[str, int]) -> float:
+    """Coverage, less the probability of losing a group without which the pool would fall below what is desired."""
+    need = programme.needs.pools[pool]
+    exposed = sum(programme.group_loss[group] for group, lost in groups.items() if shards - lost < need.desired)
+    return need.covered(shards) - exposed
+
+
+def expected_short(programme: Programme, pool: int, shards: int, groups: dict[str, int]) -> float:
+    need = programme.needs.pools[pool]
+    base = need.short(shards)
+    return base + sum(
+        programme.group_loss[group] * LOST_SHARE * (need.short(max(0, shards - lost)) - base)
+        for group, lost in groups.items()
+    )
+
+
+def objective(programme: Programme, choice: Choice) -> float:
+    """What the programme minimises, in currency per hour, risk priced in."""
+    policy, needs = programme.policy, programme.needs
+    total = sum(programme.candidates[unit.candidate].score for unit in choice.bought)
+    for node, kept in zip(programme.running, choice.kept, strict=True):
+        total += node.price if kept else node.release_cost
+    there = standing(programme, choice)
+    for index, need in enumerate(needs.pools):
+        groups = {group: lost for (pool, group), lost in there.by_group.items() if pool == index}
+        shards = there.shards[index]
+        short = expected_short(programme, index, shards, groups)
+        beyond = max(0.0, short - need.risk.max_shortfall * need.mean_demand)
+        deficit = max(0.0, programme.asked_quantile(index) - quantile_kept(programme, index, shards, groups))
+        weight = (
+            MISSING * max(0, need.desired - shards)
+            + policy.shortfall_factor * short
+            + RISK * beyond
+            + QUANTILE * deficit * need.desired
+            + IDLE * shards
+        )
+        total += programme.reference[index] * weight
+    return total
+
+
+def hourly_cost(programme: Programme, choice: Choice) -> float:
+    """Prices only."""
+    bought = sum(programme.candidates[unit.candidate].price for unit in choice.bought)
+    return bought + sum(node.price for node, kept in zip(programme.running, choice.kept, strict=True) if kept)

@@ -1,0 +1,248 @@
+"""The plan's account of itself: what each pool is given at what risk, why each offer or why not, cost quantiles."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+import numpy as np
+
+from engine.model.ids import OfferId, PoolId
+from engine.model.market import Offer, PurchaseOption, Quote
+from engine.model.money import Money
+from engine.model.plan import OfferDecision, OfferRejection, PoolOutcome, Verdict
+from engine.planner.candidates import Candidate
+from engine.planner.programme import Choice, Programme, hourly_cost, quantile_kept, standing
+from engine.planner.scenarios import Holding, Judgement, judge, sample_scenarios
+from engine.planner.screening import Screen, quote_refused
+
+COST_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+_SHOWN = Decimal("0.000001")
+
+
+def holdings_of(programme: Programme, choice: Choice) -> tuple[Holding, ...]:
+    kept = [
+        Holding(
+            shards=tuple(held + new for held, new in zip(node.held, added, strict=True)),
+            hourly_price=node.price,
+            group=node.supply.group,
+            loss=node.loss,
+        )
+        for node, stays, added in zip(programme.running, choice.kept, choice.added, strict=True)
+        if stays
+    ]
+    bought = [
+        Holding(shards=unit.shards, hourly_price=chosen.price, group=chosen.supply.group, loss=chosen.loss)
+        for unit in choice.bought
+        for chosen in (programme.candidates[unit.candidate],)
+    ]
+    return (*kept, *bought)
+
+
+def judge_choice(programme: Programme, choice: Choice, *, seed: int) -> Judgement:
+    holdings = holdings_of(programme, choice)
+    groups = sorted({holding.group for holding in holdings if holding.group is not None})
+    scenarios = sample_scenarios(programme.needs, groups, count=programme.policy.scenarios, seed=seed)
+    return judge(programme.needs, scenarios, holdings, recourse_prices(programme))
+
+
+def recourse_prices(programme: Programme) -> tuple[float, ...]:
+    """Per pool, a shard-hour bought in a hurry: the cheapest lasting one on offer, else the dearest known."""
+    prices = []
+    for index, need in enumerate(programme.needs.pools):
+        offered = [
+            (c.supply.group is None, c.price / c.slots[need.shape])
+            for c in programme.candidates
+            if index in c.supply.pools and c.slots[need.shape]
+        ]
+        lasting = [price for lasts, price in offered if lasts]
+        prices.append(
+            min(lasting) if lasting else max((price for _, price in offered), default=programme.reference[index])
+        )
+    return tuple(prices)
+
+
+def pool_outcomes(programme: Programme, choice: Choice, judgement: Judgement) -> tuple[PoolOutcome, ...]:
+    there = standing(programme, choice)
+    return tuple(
+        PoolOutcome(
+            pool=PoolId(need.id),
+            desired=need.desired,
+            planned=there.shards[index],
+            quantile_met=round(1 - float(judgement.shortfall[index]), 9),
+            shortfall_probability=round(float(judgement.shortfall[index]), 9),
+            expected_shortfall_share=round(min(1.0, float(judgement.unserved[index])), 9),
+        )
+        for index, need in enumerate(programme.needs.pools)
+    )
+
+
+def cost_quantiles(judgement: Judgement, currency: str) -> tuple[tuple[float, Money], ...]:
+    values = np.quantile(judgement.costs, COST_QUANTILES)
+    return tuple(
+        (q, Money(amount=Decimal(str(float(value))).quantize(_SHOWN), currency=currency))
+        for q, value in zip(COST_QUANTILES, values, strict=True)
+    )
+
+
+@dataclass(frozen=True)
+class Explainer:
+    """Says of each offer why it was taken, or why not."""
+
+    programme: Programme
+    choice: Choice
+    screen: Screen
+    quotes: Sequence[Quote]
+    rejections: Sequence[OfferRejection]
+    now: datetime
+
+    def decisions(self, offers: Sequence[Offer]) -> tuple[OfferDecision, ...]:
+        """Chosen offers first, then by price per shard-hour; offers that carry nothing last."""
+        units = self._units()
+        quotes: dict[OfferId, list[Quote]] = {}
+        for quote in self.quotes:
+            quotes.setdefault(quote.offer.id, []).append(quote)
+        seen = {offer.id: offer for offer in (*(q.offer for q in self.quotes), *offers)}
+        rejected = {rejection.offer: rejection.reason for rejection in self.rejections}
+        paid, limits = self._paid(), self._binding_limits()
+        made = [
+            self._decision(offer, units.get(offer.id, []), quotes.get(offer.id, []), rejected, paid, limits)
+            for offer in seen.values()
+        ]
+        return tuple(sorted(made, key=_table_order))
+
+    def _units(self) -> dict[OfferId, list[Candidate]]:
+        found: dict[OfferId, list[Candidate]] = {}
+        for unit in self.choice.bought:
+            candidate = self.programme.candidates[unit.candidate]
+            found.setdefault(candidate.quote.offer.id, []).append(candidate)
+        return found
+
+    def _paid(self) -> tuple[float | None, ...]:
+        """Per pool, the dearest price per shard-hour that the plan pays."""
+        dearest: list[float | None] = [None] * len(self.programme.needs.pools)
+        for holding in holdings_of(self.programme, self.choice):
+            each = holding.hourly_price / max(1, sum(holding.shards))
+            for pool, count in enumerate(holding.shards):
+                if count:
+                    dearest[pool] = max(each, dearest[pool] or 0.0)
+        return tuple(dearest)
+
+    def _binding_limits(self) -> dict[str, str]:
+        """Provider name, ``spot`` and ``budget`` -> the sentence, for limits that leave no room."""
+        programme = self.programme
+        by_provider: dict[str, int] = {}
+        spot = 0
+        kept = [n.supply for n, stays in zip(programme.running, self.choice.kept, strict=True) if stays]
+        supplies = (*kept, *(programme.candidates[unit.candidate].supply for unit in self.choice.bought))
+        for supply, holding in zip(supplies, holdings_of(programme, self.choice), strict=True):
+            count = sum(holding.shards)
+            by_provider[supply.provider] = by_provider.get(supply.provider, 0) + count
+            spot += count * supply.spot
+        desired = max(1, programme.needs.desired)
+        full = {
+            provider: f"concentration: {provider} already at {count / desired:.0%} of the shards, limit "
+            f"{programme.policy.max_provider_share:.0%}"
+            for provider, count in by_provider.items()
+            if count >= programme.provider_limit(provider)
+        }
+        if spot >= programme.spot_limit:
+            full[" spot"] = (
+                f"spot share: already at {spot / desired:.0%} of the shards, "
+                f"limit {programme.policy.max_spot_share:.0%}"
+            )
+        return full
+
+    def _decision(
+        self,
+        offer: Offer,
+        taken: Sequence[Candidate],
+        quotes: Sequence[Quote],
+        rejected: dict[OfferId, str],
+        paid: Sequence[float | None],
+        limits: dict[str, str],
+    ) -> OfferDecision:
+        fit = self.screen.fit(offer)
+        valid = [quote for quote in quotes if not quote_refused(quote, self.programme.policy, self.now)]
+        price = min((quote.unit_price for quote in valid), key=lambda money: money.amount, default=offer.price)
+        carries = max((fit.slots[self.programme.needs.pools[p].shape] for p in fit.pools), default=0)
+        per_shard = None
+        if carries:
+            per_shard = Money(amount=(price.amount / carries).quantize(_SHOWN), currency=price.currency)
+        if taken:
+            strategies = ", ".join(sorted({candidate.quote.strategy for candidate in taken}))
+            reason = f"{len(taken)} unit(s) at {taken[0].quote.unit_price}/h by {strategies}"
+        elif offer.id in rejected:
+            reason = rejected[offer.id]
+        elif not fit.pools:
+            reason = fit.reason
+        else:
+            reason = self._why_not(offer, quotes, valid, float(price.amount), paid, limits)
+        return OfferDecision(
+            offer=offer.model_copy(update={"price_history": ()}),
+            verdict=Verdict.CHOSEN if taken else Verdict.WHY_NOT,
+            units=len(taken),
+            reason=reason,
+            price_per_shard_hour=per_shard,
+        )
+
+    def _why_not(
+        self,
+        offer: Offer,
+        quotes: Sequence[Quote],
+        valid: Sequence[Quote],
+        price: float,
+        paid: Sequence[float | None],
+        limits: dict[str, str],
+    ) -> str:
+        """The offer fits somewhere. First what the price says, then what else stood against it."""
+        fit = self.screen.fit(offer)
+        needs = self.programme.needs
+        each = {pool: price / fit.slots[needs.pools[pool].shape] for pool in fit.pools}
+        served = {pool: already for pool in fit.pools if (already := paid[pool]) is not None}
+        if not served:
+            return "not needed: no pool that it fits needs anything"
+        pool = min(served, key=lambda p: each[p] - served[p])
+        if each[pool] >= served[pool] - 1e-12:
+            return f"dearer: {each[pool]:.6g} per shard-hour against {served[pool]:.6g}"
+        if quotes and not valid:
+            return quote_refused(quotes[0], self.programme.policy, self.now)
+        if not quotes:
+            return "no quote: it was not negotiated, or the provider gave no firm price"
+        if offer.option is PurchaseOption.SPOT and " spot" in limits:
+            return limits[" spot"]
+        if offer.provider in limits:
+            return limits[offer.provider]
+        return self._finer(offer, valid[0], pool, each[pool])
+
+    def _finer(self, offer: Offer, quote: Quote, pool: int, each: float) -> str:
+        programme, need = self.programme, self.programme.needs.pools[pool]
+        if quote.survival < 1:
+            group = offer.reliability.correlation_group
+            loss = programme.group_loss.get(group, 1 - quote.survival)
+            there = standing(programme, self.choice)
+            groups = {g: lost for (index, g), lost in there.by_group.items() if index == pool}
+            slack = quantile_kept(programme, pool, there.shards[pool], groups) - programme.asked_quantile(pool)
+            if loss > slack:
+                return (
+                    f"risk: {loss:.1%} probability of losing it within the horizon, {max(0.0, slack):.1%} left to "
+                    f"{need.risk.name}'s {need.risk.quantile:g} quantile"
+                )
+        budget = programme.policy.hourly_budget
+        spent = hourly_cost(programme, self.choice)
+        if budget is not None and spent + float(quote.unit_price.amount) > float(budget.amount):
+            return f"budget: {spent:.6g} of {budget} an hour is already spent"
+        if any(node.held[pool] for node in programme.running):
+            return "churn: cheaper, but not by enough to give up what already runs"
+        carries = self.screen.fit(offer).slots[need.shape]
+        return f"packing: {each:.6g} per shard-hour only with all {carries} shards of a unit in use"
+
+
+def _table_order(decision: OfferDecision) -> tuple[bool, bool, Decimal, str]:
+    each = decision.price_per_shard_hour
+    return (
+        decision.verdict is not Verdict.CHOSEN,
+        each is None,
+        each.amount if each is not None else Decimal(0),
+        decision.offer.id,
+    )

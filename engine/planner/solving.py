@@ -1,0 +1,127 @@
+"""Solve the programme; where it cannot be met, say which pool, by how much, and what came nearest."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from decimal import ROUND_UP, Decimal
+
+from engine.errors import BudgetExceeded, NoOfferFits
+from engine.model.market import Offer
+from engine.model.money import Money
+from engine.planner.greedy import greedy
+from engine.planner.milp import solve_programme
+from engine.planner.programme import Choice, Programme, hourly_cost, objective, standing
+from engine.planner.screening import Screen
+
+
+@dataclass(frozen=True)
+class Solved:
+    choice: Choice
+    solver: str
+    """``highs``, or ``greedy`` where the time limit left nothing better."""
+    gap: float
+    """Relative, to the solver's bound; for a greedy choice to a simple bound on what its shards cost at least."""
+    seconds: float
+
+
+def solve_or_explain(programme: Programme, screen: Screen, offers: Sequence[Offer], *, seed: int) -> Solved:
+    """Raises NoOfferFits or BudgetExceeded when some pool's desired shards cannot be had."""
+    solved = best_choice(programme, seed=seed)
+    missing = _missing(programme, solved.choice)
+    budget = programme.policy.hourly_budget
+    overspent = budget is not None and hourly_cost(programme, solved.choice) > float(budget.amount) + 1e-9
+    if budget is not None and (missing or overspent):
+        free = replace(programme, policy=programme.policy.model_copy(update={"hourly_budget": None}))
+        unlimited = best_choice(free, seed=seed)
+        if not _missing(free, unlimited.choice):
+            raise _over_budget(budget, hourly_cost(free, unlimited.choice))
+    if missing:
+        raise _no_offer_fits(programme, screen, offers, missing)
+    return solved
+
+
+def best_choice(programme: Programme, *, seed: int) -> Solved:
+    """The solver's choice, or the greedy one where that is no worse within the same limits."""
+    rough = greedy(programme)
+    if programme.policy.time_limit_seconds <= 0:
+        return Solved(rough, "greedy", _simple_gap(programme, rough), 0.0)
+    choice, solution = solve_programme(programme, seed=seed)
+    if choice is None:
+        return Solved(rough, "greedy", _simple_gap(programme, rough), solution.seconds)
+    if _within_budget(programme, rough) and objective(programme, rough) <= objective(programme, choice):
+        choice = rough
+    return Solved(choice, "highs", solution.gap, solution.seconds)
+
+
+def _within_budget(programme: Programme, choice: Choice) -> bool:
+    budget = programme.policy.hourly_budget
+    return budget is None or hourly_cost(programme, choice) <= float(budget.amount) + 1e-9
+
+
+def _simple_gap(programme: Programme, choice: Choice) -> float:
+    """Against every desired shard at the cheapest price that its pool could pay at all."""
+    cost = hourly_cost(programme, choice)
+    least = sum(need.desired * price for need, price in zip(programme.needs.pools, programme.reference, strict=True))
+    return max(0.0, 1 - least / cost) if cost > 0 else 0.0
+
+
+def _missing(programme: Programme, choice: Choice) -> dict[int, int]:
+    there = standing(programme, choice).shards
+    return {
+        index: need.desired - there[index]
+        for index, need in enumerate(programme.needs.pools)
+        if there[index] < need.desired
+    }
+
+
+def _over_budget(budget: Money, needed: float) -> BudgetExceeded:
+    cost = Decimal(str(needed)).quantize(Decimal("0.000001"), rounding=ROUND_UP)
+    over = Money(amount=cost - budget.amount, currency=budget.currency)
+    return BudgetExceeded(
+        f"the cheapest plan that meets every pool costs {cost} {budget.currency}/h, {over}/h over the budget",
+        why=f"policy.hourly_budget is {budget}/h",
+        next_step="raise policy.hourly_budget or lower a pool's risk class",
+    )
+
+
+def _no_offer_fits(
+    programme: Programme, screen: Screen, offers: Sequence[Offer], missing: dict[int, int]
+) -> NoOfferFits:
+    pool, count = next(iter(missing.items()))
+    need = programme.needs.pools[pool]
+    others = f" (and {len(missing) - 1} more pools are short)" if len(missing) > 1 else ""
+    return NoOfferFits(
+        f"pool {need.id}: {count} of {need.desired} desired shards of {need.target.pool.shard_type.name} "
+        f"cannot be had{others}",
+        why=_nearest_miss(programme, screen, offers, pool),
+        next_step="shardwright offers",
+    )
+
+
+def _nearest_miss(programme: Programme, screen: Screen, offers: Sequence[Offer], pool: int) -> str:
+    fitting = [offer for offer in offers if pool in screen.fit(offer).pools]
+    usable = [candidate for candidate in programme.candidates if pool in candidate.supply.pools]
+    if usable:
+        shape = programme.needs.pools[pool].shape
+        providers = sorted({candidate.supply.provider for candidate in usable})
+        carried = sum(candidate.most * candidate.slots[shape] for candidate in usable)
+        limits = ", ".join(f"{name} at most {programme.provider_limit(name)}" for name in providers)
+        return (
+            f"nearest miss: quotes carry up to {carried} of its shards, but the limits leave too few: {limits} "
+            f"shards in all, {programme.spot_limit} on spot"
+        )
+    if fitting:
+        nearest = min(fitting, key=lambda offer: (offer.price.amount, offer.id))
+        return f"nearest miss: {len(fitting)} offers fit it, none has a valid quote (cheapest: {nearest.id})"
+    if not offers:
+        return "no offers were seen"
+    nearest = max(offers, key=lambda offer: (_closeness(screen, offer), offer.id))
+    return f"nearest miss: {nearest.instance_type} at {nearest.provider} {nearest.region}: {screen.fit(nearest).reason}"
+
+
+_NEARER_LAST = ("policy", "placement", "too small", "performance", "capacity")
+
+
+def _closeness(screen: Screen, offer: Offer) -> tuple[int, float]:
+    """How far an offer came through the checks, then how large it is."""
+    kind = screen.fit(offer).reason.split(":", 1)[0]
+    return (_NEARER_LAST.index(kind) if kind in _NEARER_LAST else -1, offer.resources.vcpus)
