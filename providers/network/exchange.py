@@ -12,8 +12,6 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from hashlib import sha256
 from uuid import uuid4
 
-from pydantic import BaseModel
-
 from engine.clock import Clock
 from engine.model.capacity import Resources
 from engine.model.market import PurchaseOption
@@ -120,10 +118,10 @@ class Exchange:
             return [self._auction(lot, lot.listing.auction, now) for lot in self._lots.values() if lot.listing.auction]
 
     def bid(self, tenant: str, auction_id: str, request: wire.BidRequest, *, key: str) -> wire.WireBid:
-        """Enters the round that is open. Same key, same bid."""
+        """Enters the round that is open. Same key, same bid: the first one stands, whatever a repeat asks."""
         with self._lock:
             now = self._caught_up()
-            known = self._replayed(tenant, "bid", key, request, auction_id)
+            known = self._replayed(tenant, "bid", key, auction_id)
             if known is not None:
                 return self._bid_view(self._bids[known])
             lot = self._lot(auction_id)
@@ -147,7 +145,7 @@ class Exchange:
             )
             self._bids[bid.bid_id] = bid
             self._house.enter(bid)
-            self._remember(tenant, "bid", key, request, bid.bid_id, auction_id)
+            self._remember(tenant, "bid", key, auction_id, bid.bid_id)
             return self._bid_view(bid)
 
     def bid_result(self, tenant: str, auction_id: str, bid_id: str) -> wire.WireBid:
@@ -171,7 +169,7 @@ class Exchange:
     def hold(self, tenant: str, request: wire.HoldRequest, *, key: str) -> wire.WireHold:
         with self._lock:
             now = self._caught_up()
-            known = self._replayed(tenant, "hold", key, request)
+            known = self._replayed(tenant, "hold", key, request.model_dump_json())
             if known is not None:
                 return hold_view(self._holds[known], now)
             quote = self._quotes.get(request.quote_id)
@@ -190,7 +188,7 @@ class Exchange:
             quote.lot.claim(hold.hold_id, request.quantity, hold.expires_at, now)
             quote.taken += request.quantity
             self._holds[hold.hold_id] = hold
-            self._remember(tenant, "hold", key, request, hold.hold_id)
+            self._remember(tenant, "hold", key, request.model_dump_json(), hold.hold_id)
             return hold_view(hold, now)
 
     def hold_state(self, tenant: str, hold_id: str) -> wire.WireHold:
@@ -229,7 +227,7 @@ class Exchange:
         with self._lock:
             now = self._caught_up()
             # User data may hold a one-time secret that a second attempt makes afresh: it is no part of what is asked.
-            identity = wire.ConfirmRequest(node=request.node, token=request.token, user_data="")
+            identity = f"{request.node}\n{request.token}"
             known = self._replayed(tenant, "confirm", key, identity)
             if known is not None:
                 return reservation_view(self._units[known], now, self._terms.currency)
@@ -411,17 +409,17 @@ class Exchange:
         self._quotes[quote.quote_id] = Quote(tenant, lot, quote)
         return self._quotes[quote.quote_id]
 
-    def _replayed(self, tenant: str, verb: str, key: str, request: BaseModel, *path: str) -> str | None:
+    def _replayed(self, tenant: str, verb: str, key: str, asked: str) -> str | None:
         """What this key bought before, if anything. Raises Refused when the key was used for something else."""
         known = self._keys.get((tenant, verb, key))
         if known is None:
             return None
-        if known[0] != _fingerprint(request, *path):
+        if known[0] != _fingerprint(asked):
             raise Refused(ProblemCode.KEY_REUSED, "this idempotency key was used for another request")
         return known[1]
 
-    def _remember(self, tenant: str, verb: str, key: str, request: BaseModel, made: str, *path: str) -> None:
-        self._keys[tenant, verb, key] = (_fingerprint(request, *path), made)
+    def _remember(self, tenant: str, verb: str, key: str, asked: str, made: str) -> None:
+        self._keys[tenant, verb, key] = (_fingerprint(asked), made)
 
     def _spans(self, tenant: str, now: datetime) -> list[Span]:
         spans = []
@@ -493,5 +491,5 @@ def _check_term(term: wire.WireTerm, now: datetime) -> None:
         raise Refused(ProblemCode.INVALID_REQUEST, "the term must end after its start and after now")
 
 
-def _fingerprint(request: BaseModel, *path: str) -> str:
-    return sha256("\n".join([*path, request.model_dump_json()]).encode()).hexdigest()
+def _fingerprint(asked: str) -> str:
+    return sha256(asked.encode()).hexdigest()

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 from random import Random
 from typing import TypeVar
+from weakref import finalize
 
 from pydantic import ValidationError
 
@@ -267,6 +268,7 @@ class NetworkProvider:
                 ca_file=self._settings.ca_file,
                 rng=self._rng,
             )
+            finalize(self, self._opened.close)
         return self._opened
 
     def _our_id(self, identifier: str) -> str:

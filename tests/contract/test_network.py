@@ -1,0 +1,274 @@
+"""The provider contract and what only networks can do, against both sandbox networks as real processes."""
+
+import csv
+import io
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from uuid import uuid4
+
+import pytest
+from pydantic import SecretStr
+
+from engine.clock import wait_until
+from engine.errors import InsufficientCapacity, NotFound, ProviderError, QuoteExpired
+from engine.model.billing import BillDelivery
+from engine.model.market import Offer, PurchaseOption, Quote
+from engine.model.money import usd
+from engine.model.value import Interval
+from providers.base import (
+    AuctionRule,
+    Provider,
+    ProviderSettings,
+    SupportsAuctions,
+    SupportsAuctionTerms,
+    SupportsBills,
+    SupportsHolds,
+    SupportsInventory,
+    SupportsOfferBook,
+    SupportsReclaimNotices,
+)
+from providers.network.client import NetworkClient
+from providers.network.provider import NetworkProvider
+from providers.network.wire import HoldState, WireMoney, WireTerm
+from tests.contract.provider_contract import SMALL, ProviderContract, SandboxControl, WallClock, running_server
+
+SPEED = ("--meter-speed", "360000")
+
+
+def _settings(control: SandboxControl, name: str, region: str) -> ProviderSettings:
+    return ProviderSettings(
+        name=name,
+        kind="network",
+        account="shardwright",
+        regions=(region,),
+        endpoint=control.url,
+        credentials={"token": SecretStr("sandbox")},
+        timeout_seconds=5,
+    )
+
+
+def _client(settings: ProviderSettings) -> NetworkClient:
+    assert settings.endpoint is not None
+    return NetworkClient(settings.endpoint, settings.credentials["token"].get_secret_value(), clock=WallClock())
+
+
+def _day() -> Interval:
+    now = datetime.now(UTC)
+    return Interval(start=now, end=now + timedelta(hours=24))
+
+
+def _first(provider: Provider) -> Offer:
+    return next(iter(provider.offers(SMALL)))
+
+
+def _key() -> str:
+    return uuid4().hex
+
+
+class NetworkContract(ProviderContract):
+    def firm_quote(self, settings: ProviderSettings, offer: Offer, quantity: int = 1) -> Quote:
+        raise NotImplementedError
+
+    def launch(self, settings: ProviderSettings, offer: Offer, node: str, token: str) -> str:
+        provider = NetworkProvider(settings, clock=WallClock())
+        hold = provider.hold(self.firm_quote(settings, offer), key=_key())
+        assert hold.provider_reference is not None
+        with _client(settings) as client:
+            return client.confirm(
+                hold.provider_reference, key=_key(), node=node, token=token, user_data="#!/bin/sh\ntrue\n"
+            ).reservation_id
+
+    def bill_total(self, delivery: BillDelivery) -> Decimal:
+        rows = csv.DictReader(io.StringIO(delivery.content.decode()))
+        return sum((Decimal(row["BilledCost"]) for row in rows), Decimal(0))
+
+    @pytest.fixture
+    def network(self, settings: ProviderSettings) -> NetworkProvider:
+        return NetworkProvider(settings, clock=WallClock())
+
+    def test_has_the_powers_of_a_network(self, provider: Provider) -> None:
+        for power in (
+            SupportsHolds,
+            SupportsAuctions,
+            SupportsAuctionTerms,
+            SupportsInventory,
+            SupportsOfferBook,
+            SupportsReclaimNotices,
+            SupportsBills,
+        ):
+            assert isinstance(provider, power)
+
+    def test_same_key_same_hold(self, network: NetworkProvider, settings: ProviderSettings) -> None:
+        offer = _first(network)
+        quote, key = self.firm_quote(settings, offer), _key()
+        first = network.hold(quote, key=key)
+        assert network.hold(quote, key=key).id == first.id
+        assert self._free(network, offer) == (offer.available or 0) - 1
+        network.release(first.provider_reference or "")
+        network.release(first.provider_reference or "")
+        assert self._free(network, offer) == offer.available
+
+    def test_a_released_hold_cannot_be_confirmed(self, network: NetworkProvider, settings: ProviderSettings) -> None:
+        hold = network.hold(self.firm_quote(settings, _first(network)), key=_key())
+        network.release(hold.provider_reference or "")
+        with pytest.raises(NotFound):
+            network.confirm(hold)
+        with pytest.raises(QuoteExpired):
+            network.hold(hold.quote, key=hold.key)
+
+    def test_confirm_is_idempotent_and_release_ends_it(
+        self, network: NetworkProvider, settings: ProviderSettings
+    ) -> None:
+        offer = _first(network)
+        hold = network.hold(self.firm_quote(settings, offer), key=_key())
+        paid = network.confirm(hold)
+        assert network.confirm(hold) == paid
+        network.release(paid.provider_reference or "")
+        assert self._free(network, offer) == offer.available
+
+    def test_a_quote_that_the_network_never_gave(self, network: NetworkProvider, settings: ProviderSettings) -> None:
+        quote = self.firm_quote(settings, _first(network))
+        with pytest.raises(QuoteExpired):
+            network.hold(quote.model_copy(update={"id": "nowhere/quote-1"}), key=_key())
+
+    def test_a_node_is_started_once(self, network: NetworkProvider, settings: ProviderSettings) -> None:
+        offer = _first(network)
+        hold = network.hold(self.firm_quote(settings, offer), key=_key())
+        reference, node = hold.provider_reference or "", f"node-{_key()[:8]}"
+        with _client(settings) as client:
+            first = client.confirm(reference, key="k1" + node, node=node, token="t", user_data="one")
+            again = client.confirm(reference, key="k2" + node, node=node, token="t", user_data="two")
+            assert first.reservation_id == again.reservation_id
+            with pytest.raises(ProviderError, match="another token"):
+                client.confirm(reference, key="k3" + node, node=node, token="u", user_data="")
+            assert client.hold_state(reference).state is HoldState.HELD
+            network.confirm(hold)
+            client.delete_reservation(first.reservation_id)
+            client.delete_reservation(first.reservation_id)
+            assert client.reservation(first.reservation_id).state.value == "ended"
+        assert self._free(network, offer) == offer.available
+
+    def test_a_reclaim_is_an_event(
+        self, network: NetworkProvider, settings: ProviderSettings, control: SandboxControl
+    ) -> None:
+        since = datetime.now(UTC) - timedelta(seconds=1)
+        offer = _first(network)
+        node = f"node-{_key()[:8]}"
+        instance_id = self.launch(settings, offer, node, "shard:x:y:1")
+        control.reclaim(instance_id, notice_seconds=0.5)
+        notice = next(found for found in network.reclaim_notices(since) if found.node == node)
+        assert notice.provider == settings.name
+        assert notice.notice == timedelta(seconds=0.5)
+        assert wait_until(lambda: self._free(network, offer) == offer.available, WallClock(), timeout_seconds=10)
+
+    def test_user_data_reaches_the_machine_and_nobody_else(
+        self, settings: ProviderSettings, control: SandboxControl, network: NetworkProvider
+    ) -> None:
+        node = f"node-{_key()[:8]}"
+        instance_id = self.launch(settings, _first(network), node, "shard:x:y:1")
+        row = next(found for found in control.instances() if found["instance_id"] == instance_id)
+        assert (row["node"], row["user_data"], row["state"]) == (node, "#!/bin/sh\ntrue\n", "running")
+        with _client(settings) as client:
+            assert "bin/sh" not in client.reservation(instance_id).model_dump_json()
+        network.terminate(instance_id)
+
+    @staticmethod
+    def _free(network: NetworkProvider, offer: Offer) -> int | None:
+        return next(found.available for found in network.offers(SMALL) if found.id == offer.id)
+
+
+class TestHarbor(NetworkContract):
+    @pytest.fixture(scope="class")
+    def control(self) -> Iterator[SandboxControl]:
+        with running_server("providers.sandbox.networks", "--name", "harbor", *SPEED) as server:
+            yield server
+
+    @pytest.fixture
+    def settings(self, control: SandboxControl) -> ProviderSettings:
+        return _settings(control, "harbor", "harbor-eu")
+
+    def firm_quote(self, settings: ProviderSettings, offer: Offer, quantity: int = 1) -> Quote:
+        return NetworkProvider(settings, clock=WallClock()).quote(offer, quantity, _day())
+
+    def test_posts_fixed_prices(self, network: NetworkProvider) -> None:
+        for offer in network.offers(SMALL):
+            assert offer.option is PurchaseOption.ON_DEMAND
+            assert network.quote(offer, 1, _day()).unit_price == offer.price
+
+    def test_sells_no_more_than_it_has(self, network: NetworkProvider) -> None:
+        offer = _first(network)
+        with pytest.raises(InsufficientCapacity):
+            network.quote(offer, (offer.available or 0) + 1, _day())
+        quote = network.quote(offer, offer.available or 0, _day())
+        holds = [network.hold(quote.model_copy(update={"quantity": 1}), key=_key()) for _ in range(quote.quantity)]
+        with pytest.raises(InsufficientCapacity):
+            network.hold(quote.model_copy(update={"quantity": 1}), key=_key())
+        with pytest.raises(InsufficientCapacity):
+            network.quote(offer, 1, _day())
+        for hold in holds:
+            network.release(hold.provider_reference or "")
+
+    def test_answers_a_low_limit_with_a_counter_offer(
+        self, settings: ProviderSettings, network: NetworkProvider
+    ) -> None:
+        offer = _first(network)
+        term = WireTerm(start=_day().start, end=_day().end)
+        wire_id = offer.id.removeprefix("harbor/")
+        with _client(settings) as client:
+            low = WireMoney(amount=offer.price.amount / 2, currency="USD")
+            counter = client.quote(wire_id, quantity=1, term=term, limit_price=low)
+            assert counter.kind.value == "counter"
+            assert offer.price.amount * Decimal("0.9") < counter.unit_price.amount < offer.price.amount
+            high = WireMoney(amount=offer.price.amount * 2, currency="USD")
+            ask = client.quote(wire_id, quantity=1, term=term, limit_price=high)
+            assert (ask.kind.value, ask.unit_price.amount) == ("ask", offer.price.amount)
+
+
+class TestAgora(NetworkContract):
+    @pytest.fixture(scope="class")
+    def control(self) -> Iterator[SandboxControl]:
+        with running_server("providers.sandbox.networks", "--name", "agora", *SPEED) as server:
+            yield server
+
+    @pytest.fixture
+    def settings(self, control: SandboxControl) -> ProviderSettings:
+        return _settings(control, "agora", "agora-us")
+
+    def firm_quote(self, settings: ProviderSettings, offer: Offer, quantity: int = 1) -> Quote:
+        network = NetworkProvider(settings, clock=WallClock())
+        outcome = network.bid(offer, quantity, usd("9.99"), _day(), key=_key())
+        assert outcome.quote is not None, outcome.reason
+        return outcome.quote
+
+    def _launched(self, provider: Provider, settings: ProviderSettings) -> tuple[str, str, str]:
+        offer = _first(provider)
+        node = f"node-{_key()[:8]}"
+        token = f"shard:{offer.cell}:{node}:1"
+        return node, token, self.launch(settings, offer, node, token)
+
+    def test_sells_by_auction_only(self, network: NetworkProvider) -> None:
+        for offer in network.offers(SMALL):
+            assert offer.option is PurchaseOption.AUCTION
+            assert offer.price_history
+            assert network.auction_terms(offer).rule is AuctionRule.SECOND_PRICE
+            with pytest.raises(ProviderError, match="bid for it"):
+                network.quote(offer, 1, _day())
+
+    def test_a_winner_pays_the_clearing_price_and_a_key_bids_once(self, network: NetworkProvider) -> None:
+        offer, key = _first(network), _key()
+        won = network.bid(offer, 1, usd("9.99"), _day(), key=key)
+        assert won.won
+        assert won.quote is not None
+        assert won.quote.unit_price == won.clearing_price
+        assert offer.price <= won.quote.unit_price <= usd("0.2")
+        free = self._free(network, offer)
+        assert network.bid(offer, 1, usd("8.88"), _day(), key=key).quote.id == won.quote.id  # type: ignore[union-attr]
+        assert self._free(network, offer) == free
+        network.bid(offer, 1, usd("9.99"), won.quote.term, key=_key())
+        assert self._free(network, offer) == (free or 0) - 1, "won units are kept until the quote expires"
+
+    def test_a_low_bid_loses_with_a_reason(self, network: NetworkProvider) -> None:
+        outcome = network.bid(_first(network), 1, usd("0.0001"), _day(), key=_key())
+        assert not outcome.won
+        assert "reserve" in outcome.reason
