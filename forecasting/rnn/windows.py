@@ -120,14 +120,13 @@ class Panel:
     def _lags(self, ahead: Index) -> tuple[Index, NDArray[np.bool_]]:
         """Positions relative to the origin, (1, horizon, LAG_DAYS), and whether they lie before it."""
         lags = ahead[:, None] - self.per_day * np.arange(1, LAG_DAYS + 1)
-        known: NDArray[np.bool_] = np.less(lags, 0)
-        return np.maximum(lags, -self.pad)[None], np.expand_dims(known, 0)
+        return np.maximum(lags, -self.pad)[None], np.expand_dims(np.less(lags, 0), 0)
 
     def _recent(self, seen: Array) -> Array:
         """Last measured value and mean of the last day, repeated over the horizon: (B, horizon, 2)."""
         last, day = self._tail(seen)
         known = np.isfinite(seen).any(axis=1)
-        both = np.where(known[:, None], np.stack([last, day], axis=1), 0.0)
+        both = np.where(np.expand_dims(known, 1), np.stack([last, day], axis=1), 0.0)
         return np.broadcast_to(both[:, None, :], (len(seen), self.horizon, 2))
 
     def _tail(self, seen: Array) -> tuple[Array, Array]:

@@ -1,0 +1,319 @@
+"""``shardwright forecast``: quantiles to a file, the probability of needing more shards, and how good it all is."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from engine.cli.console import Output, err, out, print_json, table
+from engine.errors import BadUsageData, UsageError
+
+if TYPE_CHECKING:
+    from forecasting.backtest import Evaluation
+    from forecasting.base import History
+    from forecasting.champion import Champions, Choice
+    from forecasting.sample_forecast import SampleForecast
+    from forecasting.target import Need
+    from forecasting.usage import UsageFile
+
+DEFAULT_QUANTILES = "0.05,0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9,0.95,0.99"
+MODELS = Path(".shardwright/models")
+
+UsagePath = Annotated[Path | None, typer.Option("--usage", help="Parquet or CSV: series_id, timestamp, value.")]
+Metric = Annotated[str | None, typer.Option(help="The column to forecast, when there are several.")]
+Freq = Annotated[str | None, typer.Option(help="Step, such as 5min or 1h. Default: that of the file.")]
+Budget = Annotated[float, typer.Option(min=0.1, help="Seconds that training may take.")]
+Seed = Annotated[int, typer.Option(help="Same seed, same forecast.")]
+Models = Annotated[Path, typer.Option(help="Folder of trained networks; the same history is not trained on twice.")]
+Form = Annotated[Output, typer.Option("--output", help="How to print.")]
+
+app = typer.Typer(help="Forecast usage as a distribution.", invoke_without_command=True)
+
+
+@app.callback(invoke_without_command=True)
+def forecast(
+    context: typer.Context,
+    usage: UsagePath = None,
+    freq: Freq = None,
+    horizon: Annotated[int, typer.Option(min=1, max=2000, help="Steps to forecast.")] = 24,
+    metric: Metric = None,
+    quantiles: Annotated[str, typer.Option(help="Comma-separated, between 0 and 1.")] = DEFAULT_QUANTILES,
+    paths: Annotated[int, typer.Option(min=20, max=10_000, help="Joint sample paths per series.")] = 400,
+    budget: Budget = 120.0,
+    seed: Seed = 0,
+    models: Models = MODELS,
+    output_file: Annotated[Path | None, typer.Option(help="Parquet: series_id, timestamp, quantile, value.")] = None,
+    output: Form = Output.TABLE,
+) -> None:
+    """Forecast every series of a usage file."""
+    if context.invoked_subcommand is not None:
+        return
+    levels = _quantiles(quantiles)
+    if output_file is not None:
+        from forecasting.forecast_file import require_folder
+
+        require_folder(output_file)
+    file = _read(usage, metric, freq)
+    field = _champions(file, horizon, budget, seed, models)
+    made = field.forecast(file.histories, horizon, paths=paths)
+    if output_file is not None:
+        from forecasting.forecast_file import write_forecasts
+
+        rows = write_forecasts(output_file, made, levels)
+        err().print(f"{rows} rows written to {output_file}", markup=False)
+    if output is Output.JSON:
+        _print_forecasts(file, field, made, levels)
+    else:
+        out().print(_summary(file, field, made))
+
+
+@app.command()
+def probability(
+    usage: UsagePath = None,
+    per_shard: Annotated[float, typer.Option(help="How much of the metric one shard serves.")] = 1.0,
+    additional: Annotated[int | None, typer.Option(min=1, help="How many shards more.")] = None,
+    at_least: Annotated[float | None, typer.Option(min=0.01, max=0.99, help="Ask for a probability instead.")] = None,
+    within: Annotated[str, typer.Option(help="How soon, such as 1h.")] = "1h",
+    current: Annotated[int | None, typer.Option(min=0, help="Shards now. Default: what the last value needs.")] = None,
+    shard_type: Annotated[str, typer.Option(help="Its name, for the sentence.")] = "cpu.small",
+    series: Annotated[str | None, typer.Option(help="Only this series.")] = None,
+    freq: Freq = None,
+    metric: Metric = None,
+    budget: Budget = 120.0,
+    seed: Seed = 0,
+    models: Models = MODELS,
+    output: Form = Output.TABLE,
+) -> None:
+    """Say how likely more shards are needed soon, beside what seasonal naive says."""
+    from forecasting.durations import parse_duration
+    from forecasting.target import sentence
+
+    if additional is not None and at_least is not None:
+        raise UsageError("--additional and --at-least ask two questions", next_step="give one of them")
+    span = parse_duration(within)
+    file = _only(_read(usage, metric, freq), series)
+    horizon = max(ceil(span / file.freq), 1)
+    field = _champions(file, horizon, budget, seed, models)
+    answers = []
+    by_champion = field.forecast(file.histories, horizon, paths=1000)
+    by_naive = field.forecast(file.histories, horizon, by="seasonal_naive")
+    for history, ours, naive in zip(file.histories, by_champion, by_naive, strict=True):
+        now = _shards_now(history, per_shard) if current is None else current
+        needs = [_need(made, per_shard, now, span, additional, at_least) for made in (ours, naive)]
+        for made, need in zip((ours, naive), needs, strict=True):
+            answers.append(
+                {
+                    "series_id": history.series_id,
+                    "forecaster": made.forecaster,
+                    "current": now,
+                    "additional": need.additional,
+                    "within_seconds": span.total_seconds(),
+                    "probability": need.probability,
+                    "sentence": sentence(need, shard_type),
+                }
+            )
+    if output is Output.JSON:
+        print_json("probability", answers)
+        return
+    for answer in answers:
+        note = f"[{answer['series_id']}, {answer['forecaster']}, {answer['current']} now]"
+        out().print(f"{answer['sentence']}  {note}", markup=False)
+
+
+@app.command()
+def evaluate(
+    usage: UsagePath = None,
+    horizon: Annotated[int, typer.Option(min=1, max=2000, help="Steps to forecast.")] = 24,
+    freq: Freq = None,
+    metric: Metric = None,
+    origins: Annotated[int, typer.Option(min=1, max=200, help="Moments to forecast from.")] = 8,
+    test_share: Annotated[float, typer.Option(min=0.05, max=0.5, help="End of each series kept for the test.")] = 0.2,
+    budget: Budget = 120.0,
+    seed: Seed = 0,
+    models: Models = MODELS,
+    output: Form = Output.TABLE,
+) -> None:
+    """Judge all forecasters on the end of each series, which none of them has seen."""
+    from forecasting.backtest import evaluate as judge
+    from forecasting.registry import ModelRegistry
+
+    file = _read(usage, metric, freq)
+    with _progress(f"training for at most {budget:g} s, then {origins} origins"):
+        result = judge(
+            file.histories,
+            horizon,
+            test_share=test_share,
+            origins=origins,
+            budget_seconds=budget,
+            seed=seed,
+            registry=ModelRegistry(models),
+        )
+    if output is Output.JSON:
+        print_json("evaluation", result)
+    else:
+        _print_evaluation(result)
+
+
+def _read(usage: Path | None, metric: str | None, freq: str | None) -> "UsageFile":
+    """Repairs are told on stderr: nothing is mended in silence."""
+    from forecasting.durations import parse_duration
+    from forecasting.usage import read_usage
+
+    if usage is None:
+        raise UsageError("there is no usage file", why="--usage is missing", next_step="give --usage FILE")
+    file = read_usage(usage, metric=metric, freq=parse_duration(freq) if freq else None)
+    counts: dict[tuple[str, str], list[int]] = {}
+    for repair in file.repairs:
+        counts.setdefault((repair.defect, repair.action), []).append(repair.count)
+    for (defect, action), found in counts.items():
+        err().print(f"{defect}: {sum(found)} in {len(found)} series; {action}", markup=False)
+    return file
+
+
+def _only(file: "UsageFile", series: str | None) -> "UsageFile":
+    from dataclasses import replace
+    from difflib import get_close_matches
+
+    if series is None:
+        return file
+    kept = tuple(history for history in file.histories if history.series_id == series)
+    if not kept:
+        names = [history.series_id for history in file.histories]
+        close = get_close_matches(series, names, 1)
+        raise BadUsageData(
+            f"there is no series {series!r}" + (f"; did you mean {close[0]!r}?" if close else ""),
+            why=f"the file holds {len(names)} series, such as {names[0]!r}",
+            next_step="give one of them with --series",
+        )
+    return replace(file, histories=kept)
+
+
+def _champions(file: "UsageFile", horizon: int, budget: float, seed: int, models: Path) -> "Champions":
+    from forecasting.champion import champions
+    from forecasting.registry import ModelRegistry
+
+    with _progress(f"training for at most {budget:g} s"):
+        field = champions(file.histories, horizon, budget_seconds=budget, seed=seed, registry=ModelRegistry(models))
+    if field.rnn_missing:
+        err().print(f"no network: {field.rnn_missing}", markup=False)
+    return field
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[None]:
+    console = err()
+    if console.is_terminal:
+        with console.status(what):
+            yield
+    else:
+        console.print(what, markup=False)
+        yield
+
+
+def _quantiles(text: str) -> list[float]:
+    try:
+        levels = sorted({float(part) for part in text.split(",")})
+    except ValueError:
+        levels = []
+    if not levels or not all(0 < level < 1 for level in levels):
+        raise UsageError(
+            f"--quantiles {text!r} cannot be read",
+            why="each must be a number between 0 and 1",
+            next_step="write for example --quantiles 0.1,0.5,0.9",
+        )
+    return levels
+
+
+def _need(
+    made: "SampleForecast", per_shard: float, now: int, span: timedelta, additional: int | None, at_least: float | None
+) -> "Need":
+    from forecasting.target import need_at, need_for, telling_need
+
+    if additional is not None:
+        return need_for(made, per_shard, now, span, additional)
+    if at_least is not None:
+        return need_at(made, per_shard, now, span, at_least)
+    return telling_need(made, per_shard, now, span)
+
+
+def _shards_now(history: "History", per_shard: float) -> int:
+    import numpy as np
+
+    from forecasting.target import shards_for
+
+    measured = history.values[np.isfinite(history.values)]
+    return int(shards_for(measured[-1:], per_shard)[0]) if len(measured) else 0
+
+
+def _print_forecasts(file: "UsageFile", field: "Champions", made: list["SampleForecast"], levels: list[float]) -> None:
+    from forecasting.forecast_file import quantile_points
+
+    series = [
+        {"series_id": choice.series_id, "forecaster": each.forecaster, "why": choice.why, "scores": list(choice.scores)}
+        for choice, each in zip(field.choices, made, strict=True)
+    ]
+    points = list(quantile_points(made, levels))
+    print_json(
+        "forecast",
+        {
+            "metric": file.metric,
+            "series": series,
+            "repairs": file.repairs,
+            "training": field.training,
+            "points": points,
+        },
+    )
+
+
+def _summary(file: "UsageFile", field: "Champions", made: list["SampleForecast"]) -> object:
+    rows = [_summary_row(choice, each) for choice, each in zip(field.choices, made, strict=True)]
+    columns = ("series", "from", "by", "WQL rnn", "WQL naive", "peak p50", "peak p90", "peak p99")
+    title = f"{file.metric}: {made[0].horizon} steps of {file.freq}"
+    return table(title, columns, rows, right=(3, 4, 5, 6, 7))
+
+
+def _summary_row(choice: "Choice", made: "SampleForecast") -> tuple[str, ...]:
+    import numpy as np
+
+    peaks = np.quantile(made.maxima(made.horizon * made.freq), (0.5, 0.9, 0.99))
+    scores = (choice.wql_of("rnn"), choice.wql_of("seasonal_naive"))
+    return (
+        choice.series_id,
+        f"{made.start:%Y-%m-%d %H:%M}",
+        made.forecaster,
+        *("-" if score is None else f"{score:.3f}" for score in scores),
+        *(f"{peak:.4g}" for peak in peaks),
+    )
+
+
+def _print_evaluation(result: "Evaluation") -> None:
+    columns = (
+        "forecaster",
+        "WQL",
+        "/ naive",
+        "worst",
+        "p95 / naive",
+        "p99 / naive",
+        "in 80 %",
+        "in 90 %",
+        "below 99 %",
+    )
+    rows = [
+        (
+            s.forecaster,
+            *(f"{x:.3f}" for x in (s.wql, s.wql_ratio, s.worst_ratio, s.pinball_95_ratio, s.pinball_99_ratio)),
+            *(f"{x:.1%}" for x in (s.coverage_80, s.coverage_90, s.below_99)),
+        )
+        for s in result.standings
+    ]
+    title = (
+        f"{len(result.series)} series, {result.horizon} steps ahead, {result.origins} origins in the last "
+        f"{result.test_share:.0%}; ratios are geometric means over series"
+    )
+    out().print(table(title, columns, rows, right=range(1, len(columns))))
+    for note in (*result.left_out, *([f"no network: {result.rnn_missing}"] if result.rnn_missing else [])):
+        err().print(note, markup=False)

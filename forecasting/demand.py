@@ -1,0 +1,160 @@
+"""From a usage history to every pool's capacity target, with the sentences that say it and the naive ones beside."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+
+from engine.clock import Clock
+from engine.errors import BadUsageData, ConfigurationError
+from engine.model.capacity import CapacityTarget, Pool
+from engine.model.value import Value
+from forecasting.base import Forecast, History
+from forecasting.champion import Champions, champions
+from forecasting.registry import ModelRegistry
+from forecasting.synthetic import synthetic_history
+from forecasting.target import Need, capacity_target, need_for, sentence, shards_for, telling_need
+from forecasting.usage import read_usage
+
+DEFAULT_PEAK_SHARDS = 6
+"""Without a stated amount per shard, the history's peak (its 99th percentile) is what this many shards serve."""
+SEASONAL_NAIVE = "seasonal_naive"
+
+
+class PoolSource(Value):
+    """Which series drives a pool, and how much of it one shard serves; None: chosen and said."""
+
+    pool: Pool
+    series: str | None = None
+    per_shard: float | None = None
+
+
+class PoolDemand(Value):
+    """What is expected of one pool, in numbers and in words."""
+
+    target: CapacityTarget
+    series_id: str
+    metric: str
+    synthetic: bool
+    per_shard: float
+    need: Need
+    sentence: str
+    naive_need: Need
+    """The same question, asked of seasonal naive."""
+    naive_sentence: str
+    forecaster: str
+    why: str
+    wql: float | None
+    """Weighted quantile loss on recent origins, and seasonal naive's beside it."""
+    naive_wql: float | None
+    trained_seconds: float | None
+    loaded: bool
+    """The network came from the registry; nothing was trained."""
+
+
+class UsageDemand:
+    """Reads the history anew on every call; the network is trained once per history and loaded from then on."""
+
+    def __init__(
+        self,
+        sources: Sequence[PoolSource],
+        *,
+        usage: Path | None,
+        metric: str | None,
+        horizon: int,
+        budget_seconds: float,
+        paths: int,
+        seed: int,
+        registry: Path,
+        clock: Clock,
+    ) -> None:
+        self._sources, self._usage, self._metric = tuple(sources), usage, metric
+        self._horizon, self._budget, self._paths, self._seed = horizon, budget_seconds, paths, seed
+        self._registry, self._clock = ModelRegistry(registry), clock
+
+    def demand(self) -> tuple[PoolDemand, ...]:
+        """One per pool. Raises BadUsageData, or ConfigurationError where a pool's series is not in the file."""
+        histories, metric = self._histories()
+        by_id = {history.series_id: history for history in histories}
+        chosen = champions(
+            list(by_id.values()),
+            self._horizon,
+            budget_seconds=self._budget,
+            seed=self._seed,
+            registry=self._registry,
+            clock=self._clock,
+        )
+        return tuple(
+            self._pool_demand(source, self._series_of(position, source, histories), metric, chosen)
+            for position, source in enumerate(self._sources)
+        )
+
+    def _histories(self) -> tuple[tuple[History, ...], str]:
+        if self._usage is None:
+            made = [
+                synthetic_history(seed=self._seed + i, series_id=f"synthetic-{i + 1}", noise=0.08)
+                for i in range(len(self._sources))
+            ]
+            return tuple(made), "cpu_cores"
+        read = read_usage(self._usage, metric=self._metric)
+        return read.histories, read.metric
+
+    def _series_of(self, position: int, source: PoolSource, histories: Sequence[History]) -> History:
+        if source.series is None:
+            return histories[position % len(histories)]
+        found = next((history for history in histories if history.series_id == source.series), None)
+        if found is None:
+            known = ", ".join(history.series_id for history in histories[:8])
+            raise ConfigurationError(
+                f"pools.{source.pool.id}.series: the usage history has no series {source.series!r}",
+                why=f"it has {known}",
+            )
+        return found
+
+    def _pool_demand(self, source: PoolSource, history: History, metric: str, chosen: Champions) -> PoolDemand:
+        per_shard = source.per_shard or _per_shard(history)
+        current = _current(history, per_shard)
+        (forecast,) = chosen.forecast([history], self._horizon)
+        (naive,) = chosen.forecast([history], self._horizon, by=SEASONAL_NAIVE)
+        within = _within(forecast)
+        need = telling_need(forecast, per_shard, current, within)
+        naive_need = need_for(naive, per_shard, current, within, need.additional)
+        shard_type = source.pool.shard_type.name
+        choice = next((choice for choice in chosen.choices if choice.series_id == history.series_id), None)
+        return PoolDemand(
+            target=capacity_target(forecast, source.pool, per_shard, current, self._clock.now(), paths=self._paths),
+            series_id=history.series_id,
+            metric=metric,
+            synthetic=history.synthetic,
+            per_shard=per_shard,
+            need=need,
+            sentence=sentence(need, shard_type),
+            naive_need=naive_need,
+            naive_sentence=sentence(naive_need, shard_type),
+            forecaster=forecast.forecaster,
+            why=choice.why if choice else chosen.rnn_missing,
+            wql=choice.wql_of(forecast.forecaster) if choice else None,
+            naive_wql=choice.wql_of(SEASONAL_NAIVE) if choice else None,
+            trained_seconds=None if chosen.loaded or chosen.training is None else chosen.training.seconds,
+            loaded=chosen.loaded,
+        )
+
+
+def _within(forecast: Forecast) -> timedelta:
+    """The next hour, or the next step where steps are longer."""
+    return max(timedelta(hours=1), forecast.freq)
+
+
+def _per_shard(history: History) -> float:
+    measured = history.values[~np.isnan(history.values)]
+    if len(measured) == 0:
+        raise BadUsageData(f"series {history.series_id} holds no value")
+    peak = float(np.quantile(measured, 0.99))
+    return peak / DEFAULT_PEAK_SHARDS if peak > 0 else 1.0
+
+
+def _current(history: History, per_shard: float) -> int:
+    """Shards that the last measured value needs."""
+    measured = history.values[~np.isnan(history.values)]
+    return int(shards_for(measured[-1:], per_shard)[0]) if len(measured) else 0
