@@ -4,7 +4,8 @@ A provider's test is a class that inherits ``ProviderContract`` and gives it two
 
     class TestAwsProvider(ProviderContract):
         @pytest.fixture(scope="class")
-        def control(self):
+        @classmethod
+        def control(cls):
             with running_server("providers.sandbox.aws", "--account", ACCOUNT, "--regions", "us-east-1") as server:
                 yield server
 
@@ -174,7 +175,8 @@ class ProviderContract:
     # -- given by the subclass ------------------------------------------------------------------------------------
 
     @pytest.fixture(scope="class")
-    def control(self) -> Iterator[SandboxControl]:
+    @classmethod
+    def control(cls) -> Iterator[SandboxControl]:
         raise NotImplementedError("yield running_server(…)")
 
     @pytest.fixture

@@ -34,7 +34,7 @@ _SIZES = {"large": 1, "xlarge": 2, "2xlarge": 4}
 _FAMILIES_WITH_2XLARGE = frozenset({"m6i", "c6i"})
 _SPOT_SHARE = Decimal("0.42")
 """Spot over on-demand where a walk starts; zones differ by up to a tenth."""
-_SPOT_STEP = timedelta(minutes=10)
+_SPOT_STEP = timedelta(minutes=20)
 
 
 def list_prices(region: str) -> dict[str, Decimal]:
@@ -72,7 +72,7 @@ class Market:
             name = f"{seed}/{zone}/{instance_type}"
             self.board.start_walk(
                 spot_key(region, zone, instance_type),
-                Walk(base=price * _SPOT_SHARE * _zone_factor(name), seed=name, change_probability=0.2, ceiling=price),
+                Walk(base=price * _SPOT_SHARE * _zone_factor(name), seed=name, change_probability=0.25, ceiling=price),
             )
 
     def types(self, region: str) -> list[str]:

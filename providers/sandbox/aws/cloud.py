@@ -27,7 +27,6 @@ class Cloud:
 
     def __init__(self, *, account: str, regions: Sequence[str], seed: int, meter_speed: Decimal, clock: Clock) -> None:
         self.account, self.regions, self.seed, self.clock = account, tuple(regions), seed, clock
-        _forget_other_regions(self.regions)
         self.market = Market(clock, seed, _offerings(self.regions))
         self.machines = Machines(clock)
         self.meter = Meter(self.market.board, clock, meter_speed)
@@ -137,8 +136,11 @@ def _offerings(regions: Sequence[str]) -> Iterator[tuple[str, str, str]]:
                 yield region, row["Location"], row["InstanceType"]
 
 
-def _forget_other_regions(regions: Sequence[str]) -> None:
-    """moto reads every region's offerings into memory; those of regions not served are given back."""
+def forget_other_regions(regions: Sequence[str]) -> None:
+    """moto reads every region's offerings into memory; those of regions not served are given back.
+
+    For a process that is this server and nothing else: moto's data is the process's own.
+    """
     for by_region in INSTANCE_TYPE_OFFERINGS.values():
         for region in [name for name in by_region if name not in regions]:
             del by_region[region]
