@@ -89,7 +89,8 @@ def plan_tables(found: "Plan") -> "tuple[Table, Table]":
     quantiles = ", ".join(f"q{q:g} {cost.amount:.4f}" for q, cost in found.cost_quantiles)
     title = (
         f"Plan {found.id} by {found.solver}, gap {found.gap:.2%}, {found.solve_seconds:.2f} s; "
-        f"{found.expected_hourly_cost.amount:.4f} {found.expected_hourly_cost.currency} per hour; horizon cost {quantiles}"
+        f"{found.expected_hourly_cost.amount:.4f} {found.expected_hourly_cost.currency} per hour; "
+        f"horizon cost {quantiles}"
     )
     columns = ("pool", "wanted", "planned", "quantile met", "P(short)", "expected shortfall")
     pool_table = table(title, columns, pools, right=(1, 2, 3, 4, 5))

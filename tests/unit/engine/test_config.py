@@ -84,7 +84,9 @@ def test_names_that_are_there_twice_are_refused() -> None:
 
 def test_a_component_of_an_unknown_pool_is_refused() -> None:
     workload = {"namespace": "shop", "name": "web", "components": [{"name": "api", "pool": "wbe"}]}
-    assert "workloads.0.components.0.pool: unknown pool 'wbe'; did you mean 'web'?" in problems({"workloads": [workload]})
+    assert "workloads.0.components.0.pool: unknown pool 'wbe'; did you mean 'web'?" in problems(
+        {"workloads": [workload]}
+    )
 
 
 def test_missing_credentials_name_the_variable() -> None:
