@@ -47,7 +47,7 @@ from providers.sandbox.contract import (
 TOKEN_VARIABLE = "OPEN_CAPACITY_TOKEN"  # noqa: S105 (a variable's name)
 DEFAULT_TOKEN = "sandbox"  # noqa: S105 (a stand-in network on loopback)
 _DEFAULT_REGIONS = {"harbor": ("harbor-eu",), "agora": ("agora-us",)}
-_ROUND_SECONDS = 2.0
+_ROUND_SECONDS = 1.0
 _PRICE_STEP = Decimal("0.0001")
 
 

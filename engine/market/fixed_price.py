@@ -1,0 +1,29 @@
+"""Pay the posted price: on demand and commitments. The ceiling is what was posted; a dearer quote is refused."""
+
+from collections.abc import Sequence
+
+from engine.market.base import Market, Need, checked, units_wanted
+from engine.market.scoring import survival
+from engine.model.market import Offer, PurchaseOption, Quote
+
+_POSTED = (PurchaseOption.ON_DEMAND, PurchaseOption.COMMITMENT)
+
+
+class FixedPriceStrategy:
+    name = "fixed_price"
+
+    def negotiate(self, need: Need, offers: Sequence[Offer], market: Market) -> Sequence[Quote]:
+        return [self._take(need, offer, market) for offer in offers if offer.option in _POSTED]
+
+    def _take(self, need: Need, offer: Offer, market: Market) -> Quote:
+        units = units_wanted(need, offer)
+        quote = market.providers[offer.provider].quote(offer, units, need.term)
+        return checked(
+            quote,
+            offer,
+            units,
+            strategy=self.name,
+            ceiling=offer.price,
+            survival=survival(offer, need.term.hours),
+            clock=market.clock,
+        )
