@@ -1,0 +1,71 @@
+"""From a name to where it is now. The address stays through every move; node, provider and epoch follow the shard."""
+
+from engine.errors import UnknownName
+from engine.model.ids import CellId, NodeId, ShardId
+from engine.model.placement import ComponentName, Epoch, Node, Shard, ShardState
+from engine.model.value import Value
+from engine.namespace.names import NameQuery, parse_query
+from engine.store.shard_map import ShardMap
+
+
+class Location(Value):
+    """Where one shard of a component is at this moment."""
+
+    name: ComponentName
+    shard: ShardId
+    shard_type: str
+    state: ShardState
+    address: str
+    """Overlay address (IPv4)."""
+    node: NodeId
+    cell: CellId
+    provider: str
+    region: str
+    zone: str
+    epoch: Epoch
+
+
+class Resolver:
+    """Reads the shard map; keeps nothing, so an answer is as fresh as the store."""
+
+    def __init__(self, shard_map: ShardMap) -> None:
+        self._map = shard_map
+
+    def resolve(self, name: str) -> tuple[Location, ...]:
+        """``shard://…``: one location with a number, every replica in order without. UsageError, UnknownName."""
+        return self.locate(parse_query(name))
+
+    def locate(self, query: NameQuery) -> tuple[Location, ...]:
+        """Raises UnknownName when nothing is bound to the name."""
+        names = sorted(
+            (
+                binding.component
+                for binding in self._map.bindings(namespace=query.namespace)
+                if query.matches(binding.component)
+            ),
+            key=lambda name: name.index,
+        )
+        if not names:
+            raise UnknownName(f"{query} is not bound to a shard", why="the shard map has no binding of that name")
+        return tuple(self._location(name) for name in names)
+
+    def _location(self, name: ComponentName) -> Location:
+        shard = self._map.resolve(name)
+        return _located(name, shard, self._map.node(shard.node))
+
+
+def _located(name: ComponentName, shard: Shard, node: Node) -> Location:
+    provider, _, region = node.cell.split("/", 2)
+    return Location(
+        name=name,
+        shard=shard.id,
+        shard_type=shard.shard_type,
+        state=shard.state,
+        address=shard.address,
+        node=node.id,
+        cell=node.cell,
+        provider=provider,
+        region=region,
+        zone=node.zone,
+        epoch=shard.epoch,
+    )

@@ -1,0 +1,38 @@
+import pytest
+
+from engine.errors import UnknownName, UsageError
+from engine.model.ids import NodeId, ShardId
+from engine.namespace.resolver import Resolver
+from engine.store.shard_map import ShardMap
+
+
+def test_a_number_resolves_to_one_place(resolver: Resolver) -> None:
+    (place,) = resolver.resolve("shard://acme/shop/web/1")
+    assert (place.shard, place.node, place.provider, place.region, place.epoch) == (
+        "s2",
+        "n2",
+        "gcp",
+        "europe-west1",
+        1,
+    )
+    assert place.address == "10.9.1.2"
+
+
+def test_without_a_number_every_replica_answers_whatever_its_provider(resolver: Resolver) -> None:
+    places = resolver.resolve("shard://acme/shop/web")
+    assert [(place.name.index, place.provider) for place in places] == [(0, "aws"), (1, "gcp")]
+
+
+def test_after_a_move_the_address_stays_and_the_place_changes(resolver: Resolver, shard_map: ShardMap) -> None:
+    (before,) = resolver.resolve("shard://acme/shop/web/0")
+    shard_map.move(ShardId("s1"), expected_epoch=1, to_node=NodeId("n2"))
+    (after,) = resolver.resolve("shard://acme/shop/web/0")
+    assert after.address == before.address
+    assert (before.provider, after.provider, after.epoch) == ("aws", "gcp", 2)
+
+
+def test_unknown_and_malformed_names_are_told_apart(resolver: Resolver) -> None:
+    with pytest.raises(UnknownName, match="shard://acme/shop/web/9 is not bound"):
+        resolver.resolve("shard://acme/shop/web/9")
+    with pytest.raises(UsageError, match="is not a shard name"):
+        resolver.resolve("acme/shop/web")
