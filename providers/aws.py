@@ -12,7 +12,14 @@ from decimal import Decimal
 from uuid import uuid4
 
 from engine.clock import Clock
-from engine.errors import InsufficientCapacity, NotFound, ProviderError
+from engine.errors import (
+    AuthenticationFailed,
+    InsufficientCapacity,
+    NotFound,
+    ProviderAnswerInvalid,
+    ProviderError,
+    ProviderUnavailable,
+)
 from engine.model.billing import BillDelivery
 from engine.model.ids import NodeId, OfferId, QuoteId
 from engine.model.market import Offer, OfferQuery, PricePoint, PurchaseOption, Quote, Reliability
@@ -218,13 +225,13 @@ class AwsProvider:
             "SingleAvailabilityZone": True,
             "RegionNames": [offer.region],
         }
+        zones = self._api.ask(Zones, "ec2", offer.region, "describe_availability_zones").availability_zones
         try:
-            zones = self._api.ask(Zones, "ec2", offer.region, "describe_availability_zones").availability_zones
             answer = self._api.ask(PlacementScores, "ec2", offer.region, "get_spot_placement_scores", **arguments)
-        except ProviderError as refused:
-            if type(refused) is ProviderError:
-                return
+        except (ProviderUnavailable, ProviderAnswerInvalid):
             raise
+        except (AuthenticationFailed, ProviderError):
+            return
         zone_id = next((zone.zone_id for zone in zones if zone.zone_name == offer.zone), None)
         scores = [score.score for score in answer.spot_placement_scores if score.availability_zone_id == zone_id]
         if scores and max(scores) <= _NO_SPOT_CAPACITY:
