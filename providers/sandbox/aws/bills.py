@@ -153,8 +153,9 @@ class Bills:
         machine = piece.machine
         kind = "SpotUsage" if machine.spot else "BoxUsage"
         usage_type = f"{USAGE_PREFIXES[machine.region]}{kind}:{machine.instance_type}"
-        public = self._cloud.market.board.changes(on_demand_key(machine.region, machine.instance_type), *_span(piece))
-        public_rate, rate, cost = public[0][1], f"{piece.unit_price:f}", f"{piece.cost():f}"
+        listed = on_demand_key(machine.region, machine.instance_type)
+        public_rate = self._cloud.market.board.changes(listed, piece.start, piece.end)[0][1]
+        rate, cost = f"{piece.unit_price:f}", f"{piece.cost():f}"
         term = "Spot" if machine.spot else "OnDemand"
         hour = piece.start.replace(minute=0, second=0, microsecond=0)
         identity = f"{machine.instance_id}/{piece.start.isoformat()}/{rate}"
@@ -263,10 +264,6 @@ class Bills:
 def month_of(moment: datetime) -> Interval:
     start = moment.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     return Interval(start=start, end=(start + timedelta(days=32)).replace(day=1))
-
-
-def _span(piece: Usage) -> tuple[datetime, datetime]:
-    return piece.start, piece.end
 
 
 def _stamp(moment: datetime) -> str:

@@ -1,6 +1,7 @@
 """The account behind the API: moto's instances, when each started and ended, and what the market does to them."""
 
 import gc
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from decimal import Decimal
@@ -23,13 +24,14 @@ _SPOT_NOTICE = timedelta(minutes=2)
 
 
 class Cloud:
-    """One AWS account in some regions. Not thread-safe: the front calls it one request at a time."""
+    """One AWS account in some regions. moto is not thread-safe: whoever calls takes ``turn`` first."""
 
     def __init__(self, *, account: str, regions: Sequence[str], seed: int, meter_speed: Decimal, clock: Clock) -> None:
         self.account, self.regions, self.seed, self.clock = account, tuple(regions), seed, clock
         self.market = Market(clock, seed, _offerings(self.regions))
         self.machines = Machines(clock)
         self.meter = Meter(self.market.board, clock, meter_speed)
+        self.turn = threading.RLock()
         self.faults = Faults(clock)
         self._seen: set[str] = set()
         self._open: dict[str, Machine] = {}
@@ -75,19 +77,23 @@ class Cloud:
     # -- the /_sandbox side (providers.sandbox.cloud.SandboxControl) ----------------------------------------------
 
     def instances(self) -> list[SandboxInstance]:
-        self.settle()
-        return shown_instances(self.machines)
+        with self.turn:
+            self.settle()
+            return shown_instances(self.machines)
 
     def notices(self) -> list[SandboxNotice]:
-        self.settle()
-        return shown_notices(self.machines)
+        with self.turn:
+            self.settle()
+            return shown_notices(self.machines)
 
     def reclaim(self, order: ReclaimOrder) -> None:
-        self.settle()
-        self.machines.reclaim(order.instance_id, timedelta(seconds=order.notice_seconds), "spot interruption")
+        with self.turn:
+            self.settle()
+            self.machines.reclaim(order.instance_id, timedelta(seconds=order.notice_seconds), "spot interruption")
 
     def change_price(self, change: PriceChange) -> None:
-        self.market.change(change.region, change.instance_type, change.option.value, change.price)
+        with self.turn:
+            self.market.change(change.region, change.instance_type, change.option.value, change.price)
 
     def set_fault(self, fault: Fault) -> None:
         self.faults.set(fault)
@@ -95,7 +101,8 @@ class Cloud:
     def bill(self, period: Interval) -> SandboxBill:
         if self.deliver is None:
             raise KeyError("bills")
-        return self.deliver(period)
+        with self.turn:
+            return self.deliver(period)
 
     # -- moto's side ----------------------------------------------------------------------------------------------
 

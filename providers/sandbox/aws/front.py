@@ -1,7 +1,6 @@
 """The one door of the account: faults, credentials, then our own answer or moto's."""
 
 import asyncio
-import threading
 from collections.abc import Callable
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
@@ -28,13 +27,12 @@ _HTML = Answer(200, "text/html", b"<html><body><h1>It works!</h1></body></html>"
 
 
 class Front:
-    """Reads a request, decides who answers it. moto is not thread-safe, so one request is answered at a time."""
+    """Reads a request, decides who answers it. One request is answered at a time."""
 
     def __init__(self, cloud: Cloud) -> None:
         self._cloud = cloud
         self._moto_app = DomainDispatcherApplication(create_backend_app)
         self._bills = Bills(cloud)
-        self._turn = threading.Lock()
         self._services: dict[str, Callable[[Call], Answer]] = {
             "ec2": Ec2(cloud, self._moto).answer,
             "pricing": Pricing(cloud).answer,
@@ -62,7 +60,7 @@ class Front:
 
     def answer(self, call: Call) -> Answer:
         """What AWS would say, faults aside."""
-        with self._turn:
+        with self._cloud.turn:
             try:
                 self._admit(call)
                 self._cloud.settle()
