@@ -1,0 +1,88 @@
+from datetime import UTC, datetime
+
+from engine.carving import plan_bindings, plan_carving
+from engine.model.capacity import Resources
+from engine.model.ids import CellId, NodeId, PoolId, ShardId
+from engine.model.market import PurchaseOption
+from engine.model.money import usd
+from engine.model.placement import Binding, ComponentName, Node, Shard, ShardState
+from engine.model.plan import PlannedNode, ShardSlot
+
+WEB = PoolId("web")
+API = ComponentName(namespace="shop", workload="web", component="api")
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def planned(name: str, count: int, pool: PoolId = WEB) -> PlannedNode:
+    node = Node(
+        id=NodeId(name),
+        cell=CellId("aws/1/r"),
+        zone="z",
+        instance_type="t",
+        option=PurchaseOption.SPOT,
+        hourly_price=usd("0.1"),
+        resources=Resources(vcpus=4, memory_gib=8),
+    )
+    slots = (ShardSlot(pool=pool, shard_type="cpu.small", count=count),) if count else ()
+    return PlannedNode(node=node, slots=slots, quote=None, token="shard:t")
+
+
+def shard(name: str, node: str, state: ShardState = ShardState.READY) -> Shard:
+    return Shard(
+        id=ShardId(name),
+        shard_type="cpu.small",
+        pool=WEB,
+        node=NodeId(node),
+        state=state,
+        nominal=Resources(vcpus=1, memory_gib=1),
+        address="10.9.0.1",
+        mac="52:54:00:00:00:01",
+    )
+
+
+def test_an_empty_node_is_filled_and_a_full_one_left_alone() -> None:
+    result = plan_carving([planned("n1", 2)], [])
+    assert [new.id for new in result.new] == ["n1-s0", "n1-s1"]
+    again = plan_carving([planned("n1", 2)], [shard("n1-s0", "n1"), shard("n1-s1", "n1")])
+    assert (again.new, again.surplus, again.unfinished) == ((), (), ())
+
+
+def test_an_id_is_never_used_for_two_shards() -> None:
+    moved_away = shard("n1-s0", "n2", ShardState.BOUND)
+    released = shard("n1-s1", "n1", ShardState.RELEASED)
+    assert [new.id for new in plan_carving([planned("n1", 1)], [moved_away, released]).new] == ["n1-s2"]
+
+
+def test_only_unbound_shards_are_given_up() -> None:
+    shards = [shard("a", "n1", ShardState.BOUND), shard("b", "n1", ShardState.BOUND), shard("c", "n1")]
+    assert plan_carving([planned("n1", 1)], shards).surplus == ("c",)
+    assert plan_carving([planned("n1", 0)], shards[:2]).surplus == ()
+
+
+def test_an_interrupted_carving_is_taken_up_again() -> None:
+    result = plan_carving([planned("n1", 1)], [shard("n1-s0", "n1", ShardState.HELD)])
+    assert (result.new, result.unfinished) == ((), ("n1-s0",))
+
+
+def test_replicas_are_spread_over_nodes_and_the_rest_stays_ready() -> None:
+    shards = [shard("a", "n1"), shard("b", "n1"), shard("c", "n2")]
+    result = plan_bindings({WEB: [API]}, {WEB: 2}, shards, [])
+    assert [(component.index, shard_id) for component, shard_id in result.bind] == [(0, "a"), (1, "c")]
+
+
+def test_what_is_bound_stays_and_what_is_too_much_goes() -> None:
+    shards = [shard("a", "n1", ShardState.BOUND), shard("b", "n1", ShardState.BOUND)]
+    second = API.model_copy(update={"index": 1})
+    bindings = [
+        Binding(component=API, shard=ShardId("a"), bound_at=NOW),
+        Binding(component=second, shard=ShardId("b"), bound_at=NOW),
+    ]
+    assert plan_bindings({WEB: [API]}, {WEB: 2}, shards, bindings).bind == ()
+    fewer = plan_bindings({WEB: [API]}, {WEB: 1}, shards, bindings)
+    assert (fewer.bind, fewer.unbind) == ((), (second,))
+
+
+def test_several_components_of_one_pool_share_it() -> None:
+    worker = ComponentName(namespace="shop", workload="web", component="worker")
+    result = plan_bindings({WEB: [API, worker]}, {WEB: 3}, [shard("a", "n1"), shard("b", "n2")], [])
+    assert [str(component) for component, _ in result.bind] == ["shard://shop/web/api/0", "shard://shop/web/worker/0"]
