@@ -3,6 +3,7 @@
 Taken when the solver finds nothing in its time, and the yardstick that the solver's plan is never worse than.
 """
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from engine.model.capacity import Resources
@@ -13,6 +14,7 @@ from engine.planner.programme import (
     Choice,
     Programme,
     Unit,
+    shortfall_limit,
 )
 
 
@@ -31,45 +33,54 @@ class _Open:
 
 @dataclass
 class _State:
+    """What is open so far, with running counts."""
+
     programme: Programme
     units: list[_Open] = field(default_factory=list)
     spent: float = 0.0
-    bought: dict[int, int] = field(default_factory=dict)
+    bought: Counter[int] = field(default_factory=Counter)
+    by_pool: Counter[int] = field(default_factory=Counter)
+    by_provider: Counter[str] = field(default_factory=Counter)
+    by_fate: Counter[tuple[int, str]] = field(default_factory=Counter)
+    """(pool, correlation group)"""
+    on_spot: int = 0
+    limits: dict[str, int] = field(default_factory=dict)
 
-    def shards(self, pool: int) -> int:
-        return sum(unit.shards[pool] + unit.held[pool] for unit in self.units)
+    def __post_init__(self) -> None:
+        providers = {supply.provider for supply in self.programme.supplies}
+        self.limits = {provider: self.programme.provider_limit(provider) for provider in providers}
+
+    def count(self, supply: Supply, pool: int, number: int) -> None:
+        self.by_pool[pool] += number
+        self.by_provider[supply.provider] += number
+        self.on_spot += number * supply.spot
+        if supply.group is not None:
+            self.by_fate[pool, supply.group] += number
 
     def headroom(self, supply: Supply) -> int:
         """Shards that the limits still let this supply take."""
-        programme = self.programme
-        there = sum(sum(u.shards) + sum(u.held) for u in self.units if u.supply.provider == supply.provider)
-        room = programme.provider_limit(supply.provider) - there
+        room = self.limits[supply.provider] - self.by_provider[supply.provider]
         if supply.spot:
-            spot = sum(sum(u.shards) + sum(u.held) for u in self.units if u.supply.spot)
-            room = min(room, programme.spot_limit - spot)
+            room = min(room, self.programme.spot_limit - self.on_spot)
         return max(0, room)
-
-    def lost_with(self, pool: int, group: str) -> int:
-        return sum(u.shards[pool] + u.held[pool] for u in self.units if u.supply.group == group)
 
     def bears(self, pool: int, supply: Supply, goal: int) -> bool:
         """Whether one more shard of this fate keeps the pool's promised risk once the goal is met."""
         if supply.group is None:
             return True
         programme, need = self.programme, self.programme.needs.pools[pool]
-        groups = {u.supply.group for u in self.units if u.supply.group and u.shards[pool] + u.held[pool]}
+        groups = {group for (served, group), number in self.by_fate.items() if served == pool and number}
         groups.add(supply.group)
-        exposed = sum(programme.group_loss[group] for group in groups if group is not None)
+        exposed = sum(programme.group_loss[group] for group in groups)
         if need.covered(goal) - exposed < programme.asked_quantile(pool):
             return False
         short = need.short(goal) + sum(
             programme.group_loss[group]
             * LOST_SHARE
-            * need.short(max(0, goal - self.lost_with(pool, group) - (group == supply.group)))
+            * need.short(max(0, goal - self.by_fate[pool, group] - (group == supply.group)))
             for group in groups
-            if group is not None
         )
-        return short <= need.risk.max_shortfall * need.mean_demand
+        return short <= shortfall_limit(need)
 
 
 def greedy(programme: Programme) -> Choice:
@@ -83,9 +94,11 @@ def greedy(programme: Programme) -> Choice:
         blank = [0] * len(programme.needs.pools)
         state.units.append(_Open(node.supply, node.price, room, blank, None, index, node.held))
         state.spent += node.price
+        for pool, count in enumerate(node.held):
+            state.count(node.supply, pool, count)
     goals = [_goal(programme, pool) for pool in range(len(programme.needs.pools))]
     for pool, goal in enumerate(goals):
-        while state.shards(pool) < goal and (_fill(state, pool, goal) or _buy(state, pool, goal)):
+        while state.by_pool[pool] < goal and (_fill(state, pool, goal) or _buy(state, pool, goal)):
             pass
     _give_up(state, goals)
     return _choice(state)
@@ -94,7 +107,7 @@ def greedy(programme: Programme) -> Choice:
 def _goal(programme: Programme, pool: int) -> int:
     """The least number of lasting shards that keeps both promises of the risk class."""
     need = programme.needs.pools[pool]
-    limit = need.risk.max_shortfall * need.mean_demand
+    limit = shortfall_limit(need)
     goal = need.desired
     while goal < need.most and (need.short(goal) > limit or need.covered(goal) < programme.asked_quantile(pool)):
         goal += 1
@@ -109,6 +122,7 @@ def _fill(state: _State, pool: int, goal: int) -> bool:
         if state.headroom(unit.supply) > 0 and state.bears(pool, unit.supply, goal):
             unit.room = left_over(unit.room, (shape,), (1,))
             unit.shards[pool] += 1
+            state.count(unit.supply, pool, 1)
             return True
     return False
 
@@ -117,23 +131,26 @@ def _buy(state: _State, pool: int, goal: int) -> bool:
     """Open the unit whose shards that are still wanted are cheapest; False when no unit may be opened."""
     programme = state.programme
     shape = programme.needs.pools[pool].shape
-    missing = goal - state.shards(pool)
+    missing = goal - state.by_pool[pool]
+    usable: dict[Supply, int] = {}
     best: tuple[float, int] | None = None
     for index, candidate in enumerate(programme.candidates):
-        if pool not in candidate.supply.pools or state.bought.get(index, 0) >= _left(state, index, candidate):
+        supply = candidate.supply
+        if pool not in supply.pools or candidate.slots[shape] == 0:
             continue
-        useful = min(missing, candidate.slots[shape], state.headroom(candidate.supply))
-        if useful <= 0 or not _affordable(state, candidate) or not state.bears(pool, candidate.supply, goal):
-            continue
-        rank = (candidate.score / useful, index)
-        best = rank if best is None else min(best, rank)
+        if supply not in usable:
+            usable[supply] = state.headroom(supply) if state.bears(pool, supply, goal) else 0
+        useful = min(missing, candidate.slots[shape], usable[supply])
+        if useful > 0 and state.bought[index] < _left(state, index, candidate) and _affordable(state, candidate):
+            rank = (candidate.score / useful, index)
+            best = rank if best is None else min(best, rank)
     if best is None:
         return False
     chosen = programme.candidates[best[1]]
     blank = [0] * len(programme.needs.pools)
     resources = chosen.quote.offer.resources
     state.units.append(_Open(chosen.supply, chosen.price, resources, blank, best[1], None, tuple(blank)))
-    state.bought[best[1]] = state.bought.get(best[1], 0) + 1
+    state.bought[best[1]] += 1
     state.spent += chosen.price
     return True
 
@@ -163,13 +180,12 @@ def _give_up(state: _State, goals: list[int]) -> None:
         node = None if unit.node is None else state.programme.running[unit.node]
         if node is not None and (node.pinned or node.release_cost >= node.price):
             continue
-        needed = any(
-            on_it and state.shards(pool) - on_it < goals[pool]
-            for pool, on_it in enumerate(a + b for a, b in zip(unit.shards, unit.held, strict=True))
-        )
-        if not needed:
+        on_it = [new + held for new, held in zip(unit.shards, unit.held, strict=True)]
+        if not any(count and state.by_pool[pool] - count < goals[pool] for pool, count in enumerate(on_it)):
             state.units = [other for other in state.units if other is not unit]
             state.spent -= unit.price
+            for pool, count in enumerate(on_it):
+                state.count(unit.supply, pool, -count)
 
 
 def _choice(state: _State) -> Choice:
@@ -181,5 +197,9 @@ def _choice(state: _State) -> Choice:
             tuple(nodes[index].shards) if index in nodes else (0,) * pools
             for index in range(len(state.programme.running))
         ),
-        bought=tuple(Unit(unit.candidate, tuple(unit.shards)) for unit in state.units if unit.candidate is not None),
+        bought=tuple(
+            Unit(unit.candidate, tuple(unit.shards))
+            for unit in state.units
+            if unit.candidate is not None and any(unit.shards)
+        ),
     )

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import inf
+from typing import Any
 
 import highspy
 import numpy as np
@@ -46,35 +47,67 @@ class LinearModel:
 class Solution:
     values: NDArray[np.float64] | None
     """None: nothing feasible was found."""
-    gap: float
+    objective: float
+    bound: float
+    """No solution of this model costs less."""
     seconds: float
-    infeasible: bool = False
+
+
+@dataclass(frozen=True)
+class Relaxation:
+    """The linear relaxation: no whole-number solution costs less than ``bound``, nor less than ``bound`` plus the
+    reduced cost of a column that it uses."""
+
+    bound: float
+    reduced_costs: NDArray[np.float64]
+    seconds: float
 
 
 def solve(model: LinearModel, *, gap: float, time_limit: float, seed: int) -> Solution:
     """One thread and a fixed seed, so that the same model gives the same answer."""
     if not model.cost:
-        return Solution(np.zeros(0), 0.0, 0.0)
+        return Solution(np.zeros(0), 0.0, 0.0, 0.0)
+    highs = _opened(seed, time_limit)
+    highs.setOptionValue("mip_rel_gap", gap)
+    highs.setOptionValue("mip_abs_gap", 1e-7)
+    highs.passModel(_as_highs(model))
+    highs.run()
+    info = highs.getInfo()
+    found = info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible
+    return Solution(
+        values=np.array(highs.getSolution().col_value) if found else None,
+        objective=float(info.objective_function_value) if found else inf,
+        bound=float(info.mip_dual_bound) if any(model.integer) else float(info.objective_function_value),
+        seconds=float(highs.getRunTime()),
+    )
+
+
+def relax(model: LinearModel, *, time_limit: float, seed: int) -> Relaxation | None:
+    """None when it is not solved to its optimum in time."""
+    highs = _opened(seed, time_limit)
+    lp = _as_highs(model)
+    lp.integrality_ = []
+    highs.passModel(lp)
+    highs.run()
+    if highs.getModelStatus() != highspy.HighsModelStatus.kOptimal:
+        return None
+    return Relaxation(
+        bound=float(highs.getInfo().objective_function_value),
+        reduced_costs=np.array(highs.getSolution().col_dual),
+        seconds=float(highs.getRunTime()),
+    )
+
+
+def _opened(seed: int, time_limit: float) -> Any:
     highs = highspy.Highs()  # type: ignore[no-untyped-call]
     for option, value in (
         ("output_flag", False),
         ("threads", 1),
         ("random_seed", seed % (2**31 - 1)),
-        ("mip_rel_gap", gap),
-        ("mip_abs_gap", 1e-7),
         ("time_limit", time_limit),
     ):
         highs.setOptionValue(option, value)
-    highs.passModel(_as_highs(model))
-    highs.run()
-    status, info = highs.getModelStatus(), highs.getInfo()
-    found = info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible
-    return Solution(
-        values=np.array(highs.getSolution().col_value) if found else None,
-        gap=max(0.0, float(info.mip_gap)) if found and np.isfinite(info.mip_gap) else 0.0,
-        seconds=float(highs.getRunTime()),
-        infeasible=status in (highspy.HighsModelStatus.kInfeasible, highspy.HighsModelStatus.kUnboundedOrInfeasible),
-    )
+    return highs
 
 
 def _as_highs(model: LinearModel) -> highspy.HighsLp:

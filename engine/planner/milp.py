@@ -2,26 +2,34 @@
 
 Columns: units per candidate and filling, kept nodes and fillings of their free room, shards per supply and pool;
 per pool the shards it gets, its expected shortage (tangents of a convex curve) and, where units may be reclaimed,
-one switch per correlation group whose loss it could not bear.
+a choice from its menu of risks (risk.py).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.planner.linear import LinearModel, Solution, solve
+from engine.planner.candidates import Supply
+from engine.planner.linear import LinearModel, relax, solve
 from engine.planner.programme import (
     IDLE,
     LOST_SHARE,
     MISSING,
     QUANTILE,
-    RISK,
     Choice,
     Programme,
     Unit,
+    shortfall_limit,
+    shortfall_weight,
 )
+from engine.planner.risk import PoolRisk, pool_risk
+
+Pools = tuple[int, ...]
+_MOST_WHOLE = 150
+"""Purchases (candidate and filling) that a model solved in whole numbers may have."""
 
 
 @dataclass
@@ -31,26 +39,54 @@ class Columns:
     keep: list[int] = field(default_factory=list)
     extend: list[list[int]] = field(default_factory=list)
     """[running node][filling of its free room]"""
-    share: dict[tuple[int, int], int] = field(default_factory=dict)
-    """(supply, pool) -> shards carved on it"""
+    share: dict[tuple[int, Pools], int] = field(default_factory=dict)
+    """(supply, pools) -> shards carved on it for these pools together"""
+    lasting: list[int] = field(default_factory=list)
+    """[pool] -> shards it gets on units that stay. Pools that can live on the same such units are one to the rest of
+    the model, which spares it most of its symmetry."""
+    risks: tuple[PoolRisk, ...] = ()
 
 
-def solve_programme(programme: Programme, *, seed: int) -> tuple[Choice | None, Solution]:
+@dataclass(frozen=True)
+class Outcome:
+    choice: Choice | None
     """None where the time limit brought nothing feasible."""
+    gap: float
+    seconds: float
+
+
+def solve_programme(programme: Programme, *, seed: int) -> Outcome:
+    """A large model is first relaxed, and only the purchases that the relaxation finds nearly worth making are solved
+    in whole numbers. The gap is to a bound on the whole model either way.
+    """
     model, columns = build(programme)
-    policy = programme.policy
-    solution = solve(model, gap=policy.gap, time_limit=policy.time_limit_seconds, seed=seed)
+    limit, gap = programme.policy.time_limit_seconds, programme.policy.gap
+    units = [column for fillings in columns.units for column in fillings]
+    bound, spent = inf, 0.0
+    if len(units) > _MOST_WHOLE:
+        relaxed = relax(model, time_limit=limit, seed=seed)
+        if relaxed is not None:
+            ranked = sorted(units, key=lambda column: (relaxed.reduced_costs[column], column))
+            for column in ranked[_MOST_WHOLE:]:
+                model.upper[column] = 0.0
+            bound = relaxed.bound + max(0.0, float(relaxed.reduced_costs[ranked[_MOST_WHOLE]]))
+            spent = relaxed.seconds
+    solution = solve(model, gap=gap, time_limit=max(0.0, limit - spent), seed=seed)
+    spent += solution.seconds
     if solution.values is None:
-        return None, solution
-    return read_choice(programme, columns, solution.values), solution
+        return Outcome(None, 0.0, spent)
+    bound = min(bound, solution.bound)
+    reached = (solution.objective - bound) / max(abs(solution.objective), 1e-12)
+    return Outcome(read_choice(programme, columns, solution.values), max(0.0, reached), spent)
 
 
 def build(programme: Programme) -> tuple[LinearModel, Columns]:
-    model, columns = LinearModel(), Columns()
+    pools = range(len(programme.needs.pools))
+    model, columns = LinearModel(), Columns(risks=tuple(pool_risk(programme, pool) for pool in pools))
     _purchases(programme, model, columns)
     _running(programme, model, columns)
     _shares(programme, model, columns)
-    for pool in range(len(programme.needs.pools)):
+    for pool in pools:
         _pool(programme, model, columns, pool)
     _limits(programme, model, columns)
     return model, columns
@@ -83,8 +119,7 @@ def _running(programme: Programme, model: LinearModel, columns: Columns) -> None
 
 
 def _shares(programme: Programme, model: LinearModel, columns: Columns) -> None:
-    """What is carved per supply and shape fits into its fillings."""
-    needs = programme.needs
+    """What is carved per supply and shape fits into its fillings; what stays is handed to the pools."""
     room: dict[tuple[int, int], list[tuple[int, float]]] = {}
     index_of = {supply: index for index, supply in enumerate(programme.supplies)}
     filled = [(c.supply, c.patterns, columns.units[i]) for i, c in enumerate(programme.candidates)]
@@ -94,35 +129,42 @@ def _shares(programme: Programme, model: LinearModel, columns: Columns) -> None:
             for shape, count in enumerate(pattern):
                 if count:
                     room.setdefault((index_of[supply], shape), []).append((column, -count))
-    for (supply_index, shape), terms in room.items():
-        pools = [p for p in programme.supplies[supply_index].pools if needs.pools[p].shape == shape]
-        for pool in pools:
-            idle = IDLE * programme.reference[pool] / programme.scale
-            columns.share[supply_index, pool] = model.column(idle, integer=True)
-        model.row([*((columns.share[supply_index, pool], 1.0) for pool in pools), *terms], at_most=0)
+    alike = _alike(programme)
+    given: dict[Pools, list[int]] = {pools: [] for pools in alike}
+    for (index, shape), terms in room.items():
+        supply = programme.supplies[index]
+        served = [pool for pool in supply.pools if programme.needs.pools[pool].shape == shape]
+        if supply.group is None:
+            takers = [pools for pools in alike if pools[0] in served]
+        else:
+            takers = [(pool,) for pool in served if supply.group in columns.risks[pool].considered]
+        for pools in takers:
+            column = model.column(IDLE * programme.reference[pools[0]] / programme.scale, integer=True)
+            columns.share[index, pools] = column
+            if supply.group is None:
+                given[pools].append(column)
+        model.row([*((columns.share[index, pools], 1.0) for pools in takers), *terms], at_most=0)
+    columns.lasting = [model.column(integer=True) for _ in programme.needs.pools]
+    for pools, shares in given.items():
+        taken = [(columns.lasting[pool], 1.0) for pool in pools]
+        model.row([*taken, *((column, -1.0) for column in shares)], at_most=0)
 
 
-def _pool_terms(programme: Programme, columns: Columns, pool: int, group: str | None = None) -> list[tuple[int, float]]:
-    """The pool's shards as a linear expression; with ``group``, only those of that correlation group."""
-    supplies = programme.supplies
-    terms = [
-        (column, 1.0)
-        for (supply, served), column in columns.share.items()
-        if served == pool and (group is None or supplies[supply].group == group)
-    ]
-    terms += [
-        (columns.keep[index], float(node.held[pool]))
-        for index, node in enumerate(programme.running)
-        if node.held[pool] and (group is None or node.supply.group == group)
-    ]
-    return terms
+def _alike(programme: Programme) -> list[Pools]:
+    """Pools of one shape that fit the very same supplies that stay."""
+    classes: dict[tuple[object, ...], list[int]] = {}
+    for pool, need in enumerate(programme.needs.pools):
+        fitting = tuple(i for i, s in enumerate(programme.supplies) if s.group is None and pool in s.pools)
+        classes.setdefault((need.shape, fitting), []).append(pool)
+    return [tuple(pools) for pools in classes.values()]
 
 
 def _pool(programme: Programme, model: LinearModel, columns: Columns, pool: int) -> None:
     need, policy = programme.needs.pools[pool], programme.policy
     price = programme.reference[pool] / programme.scale
+    by_group = _pool_terms(programme, columns, pool)
     shards = model.column()
-    model.row([(shards, -1.0), *_pool_terms(programme, columns, pool)], at_least=0, at_most=0)
+    model.row([(shards, -1.0), *(term for terms in by_group.values() for term in terms)], at_least=0, at_most=0)
     missing = model.column(MISSING * price)
     model.row([(shards, 1.0), (missing, 1.0)], at_least=need.desired)
 
@@ -130,55 +172,50 @@ def _pool(programme: Programme, model: LinearModel, columns: Columns, pool: int)
     tangents = need.shortage_tangents()
     for slope, intercept in tangents:
         model.row([(short, 1.0), (shards, -slope)], at_least=intercept)
-    beyond = model.column(RISK * price)
+    beyond = model.column(shortfall_weight(need) * price)
     shortage = [(short, 1.0), (beyond, -1.0)]
-
-    groups = _groups_of(programme, pool)
-    exposure = []
-    for group in groups:
-        lost = model.column()
-        model.row([(lost, -1.0), *_pool_terms(programme, columns, pool, group)], at_least=0, at_most=0)
+    chosen = _menu(programme, model, columns, pool, shards, missing)
+    for group, terms in by_group.items():
+        if group is None:
+            continue
         loss = programme.group_loss[group]
-        exposed = model.column(upper=1.0, integer=True)
-        model.row([(lost, 1.0), (shards, -1.0), (exposed, -need.desired)], at_most=-need.desired)
-        exposure.append((exposed, -loss))
-        more = model.column(policy.shortfall_factor * loss * LOST_SHARE * price)
-        for slope, intercept in tangents:
-            model.row([(more, 1.0), (short, 1.0), (shards, -slope), (lost, slope)], at_least=intercept)
-        shortage.append((more, loss * LOST_SHARE))
-    model.row(shortage, at_most=need.risk.max_shortfall * need.mean_demand)
-    if groups or programme.margin[pool] > 0:
-        _quantile(programme, model, pool, shards, missing, exposure)
+        options = [(column, -float(need.desired)) for column, groups in chosen if group in groups]
+        excess = model.column(QUANTILE * loss * price)
+        model.row([*terms, (shards, -1.0), (missing, -1.0), (excess, -1.0), *options], at_most=-need.desired)
+        if options:
+            more = model.column(policy.shortfall_factor * loss * LOST_SHARE * price)
+            shortage.append((more, loss * LOST_SHARE))
+            for slope, intercept in tangents:
+                lost = [(column, slope * count) for column, count in terms]
+                model.row([(more, 1.0), (short, 1.0), (shards, -slope), *lost], at_least=intercept)
+    model.row(shortage, at_most=shortfall_limit(need))
 
 
-def _groups_of(programme: Programme, pool: int) -> list[str]:
-    found = {s.group for s in programme.supplies if s.group is not None and pool in s.pools}
-    found |= {n.supply.group for n in programme.running if n.supply.group is not None and n.held[pool]}
-    return sorted(found)
+def _pool_terms(programme: Programme, columns: Columns, pool: int) -> dict[str | None, list[tuple[int, float]]]:
+    """The pool's shards as linear expressions, by correlation group (None: those that stay)."""
+    terms: dict[str | None, list[tuple[int, float]]] = {None: [(columns.lasting[pool], 1.0)]}
+    for index, supply in enumerate(programme.supplies):
+        if supply.group is not None and (index, (pool,)) in columns.share:
+            terms.setdefault(supply.group, []).append((columns.share[index, (pool,)], 1.0))
+    for index, node in enumerate(programme.running):
+        if node.held[pool]:
+            terms.setdefault(node.supply.group, []).append((columns.keep[index], float(node.held[pool])))
+    return terms
 
 
-def _quantile(
-    programme: Programme,
-    model: LinearModel,
-    pool: int,
-    shards: int,
-    missing: int,
-    exposure: Sequence[tuple[int, float]],
-) -> None:
-    """coverage(shards) - probability of losing what cannot be borne >= quantile; extra shards raise the coverage."""
-    need = programme.needs.pools[pool]
-    steps: list[tuple[int, float, float]] = []
-    for height, gain in need.tail():
-        step = model.column(upper=1.0, integer=True)
-        if steps:
-            model.row([(steps[-1][0], 1.0), (step, -1.0)], at_least=0)
-        steps.append((step, float(height), gain))
-    model.row([(shards, 1.0), (missing, 1.0), *((step, -height) for step, height, _ in steps)], at_least=need.desired)
-    deficit = model.column(QUANTILE * max(1, need.desired) * programme.reference[pool] / programme.scale)
-    model.row(
-        [*((step, gain) for step, _, gain in steps), *exposure, (deficit, 1.0)],
-        at_least=programme.asked_quantile(pool) - need.covered(need.desired),
-    )
+def _menu(
+    programme: Programme, model: LinearModel, columns: Columns, pool: int, shards: int, missing: int
+) -> list[tuple[int, tuple[str, ...]]]:
+    """One column per option of the pool's risk, of which one is taken."""
+    need, options = programme.needs.pools[pool], columns.risks[pool].options
+    if len(options) == 1 and not options[0].groups and options[0].shards <= need.desired:
+        return []
+    chosen = [(model.column(upper=1.0, integer=True), option) for option in options]
+    model.row([(column, 1.0) for column, _ in chosen], at_least=1, at_most=1)
+    deficit = model.column(QUANTILE * programme.reference[pool] / programme.scale)
+    least = [(column, -float(option.shards)) for column, option in chosen]
+    model.row([(shards, 1.0), (missing, 1.0), (deficit, 1.0), *least], at_least=0)
+    return [(column, option.groups) for column, option in chosen]
 
 
 def _limits(programme: Programme, model: LinearModel, columns: Columns) -> None:
@@ -208,30 +245,48 @@ def _limits(programme: Programme, model: LinearModel, columns: Columns) -> None:
 def read_choice(programme: Programme, columns: Columns, values: NDArray[np.float64]) -> Choice:
     """Whole numbers out of the solver's, shards laid onto single units: cheapest unit first, pools by rank."""
     whole = np.rint(values).astype(np.int64)
-    pools = len(programme.needs.pools)
-    left = {key: int(whole[column]) for key, column in columns.share.items()}
-    index_of = {supply: index for index, supply in enumerate(programme.supplies)}
-
-    def take(supply: int, pattern: Sequence[int]) -> tuple[int, ...]:
-        room, taken = list(pattern), [0] * pools
-        for pool in programme.supplies[supply].pools:
-            shape = programme.needs.pools[pool].shape
-            taken[pool] = min(room[shape], left.get((supply, pool), 0))
-            room[shape] -= taken[pool]
-            if taken[pool]:
-                left[supply, pool] -= taken[pool]
-        return tuple(taken)
-
-    kept = tuple(bool(whole[column]) for column in columns.keep)
+    layout = _Layout(
+        programme=programme,
+        shares={key: int(whole[column]) for key, column in columns.share.items()},
+        lasting=[int(whole[column]) for column in columns.lasting],
+    )
     added = []
     for node, fillings in zip(programme.running, columns.extend, strict=True):
         chosen = next((p for p, column in zip(node.patterns, fillings, strict=True) if whole[column]), None)
-        added.append((0,) * pools if chosen is None else take(index_of[node.supply], chosen))
+        added.append((0,) * len(programme.needs.pools) if chosen is None else layout.take(node.supply, chosen))
     bought = [
         Unit(index, shards)
         for index, candidate in enumerate(programme.candidates)
         for pattern, column in zip(candidate.patterns, columns.units[index], strict=True)
         for _ in range(int(whole[column]))
-        if any(shards := take(index_of[candidate.supply], pattern))
+        if any(shards := layout.take(candidate.supply, pattern))
     ]
-    return Choice(kept=kept, added=tuple(added), bought=tuple(bought))
+    return Choice(kept=tuple(bool(whole[column]) for column in columns.keep), added=tuple(added), bought=tuple(bought))
+
+
+@dataclass
+class _Layout:
+    """What is still to be laid onto units."""
+
+    programme: Programme
+    shares: dict[tuple[int, Pools], int]
+    lasting: list[int]
+
+    def take(self, supply: Supply, pattern: Sequence[int]) -> tuple[int, ...]:
+        """Shards by pool for one unit with this filling."""
+        index = self.programme.supplies.index(supply)
+        room, taken = list(pattern), [0] * len(self.programme.needs.pools)
+        for (owner, pools), left in self.shares.items():
+            if owner != index:
+                continue
+            for pool in pools:
+                shape = self.programme.needs.pools[pool].shape
+                count = min(room[shape], left)
+                if supply.group is None:
+                    count = min(count, self.lasting[pool])
+                    self.lasting[pool] -= count
+                room[shape] -= count
+                left -= count
+                taken[pool] += count
+            self.shares[owner, pools] = left
+        return tuple(taken)

@@ -48,7 +48,7 @@ class PoolNeed:
         """Every demand of every path and step, sorted."""
         return np.sort(self.demand, axis=None)
 
-    @property
+    @cached_property
     def mean_demand(self) -> float:
         return float(self.values.mean())
 
@@ -95,7 +95,7 @@ class Needs:
         """The longest horizon."""
         return max((pool.hours for pool in self.pools), default=1.0)
 
-    @property
+    @cached_property
     def desired(self) -> int:
         return sum(pool.desired for pool in self.pools)
 

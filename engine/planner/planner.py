@@ -116,7 +116,7 @@ def _settle(programme: Programme, screen: Screen, offers: Sequence[Offer], *, no
     settled = _Settled(programme, solved, judge_choice(programme, solved.choice, seed=seed))
     seconds = solved.seconds
     for _ in range(_ATTEMPTS - 1):
-        corrected = _corrected(settled, now)
+        corrected = _corrected(settled, now, left=programme.policy.time_limit_seconds - seconds)
         if corrected is None:
             break
         try:
@@ -128,8 +128,8 @@ def _settle(programme: Programme, screen: Screen, offers: Sequence[Offer], *, no
     return replace(settled, solved=replace(settled.solved, seconds=seconds))
 
 
-def _corrected(settled: _Settled, now: datetime) -> Programme | None:
-    """None when nothing is left to correct."""
+def _corrected(settled: _Settled, now: datetime, *, left: float) -> Programme | None:
+    """None when nothing is left to correct. ``left``: seconds for the solver, of which it gets a tenth at least."""
     programme = settled.programme
     pinned = set(_not_worth_leaving(programme, settled.solved.choice, now))
     margin = tuple(_margins(settled))
@@ -138,7 +138,9 @@ def _corrected(settled: _Settled, now: datetime) -> Programme | None:
     running = tuple(
         replace(node, pinned=node.pinned or index in pinned) for index, node in enumerate(programme.running)
     )
-    return replace(programme, running=running, margin=margin)
+    limit = min(programme.policy.time_limit_seconds, max(left, programme.policy.time_limit_seconds / 10))
+    policy = programme.policy.model_copy(update={"time_limit_seconds": limit})
+    return replace(programme, policy=policy, running=running, margin=margin)
 
 
 def _margins(settled: _Settled) -> Iterator[float]:

@@ -71,9 +71,9 @@ class PlanPolicy(Value):
     node_prefix: Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]{0,30}[a-z0-9])?$")] = "sw"
     scenarios: Annotated[int, Field(ge=1, le=4096)] = 256
     """Joint scenarios on which the finished plan is judged."""
-    time_limit_seconds: Annotated[float, Field(ge=0)] = 10.0
-    """For the solver; at 0 the greedy plan is taken."""
-    gap: Factor = 0.001
+    time_limit_seconds: Annotated[float, Field(ge=0)] = 5.0
+    """For all of a plan's solutions together; at 0 the greedy plan is taken."""
+    gap: Factor = 0.002
     """Relative gap at which the solver may stop."""
 
     @model_validator(mode="after")

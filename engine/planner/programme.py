@@ -8,20 +8,21 @@ free of the number of scenarios.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from math import floor
 
 from engine.model.capacity import Resources
 from engine.model.market import PurchaseOption
 from engine.planner.candidates import Candidate, Supply
 from engine.planner.inventory import Inventory, InventoryNode
-from engine.planner.need import Needs
+from engine.planner.need import Needs, PoolNeed
 from engine.planner.packing import Pattern, left_over, patterns
 from engine.planner.policy import PlanPolicy
 
 MISSING = 1e4
 """What one desired shard that is not there weighs, in reference prices; found only where nothing fits."""
-RISK = 50.0
-"""Expected shortfall beyond the risk class's limit, per shard."""
+RISK = 100.0
+"""Expected shortfall of twice the risk class's limit, per desired shard."""
 QUANTILE = 1e3
 """Coverage missing to the risk class's quantile, per desired shard."""
 LOST_SHARE = 0.5
@@ -97,14 +98,14 @@ class Programme:
         there = sum(sum(node.held) for node in self.running if node.supply.provider == provider)
         return max(allowed, there)
 
-    @property
+    @cached_property
     def spot_limit(self) -> int:
         allowed = floor(self.policy.max_spot_share * self.needs.desired + 1e-9)
         return max(allowed, sum(sum(node.held) for node in self.running if node.supply.spot))
 
     def asked_quantile(self, pool: int) -> float:
         need = self.needs.pools[pool]
-        return min(need.risk.quantile, need.covered(need.desired)) + self.margin[pool]
+        return min(1.0, min(need.risk.quantile, need.covered(need.desired)) + self.margin[pool])
 
 
 def running_nodes(
@@ -215,6 +216,16 @@ def standing(programme: Programme, choice: Choice) -> Standing:
     return Standing(tuple(shards), by_group)
 
 
+def shortfall_limit(need: PoolNeed) -> float:
+    """Expected shards missing per step that the risk class accepts."""
+    return need.risk.max_shortfall * need.mean_demand
+
+
+def shortfall_weight(need: PoolNeed) -> float:
+    """What one shard of expected shortfall beyond the limit weighs, in reference prices."""
+    return min(1e6, RISK * max(1, need.desired) / max(shortfall_limit(need), 1e-4))
+
+
 def quantile_kept(programme: Programme, pool: int, shards: int, groups: dict[str, int]) -> float:
     """Coverage, less the probability of losing a group without which the pool would fall below what is desired."""
     need = programme.needs.pools[pool]
@@ -242,12 +253,12 @@ def objective(programme: Programme, choice: Choice) -> float:
         groups = {group: lost for (pool, group), lost in there.by_group.items() if pool == index}
         shards = there.shards[index]
         short = expected_short(programme, index, shards, groups)
-        beyond = max(0.0, short - need.risk.max_shortfall * need.mean_demand)
+        beyond = max(0.0, short - shortfall_limit(need))
         deficit = max(0.0, programme.asked_quantile(index) - quantile_kept(programme, index, shards, groups))
         weight = (
             MISSING * max(0, need.desired - shards)
             + policy.shortfall_factor * short
-            + RISK * beyond
+            + shortfall_weight(need) * beyond
             + QUANTILE * deficit * need.desired
             + IDLE * shards
         )

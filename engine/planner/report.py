@@ -209,6 +209,8 @@ class Explainer:
             return quote_refused(quotes[0], self.programme.policy, self.now)
         if not quotes:
             return "no quote: it was not negotiated, or the provider gave no firm price"
+        if not any(unit.shards[p] for unit in self.choice.bought for p in served):
+            return "churn: what already runs is enough, and this is not cheaper by enough to move"
         if offer.option is PurchaseOption.SPOT and " spot" in limits:
             return limits[" spot"]
         if offer.provider in limits:
@@ -232,8 +234,6 @@ class Explainer:
         spent = hourly_cost(programme, self.choice)
         if budget is not None and spent + float(quote.unit_price.amount) > float(budget.amount):
             return f"budget: {spent:.6g} of {budget} an hour is already spent"
-        if any(node.held[pool] for node in programme.running):
-            return "churn: cheaper, but not by enough to give up what already runs"
         carries = self.screen.fit(offer).slots[need.shape]
         return f"packing: {each:.6g} per shard-hour only with all {carries} shards of a unit in use"
 

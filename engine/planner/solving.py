@@ -44,12 +44,13 @@ def best_choice(programme: Programme, *, seed: int) -> Solved:
     rough = greedy(programme)
     if programme.policy.time_limit_seconds <= 0:
         return Solved(rough, "greedy", _simple_gap(programme, rough), 0.0)
-    choice, solution = solve_programme(programme, seed=seed)
-    if choice is None:
-        return Solved(rough, "greedy", _simple_gap(programme, rough), solution.seconds)
+    found = solve_programme(programme, seed=seed)
+    if found.choice is None:
+        return Solved(rough, "greedy", _simple_gap(programme, rough), found.seconds)
+    choice = found.choice
     if _within_budget(programme, rough) and objective(programme, rough) <= objective(programme, choice):
         choice = rough
-    return Solved(choice, "highs", solution.gap, solution.seconds)
+    return Solved(choice, "highs", found.gap, found.seconds)
 
 
 def _within_budget(programme: Programme, choice: Choice) -> bool:
