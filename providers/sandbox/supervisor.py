@@ -226,14 +226,16 @@ def _wait_ready(process: subprocess.Popen[str], progress: Progress, timeout_seco
     lines: queue.Queue[tuple[str, str | None]] = queue.Queue()
     over = threading.Event()
 
-    def read(stream: IO[str] | None, name: str) -> None:
-        for line in stream or ():
-            if not over.is_set():  # afterwards only drained, so that the supervisor never blocks on a full pipe
-                lines.put((name, line.rstrip()))
+    def read(stream: IO[str], name: str) -> None:
+        with stream:
+            for line in stream:
+                if not over.is_set():  # afterwards only drained, so that the supervisor never blocks on a full pipe
+                    lines.put((name, line.rstrip()))
         lines.put((name, None))
 
     for stream, name in ((process.stdout, "out"), (process.stderr, "err")):
-        threading.Thread(target=read, args=(stream, name), daemon=True).start()
+        if stream is not None:
+            threading.Thread(target=read, args=(stream, name), daemon=True).start()
     said: list[str] = []
     why = f"not ready after {timeout_seconds:.0f} s"
     deadline = time.monotonic() + timeout_seconds
