@@ -1,0 +1,111 @@
+"""``python -m agent --config FILE``: join, then serve until SIGTERM. Guests run on unless told otherwise."""
+
+import argparse
+import asyncio
+import logging
+import random
+import ssl
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import uvicorn
+
+from agent.app import AgentApi
+from agent.config import AgentConfig, load
+from agent.identity import Identity
+from agent.network import free_port
+from agent.peer import PeerProtocol, server_context
+from agent.reclaim import EVERY_SECONDS, WELL_KNOWN_URL, MetadataWatch, watch
+from agent.shards import ShardHost
+from engine.clock import SystemClock
+from engine.errors import ShardwrightError
+
+_RENEW_CHECK_SECONDS = 30.0
+_LOG = logging.getLogger("agent")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="agent", description="Run a Shardwright node agent.")
+    parser.add_argument("--config", type=Path, required=True, help="JSON file, mode 0600")
+    parser.add_argument("--stop-guests-on-exit", action="store_true", help="end every guest when the agent ends")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)
+    try:
+        asyncio.run(serve(load(options.config), stop_guests_on_exit=options.stop_guests_on_exit))
+    except ShardwrightError as error:
+        print(f"agent: {error}", file=sys.stderr)
+        return int(error.exit_code)
+    return 0
+
+
+async def serve(config: AgentConfig, *, stop_guests_on_exit: bool = False) -> None:
+    """Until SIGTERM or SIGINT (uvicorn catches both)."""
+    clock = SystemClock()
+    config.work.mkdir(parents=True, exist_ok=True, mode=0o700)
+    host_name = config.listen_host or config.underlay
+    port = config.listen_port or free_port(host_name)
+    identity = Identity(config, clock, random.Random())  # noqa: S311 - jitter only
+    host = ShardHost(config)
+    await identity.join(f"https://{host_name}:{port}")
+    tls = server_context(
+        certificate=identity.certificate_file, key=identity.key_file, ca=identity.ca_file, client_certificate=True
+    )
+    server = uvicorn.Server(
+        uvicorn.Config(
+            AgentApi(config, host, clock.now()).app(),
+            host=host_name,
+            port=port,
+            http=PeerProtocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=60,
+            timeout_graceful_shutdown=1,
+            ssl_context_factory=lambda _config, _default: tls,
+        )
+    )
+    tasks = [asyncio.create_task(_keep_renewed(identity, tls, clock))]
+    metadata_url = config.metadata_url or WELL_KNOWN_URL.get(config.metadata_flavour)
+    if metadata_url:
+        tasks.append(asyncio.create_task(_watch_for_reclaim(metadata_url, config, identity, clock)))
+    try:
+        await server.serve()
+    finally:
+        for task in tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        if stop_guests_on_exit:
+            await host.stop_all()
+        await host.close()
+
+
+async def _keep_renewed(identity: Identity, tls: ssl.SSLContext, clock: SystemClock) -> None:
+    """A fresh certificate at half life; connections made from then on show it."""
+    while True:
+        if clock.now() >= identity.half_life():
+            try:
+                await identity.renew()
+                tls.load_cert_chain(identity.certificate_file, identity.key_file)
+            except ShardwrightError as problem:
+                _LOG.warning("cannot renew the certificate yet: %s", problem)
+        await asyncio.sleep(_RENEW_CHECK_SECONDS)
+
+
+async def _watch_for_reclaim(url: str, config: AgentConfig, identity: Identity, clock: SystemClock) -> None:
+    metadata = MetadataWatch(url, config.metadata_flavour, config.node, clock)
+    try:
+        every = EVERY_SECONDS[config.metadata_flavour]
+        notice = await watch(metadata.look, identity.report_notice, every_seconds=every)
+        _LOG.warning("this node is taken back at %s (%s)", notice.at.isoformat(), notice.reason)
+    finally:
+        await metadata.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,216 @@
+"""The agent's HTTPS API: thin routes over ShardHost and MoveAgent; the control plane's certificate only."""
+
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from agent import __version__
+from agent.config import AgentConfig
+from agent.moves import MoveAgent
+from agent.peer import peer_of
+from agent.shards import ShardHost
+from agent.wire import (
+    CarveRequest,
+    EpochRequest,
+    MirrorRequest,
+    MoveCommand,
+    NodeStatus,
+    PrepareRequest,
+    Problem,
+    ReserveRequest,
+    ResizeRequest,
+    TuneRequest,
+    control_identity,
+)
+from engine.errors import (
+    AuthenticationFailed,
+    ConcurrentUpdate,
+    InsufficientCapacity,
+    NotFound,
+    ShardwrightError,
+    StaleEpoch,
+    UsageError,
+)
+from engine.model.ids import ShardId
+from engine.model.value import Value
+
+LARGEST_BODY_BYTES = 64 * 1024
+_LONGEST_WAIT_SECONDS = 30.0
+_LOG = logging.getLogger("agent.app")
+_STATUS_BY_ERROR: tuple[tuple[type[ShardwrightError], int], ...] = (
+    (StaleEpoch, 412),
+    (AuthenticationFailed, 403),
+    (NotFound, 404),
+    (ConcurrentUpdate, 409),
+    (InsufficientCapacity, 507),
+    (UsageError, 422),
+)
+Body = TypeVar("Body", bound=Value)
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class AgentApi:
+    """Routes; every error that the project knows goes out as a Problem."""
+
+    def __init__(self, config: AgentConfig, host: ShardHost, started_at: datetime) -> None:
+        self._config, self._host, self._started_at = config, host, started_at
+        self._moves = MoveAgent(host, config)
+
+    def app(self) -> Starlette:
+        shard, move = "/v1/shards/{shard}", "/v1/shards/{shard}/move"
+        table: list[tuple[str, str, Handler]] = [
+            ("GET", "/v1/status", self._status),
+            ("POST", "/v1/shards", self._carve),
+            ("GET", shard, self._shard),
+            ("POST", f"{shard}/resize", self._resize),
+            ("POST", f"{shard}/release", self._release),
+            ("GET", f"{move}/source", self._source),
+            ("GET", f"{move}/destination", self._destination),
+            ("POST", f"{move}/reserve", self._reserve),
+            ("POST", f"{move}/prepare", self._prepare),
+            ("POST", f"{move}/mirror", self._mirror),
+            ("POST", f"{move}/precopy", self._precopy),
+            ("POST", f"{move}/tune", self._tune),
+            ("POST", f"{move}/switchover", self._switchover),
+            ("POST", f"{move}/proceed", self._proceed),
+            ("POST", f"{move}/commit", self._commit),
+            ("POST", f"{move}/cancel", self._cancel),
+            ("POST", f"{move}/abort", self._abort),
+            ("POST", f"{move}/resume", self._resume),
+        ]
+        return Starlette(routes=[Route(path, guarded(handler), methods=[verb]) for verb, path, handler in table])
+
+    async def _status(self, request: Request) -> Response:
+        shards = tuple([await self._host.status(one) for one in list(self._host.guests)])
+        return reply(
+            NodeStatus(
+                node=self._config.node,
+                version=__version__,
+                started_at=self._started_at,
+                capacity=self._config.capacity,
+                reserved=self._host.reserved(),
+                network=self._host.network,
+                accelerator=self._host.accelerator,
+                resident_bytes=resident_bytes(),
+                shards=shards,
+            )
+        )
+
+    async def _carve(self, request: Request) -> Response:
+        return reply(await self._host.carve(await body(request, CarveRequest)))
+
+    async def _shard(self, request: Request) -> Response:
+        return reply(await self._host.status(_shard_of(request)))
+
+    async def _resize(self, request: Request) -> Response:
+        wanted = await body(request, ResizeRequest)
+        return reply(await self._host.resize(_shard_of(request), wanted.epoch, wanted.resources))
+
+    async def _release(self, request: Request) -> Response:
+        await self._host.release(_shard_of(request), (await body(request, EpochRequest)).epoch)
+        return Response(status_code=204)
+
+    async def _source(self, request: Request) -> Response:
+        return reply(await self._moves.source_status(_shard_of(request)))
+
+    async def _destination(self, request: Request) -> Response:
+        return reply(await self._moves.destination_status(_shard_of(request)))
+
+    async def _reserve(self, request: Request) -> Response:
+        self._moves.reserve(_shard_of(request), await body(request, ReserveRequest))
+        return Response(status_code=204)
+
+    async def _prepare(self, request: Request) -> Response:
+        return reply(await self._moves.prepare(_shard_of(request), await body(request, PrepareRequest)))
+
+    async def _mirror(self, request: Request) -> Response:
+        return reply(await self._moves.mirror(_shard_of(request), await body(request, MirrorRequest)))
+
+    async def _precopy(self, request: Request) -> Response:
+        return reply(await self._moves.precopy(_shard_of(request), await body(request, MirrorRequest)))
+
+    async def _tune(self, request: Request) -> Response:
+        return reply(await self._moves.tune(_shard_of(request), await body(request, TuneRequest)))
+
+    async def _switchover(self, request: Request) -> Response:
+        try:
+            wait = min(float(request.query_params.get("wait", "1")), _LONGEST_WAIT_SECONDS)
+        except ValueError:
+            raise UsageError("wait is a number of seconds") from None
+        return reply(await self._moves.switchover(_shard_of(request), await body(request, MoveCommand), wait))
+
+    async def _proceed(self, request: Request) -> Response:
+        return reply(await self._moves.proceed(_shard_of(request), await body(request, MoveCommand)))
+
+    async def _commit(self, request: Request) -> Response:
+        await self._moves.commit(_shard_of(request), await body(request, MoveCommand))
+        return Response(status_code=204)
+
+    async def _cancel(self, request: Request) -> Response:
+        return reply(await self._moves.cancel(_shard_of(request), await body(request, MoveCommand)))
+
+    async def _abort(self, request: Request) -> Response:
+        return reply(await self._moves.abort(_shard_of(request), await body(request, MoveCommand)))
+
+    async def _resume(self, request: Request) -> Response:
+        return reply(await self._moves.resume(_shard_of(request), await body(request, MoveCommand)))
+
+
+def guarded(handler: Handler) -> Handler:
+    """Only the control plane may command a node; known errors become Problems."""
+
+    async def run(request: Request) -> Response:
+        try:
+            if peer_of(request.scope) != control_identity():
+                raise AuthenticationFailed("only the control plane may command this node")
+            return await handler(request)
+        except ShardwrightError as error:
+            _LOG.warning("%s %s refused: %s", request.method, request.url.path, error)
+            return refusal(error)
+
+    return run
+
+
+async def body(request: Request, kind: type[Body]) -> Body:
+    """The request's body as a value. Raises UsageError, without echoing what was sent."""
+    content = bytearray()
+    async for chunk in request.stream():
+        content += chunk
+        if len(content) > LARGEST_BODY_BYTES:
+            raise UsageError("the body is too large", why=f"at most {LARGEST_BODY_BYTES} bytes")
+    try:
+        return kind.model_validate_json(bytes(content))
+    except ValidationError as problem:
+        wrong = "; ".join(
+            ".".join(map(str, one["loc"])) + ": " + one["msg"] for one in problem.errors(include_input=False)
+        )
+        raise UsageError(f"not a {kind.__name__}", why=wrong) from None
+
+
+def reply(value: Value) -> Response:
+    return Response(value.model_dump_json(), media_type="application/json")
+
+
+def refusal(error: ShardwrightError) -> Response:
+    status = next((code for kind, code in _STATUS_BY_ERROR if isinstance(error, kind)), 500)
+    problem = Problem(error=type(error).__name__, what=error.what, why=error.why, next_step=error.next_step)
+    return Response(problem.model_dump_json(), status_code=status, media_type="application/json")
+
+
+def resident_bytes() -> int:
+    """Memory of this process that is in RAM."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _shard_of(request: Request) -> ShardId:
+    return ShardId(request.path_params["shard"])

@@ -1,0 +1,155 @@
+"""The node's key and certificate: joining with the one-use token, renewing at half life, files for QEMU."""
+
+import asyncio
+import logging
+import random
+import shutil
+from datetime import datetime
+from pathlib import Path
+
+import httpx
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from pydantic import ValidationError
+
+from agent.config import AgentConfig
+from agent.epochs import write_durably
+from agent.peer import client_context
+from agent.wire import CONTROL_NAME, Certificate, JoinRequest, NoticeReport, Problem, RenewRequest
+from engine.clock import Clock
+from engine.errors import AuthenticationFailed, ProviderAnswerInvalid, ProviderUnavailable
+from engine.model.value import Value
+
+_TIMEOUT = httpx.Timeout(10.0, connect=5.0)
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0
+_LOG = logging.getLogger("agent.identity")
+
+
+class Identity:
+    """Files under ``work/tls``: node.key (0600), node.pem, ca.pem, and the same under the names QEMU looks for."""
+
+    def __init__(self, config: AgentConfig, clock: Clock, rng: random.Random) -> None:
+        self._config, self._clock, self._rng = config, clock, rng
+        self.folder = config.work / "tls"
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.key_file, self.certificate_file, self.ca_file = (
+            self.folder / "node.key",
+            self.folder / "node.pem",
+            self.folder / "ca.pem",
+        )
+        write_durably(self.ca_file, config.control_ca_pem.encode())
+
+    def not_after(self) -> datetime | None:
+        """The end of the present certificate, None without one."""
+        if not self.certificate_file.exists():
+            return None
+        return x509.load_pem_x509_certificate(self.certificate_file.read_bytes()).not_valid_after_utc
+
+    def usable(self) -> bool:
+        end = self.not_after()
+        return end is not None and end > self._clock.now()
+
+    def half_life(self) -> datetime:
+        """When to renew."""
+        certificate = x509.load_pem_x509_certificate(self.certificate_file.read_bytes())
+        return (
+            certificate.not_valid_before_utc + (certificate.not_valid_after_utc - certificate.not_valid_before_utc) / 2
+        )
+
+    async def join(self, agent_url: str) -> None:
+        """Trade the token for a certificate; tries until the control plane answers. Raises AuthenticationFailed."""
+        if self.usable():
+            return
+        request = JoinRequest(
+            node=self._config.node,
+            token=self._config.join_token.get_secret_value(),
+            csr_pem=self._csr(),
+            agent_url=agent_url,
+            underlay_address=self._config.underlay,
+            capacity=self._config.capacity,
+        )
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                self._install(await self._post("/v1/join", request, with_certificate=False))
+            except ProviderUnavailable as problem:
+                _LOG.warning("cannot join yet: %s", problem)
+                await asyncio.sleep(pause * self._rng.uniform(0.5, 1.0))
+                pause = min(pause * 2, _LONGEST_PAUSE)
+            else:
+                return
+
+    async def renew(self) -> None:
+        """Raises ProviderUnavailable (try again) or AuthenticationFailed."""
+        self._install(await self._post("/v1/renew", RenewRequest(csr_pem=self._csr()), with_certificate=True))
+
+    async def report_notice(self, notice: NoticeReport) -> None:
+        await self._post(f"/v1/nodes/{self._config.node}/notices", notice, with_certificate=True)
+
+    async def _post(self, path: str, body: Value, *, with_certificate: bool) -> httpx.Response:
+        context = client_context(
+            ca=self.ca_file,
+            certificate=self.certificate_file if with_certificate else None,
+            key=self.key_file if with_certificate else None,
+        )
+        try:
+            async with httpx.AsyncClient(verify=context, timeout=_TIMEOUT, trust_env=False) as client:
+                answer = await client.post(
+                    self._config.control_url + path,
+                    content=body.model_dump_json(),
+                    headers={"content-type": "application/json"},
+                    extensions={"sni_hostname": CONTROL_NAME},
+                )
+        except httpx.HTTPError as problem:
+            raise ProviderUnavailable("the control plane does not answer", why=str(problem)) from problem
+        if answer.status_code >= 500 or answer.status_code == 429:
+            raise ProviderUnavailable("the control plane cannot answer now", why=f"HTTP {answer.status_code}")
+        if answer.status_code >= 400:
+            raise AuthenticationFailed("the control plane refuses", why=_refusal(answer))
+        return answer
+
+    def _csr(self) -> str:
+        if not self.key_file.exists():
+            fresh = ec.generate_private_key(ec.SECP256R1())
+            pem = fresh.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+            write_durably(self.key_file, pem)
+        key = serialization.load_pem_private_key(self.key_file.read_bytes(), password=None)
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise AuthenticationFailed("the node's key is not an elliptic-curve key")
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, self._config.node[:64])])
+        request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
+        return request.public_bytes(serialization.Encoding.PEM).decode()
+
+    def _install(self, answer: httpx.Response) -> None:
+        try:
+            certificate = Certificate.model_validate_json(answer.content)
+        except ValidationError as problem:
+            raise ProviderAnswerInvalid("the control plane's answer holds no certificate") from problem
+        write_durably(self.certificate_file, certificate.certificate_pem.encode())
+        # QEMU's tls-creds-x509 finds its files by these names in one folder.
+        for source, names in (
+            (self.ca_file, ("ca-cert.pem",)),
+            (self.certificate_file, ("server-cert.pem", "client-cert.pem")),
+            (self.key_file, ("server-key.pem", "client-key.pem")),
+        ):
+            for name in names:
+                _copy_private(source, self.folder / name)
+
+
+def _copy_private(source: Path, target: Path) -> None:
+    scratch = target.with_name(f".{target.name}.new")
+    shutil.copyfile(source, scratch)
+    scratch.chmod(0o600)
+    scratch.rename(target)
+
+
+def _refusal(answer: httpx.Response) -> str:
+    try:
+        problem = Problem.model_validate_json(answer.content)
+    except ValidationError:
+        return f"HTTP {answer.status_code}"
+    return f"{problem.what} {problem.why}".strip()

@@ -1,0 +1,345 @@
+"""The workload image: a guest kernel and an initramfs that serves numbered records.
+
+The kernel comes from the distribution's cloud kernel package, downloaded and unpacked into a cache folder and never
+installed. The initramfs holds a static busybox, the virtio modules and a record server: over one TCP connection it
+reads one decimal number a line, appends it as one 512-byte sector of /dev/vda, flushes, and answers with the number.
+"""
+
+import gzip
+import hashlib
+import io
+import lzma
+import os
+import platform
+import re
+import shutil
+import stat
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from fcntl import LOCK_EX, flock
+from pathlib import Path
+
+from engine.errors import MissingPart
+from engine.model.value import Value
+
+RECORD_PORT = 7000
+"""Where the record server listens inside the guest."""
+SECTOR_BYTES = 512
+READY_MARK = "shardwright-ready"
+"""What the guest writes on its serial console once the record server listens."""
+MINIMUM_MEMORY_MIB = 96
+"""The cloud kernel with this initramfs panics below about 80 MiB."""
+
+_MODULES = (
+    "virtio_ring",
+    "virtio",
+    "virtio_pci_modern_dev",
+    "virtio_pci_legacy_dev",
+    "virtio_pci",
+    "virtio_mmio",
+    "failover",
+    "net_failover",
+    "virtio_net",
+    "virtio_blk",
+)
+"""In the order in which they must be loaded."""
+_ARCHITECTURES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
+_BUSYBOX_PATHS = ("/bin/busybox", "/usr/bin/busybox")
+_DOWNLOAD_SECONDS = 300
+
+Progress = Callable[[str], None]
+
+
+class GuestImage(Value):
+    """A kernel and an initramfs on this machine's disk; ``digest`` is the same on machines that built the same."""
+
+    name: str
+    kernel: str
+    initrd: str
+    kernel_version: str
+    digest: str
+
+
+def cache_root() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "shardwright" / "guest"
+
+
+def find_kernel(root: Path | None = None) -> Path | None:
+    """The newest unpacked guest kernel in the cache (the folder that holds boot/ and lib/), or None."""
+    kernels = sorted((root or cache_root()).glob("kernel-*/boot/vmlinuz-*"), key=lambda path: path.stat().st_mtime)
+    return kernels[-1].parent.parent if kernels else None
+
+
+def find_busybox() -> Path:
+    """A statically linked busybox. Raises MissingPart."""
+    for candidate in _BUSYBOX_PATHS:
+        path = Path(candidate)
+        if path.is_file() and not _is_dynamic(path):
+            return path
+    raise MissingPart("no static busybox", why="the guest's only program", next_step="apt-get install busybox-static")
+
+
+def build_image(progress: Progress = lambda _line: None, root: Path | None = None) -> GuestImage:
+    """Build whatever is missing and return the image. Idempotent; under a second once cached. Raises MissingPart."""
+    folder = root or cache_root()
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder / "build.lock"):
+        unpacked = find_kernel(folder) or _fetch_kernel(folder, progress)
+        return _build_initrd(folder, unpacked, progress)
+
+
+def read_records(path: Path) -> list[int]:
+    """The numbers stored on a raw disk image, in the order of their sectors. Raises ValueError on a torn sector."""
+    found: list[int] = []
+    with path.open("rb") as disk:
+        for index, sector in _used_sectors(disk):
+            text = sector.rstrip(b"\0 \n")
+            if not text:
+                continue
+            if not text.isdigit():
+                raise ValueError(f"sector {index} of {path.name} does not hold a number")
+            found.append(int(text))
+    return found
+
+
+def _used_sectors(disk: io.BufferedReader) -> Iterator[tuple[int, bytes]]:
+    """Skips holes of a sparse file, so that a mostly empty disk is read at once."""
+    size = os.fstat(disk.fileno()).st_size
+    offset = 0
+    while offset < size:
+        try:
+            offset = os.lseek(disk.fileno(), offset, os.SEEK_DATA)
+        except OSError:
+            return
+        end = os.lseek(disk.fileno(), offset, os.SEEK_HOLE)
+        offset -= offset % SECTOR_BYTES
+        disk.seek(offset)
+        while offset < end:
+            sector = disk.read(SECTOR_BYTES)
+            if not sector:
+                return
+            yield offset // SECTOR_BYTES, sector
+            offset += SECTOR_BYTES
+
+
+# --- kernel ---------------------------------------------------------------------------------------------------------
+
+
+def kernel_package() -> str:
+    """The name of the package that holds the distribution's current cloud kernel for this architecture."""
+    machine = platform.machine().lower()
+    architecture = _ARCHITECTURES.get(machine)
+    if architecture is None or shutil.which("apt-cache") is None:
+        raise MissingPart(
+            "no guest kernel can be fetched",
+            why=f"needs apt and a cloud kernel package for {machine}",
+            next_step="put an unpacked kernel package (boot/, lib/) under the cache folder as kernel-NAME",
+        )
+    meta = f"linux-image-cloud-{architecture}"
+    answer = _run(["apt-cache", "depends", meta])
+    match = re.search(r"Depends:\s+(linux-image-\S+)", answer)
+    if match is None:
+        raise MissingPart(f"the package lists do not name {meta}", next_step="apt-get update")
+    return match.group(1)
+
+
+def _fetch_kernel(root: Path, progress: Progress) -> Path:
+    package = kernel_package()
+    target = root / f"kernel-{package.removeprefix('linux-image-')}"
+    with tempfile.TemporaryDirectory(dir=root, prefix="fetch-") as scratch:
+        progress(f"downloading {package}")
+        _run(["apt-get", "download", package], cwd=scratch)
+        packages = sorted(Path(scratch).glob("*.deb"))
+        if not packages:
+            raise MissingPart(f"{package} could not be downloaded", next_step="apt-get update")
+        progress(f"unpacking {package}")
+        unpacked = Path(scratch) / "unpacked"
+        _run(["dpkg-deb", "-x", str(packages[0]), str(unpacked)])
+        # Only what the guest needs is kept: 100 MB of other modules are not.
+        kept = Path(scratch) / "kept"
+        (kept / "boot").mkdir(parents=True)
+        for kernel in (unpacked / "boot").glob("vmlinuz-*"):
+            shutil.move(str(kernel), kept / "boot" / kernel.name)
+        for name in _MODULES:
+            for module in unpacked.glob(f"lib/modules/*/kernel/**/{name}.ko*"):
+                place = kept / module.relative_to(unpacked)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.move(str(module), place)
+        shutil.rmtree(target, ignore_errors=True)
+        kept.rename(target)
+    return target
+
+
+# --- initramfs ------------------------------------------------------------------------------------------------------
+
+
+def _build_initrd(root: Path, unpacked: Path, progress: Progress) -> GuestImage:
+    kernel = next(iter(sorted((unpacked / "boot").glob("vmlinuz-*"))))
+    version = kernel.name.removeprefix("vmlinuz-")
+    busybox = find_busybox()
+    digest = _digest([kernel, busybox], _INIT + _RECORD_SERVER)
+    initrd = root / f"records-{digest[:16]}.cpio.gz"
+    if not initrd.exists():
+        progress("building the guest's initramfs")
+        archive = gzip.compress(_cpio(_entries(busybox, _modules(unpacked))), compresslevel=6, mtime=0)
+        scratch = initrd.with_suffix(f".{os.getpid()}")
+        scratch.write_bytes(archive)
+        scratch.rename(initrd)
+    return GuestImage(name="records", kernel=str(kernel), initrd=str(initrd), kernel_version=version, digest=digest)
+
+
+def _modules(unpacked: Path) -> list[tuple[str, bytes]]:
+    """(name, contents) in load order; what the kernel has built in is simply not there."""
+    found: list[tuple[str, bytes]] = []
+    for name in _MODULES:
+        for path in unpacked.glob(f"lib/modules/*/kernel/**/{name}.ko*"):
+            data = path.read_bytes()
+            found.append((name, lzma.decompress(data) if path.suffix == ".xz" else data))
+    return found
+
+
+def _entries(busybox: Path, modules: list[tuple[str, bytes]]) -> list[tuple[str, int, bytes]]:
+    folders = ["bin", "dev", "lib", "proc", "run", "sys"]
+    entries = [(name, stat.S_IFDIR | 0o755, b"") for name in folders]
+    entries.append(("bin/busybox", stat.S_IFREG | 0o755, busybox.read_bytes()))
+    entries.append(("init", stat.S_IFREG | 0o755, _INIT.encode()))
+    entries.append(("bin/records", stat.S_IFREG | 0o755, _RECORD_SERVER.encode()))
+    for order, (name, data) in enumerate(modules):
+        entries.append((f"lib/{order:02d}-{name}.ko", stat.S_IFREG | 0o644, data))
+    return entries
+
+
+def _cpio(entries: Iterable[tuple[str, int, bytes]]) -> bytes:
+    """A "newc" archive with fixed owners and times, so that equal contents give equal bytes."""
+    out = bytearray()
+
+    def add(inode: int, name: str, mode: int, data: bytes) -> None:
+        fields = (inode, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name) + 1, 0)
+        out.extend(b"070701" + b"".join(f"{field:08x}".encode() for field in fields) + name.encode() + b"\0")
+        out.extend(b"\0" * (-len(out) % 4))
+        out.extend(data)
+        out.extend(b"\0" * (-len(out) % 4))
+
+    for inode, (name, mode, data) in enumerate(entries, start=1):
+        add(inode, name, mode, data)
+    add(0, "TRAILER!!!", 0, b"")
+    return bytes(out)
+
+
+def _digest(files: Iterable[Path], text: str) -> str:
+    total = hashlib.sha256(text.encode())
+    for path in files:
+        total.update(hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()
+
+
+def _is_dynamic(path: Path) -> bool:
+    """A program that needs a loader names it near its start."""
+    with path.open("rb") as program:
+        head = program.read(4096)
+    return b"/ld-linux" in head or b"/ld-musl" in head
+
+
+def _run(command: list[str], cwd: str | None = None) -> str:
+    try:
+        done = subprocess.run(
+            command,
+            cwd=cwd,
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=_DOWNLOAD_SECONDS,
+            env={**os.environ, "LC_ALL": "C"},
+        )
+    except (OSError, subprocess.SubprocessError) as problem:
+        said = (getattr(problem, "stderr", "") or str(problem)).strip().splitlines()
+        raise MissingPart(
+            f"{command[0]} failed while fetching the guest kernel",
+            why=said[-1] if said else "",
+            next_step="apt-get update",
+        ) from problem
+    return done.stdout
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as lock:
+        flock(lock, LOCK_EX)
+        yield
+
+
+_INIT = """#!/bin/busybox sh
+b=/bin/busybox
+$b mount -t proc proc /proc
+$b mount -t sysfs sys /sys
+$b mount -t devtmpfs dev /dev
+$b mount -t tmpfs run /run
+for module in /lib/*.ko; do $b insmod $module; done
+for word in $($b cat /proc/cmdline); do
+  case $word in
+    shard.address=*) address=${word#*=} ;;
+    shard.mtu=*) mtu=${word#*=} ;;
+    shard.gateway=*) gateway=${word#*=} ;;
+    shard.port=*) port=${word#*=} ;;
+  esac
+done
+$b ip link set lo up
+if [ -n "$address" ]; then
+  $b ip addr add "$address" dev eth0
+  $b ip link set eth0 mtu "${mtu:-1400}" up
+  [ -n "$gateway" ] && $b ip route add default via "$gateway"
+fi
+now() { read -r up idle < /proc/uptime; echo "${up%.*}${up#*.}"; }
+
+# A single-core score: rounds of a fixed loop per second (the agent compares it with its reference).
+rounds=0; began=$(now)
+while [ $rounds -lt 20000 ]; do rounds=$((rounds+1)); done
+took=$(( $(now) - began )); [ $took -lt 1 ] && took=1
+echo "shardwright-measured cpu_rounds_per_second $((rounds * 100 / took))" > /dev/ttyS0
+
+if [ -b /dev/vda ]; then
+  began=$(now)
+  $b dd if=/dev/vda of=/dev/null bs=4k count=64 iflag=direct 2>/dev/null
+  took=$(( $(now) - began )); [ $took -lt 1 ] && took=1
+  echo "shardwright-measured read_iops $((64 * 100 / took))" > /dev/ttyS0
+  # Records lie in consecutive sectors: the first empty one is found by bisection.
+  low=0; high=$(( $($b blockdev --getsize64 /dev/vda) / 512 ))
+  while [ $low -lt $high ]; do
+    middle=$(( (low + high) / 2 ))
+    if [ -n "$($b dd if=/dev/vda bs=512 skip=$middle count=1 2>/dev/null | $b tr -d '\\000 \\n')" ]; then
+      low=$((middle + 1))
+    else
+      high=$middle
+    fi
+  done
+  echo $low > /run/position
+fi
+port=${port:-RECORD_PORT}
+(while :; do $b nc -l -p $port -e /bin/records; done) &
+until $b grep -qi "$(printf ':%04x 0' $port)" /proc/net/tcp /proc/net/tcp6 2>/dev/null; do $b usleep 10000; done
+echo READY_MARK > /dev/ttyS0
+wait
+""".replace("READY_MARK", READY_MARK).replace("RECORD_PORT", str(RECORD_PORT))
+
+_RECORD_SERVER = """#!/bin/busybox sh
+# One connection: a decimal number a line in, the same number out once it is on the disk.
+exec 2>/dev/ttyS0 3<>/dev/vda
+read -r position < /run/position
+/bin/busybox dd bs=512 count=0 seek="$position" <&3 >&3 2>/dev/null
+while read -r -t 300 number; do
+  case $number in
+    ''|*[!0-9]*) echo error; continue ;;
+  esac
+  if printf '%-511s\\n' "$number" >&3 && sync -d /dev/vda; then
+    position=$((position + 1))
+    echo $position > /run/position
+    echo "$number"
+  else
+    echo error
+    exit 1
+  fi
+done
+"""

@@ -1,0 +1,364 @@
+"""A node's halves of a live move. The controller decides; these act, and each may be repeated.
+
+Source:       mirror -> precopy -> switchover (guest pauses, mirror ends) -> proceed -> (released by the controller)
+Destination:  reserve -> prepare -> commit
+
+``proceed`` and ``commit`` carry the new epoch: the store has raised it by then, so nothing of the old epoch is obeyed.
+"""
+
+from typing import Any
+
+from agent import network
+from agent.config import AgentConfig
+from agent.guest import GuestRecord
+from agent.monitor import poll
+from agent.shards import Guest, ShardHost, quietly
+from agent.wire import (
+    CarveRequest,
+    DestinationStatus,
+    GuestState,
+    Landing,
+    MirrorRequest,
+    MoveCommand,
+    PrepareRequest,
+    ReserveRequest,
+    SourceStatus,
+    TuneRequest,
+)
+from engine.errors import ConcurrentUpdate, MoveFailed, NotFound, UsageError
+from engine.model.ids import NodeId, ShardId
+
+# AES-GCM makes GnuTLS renegotiate keys after 16 M records and QEMU crash with a return path; ChaCha20 does not.
+_TLS_PRIORITY = "NORMAL:-AES-256-GCM:-AES-128-GCM:-AES-128-CCM"
+_TLS, _AUTHZ, _JOB, _TARGET, _EXPORT = "tls-move", "authz-move", "mirror-move", "target-move", "export-move"
+_DOWNTIME_LIMIT_MS = 100
+_SWITCH_SECONDS = 30.0
+_CANCEL_SECONDS = 15.0
+_ENDED = ("completed", "failed", "cancelled", "none")
+
+
+class MoveAgent:
+    """The move half of the agent's API, over the same guests as ShardHost."""
+
+    def __init__(self, host: ShardHost, config: AgentConfig) -> None:
+        self._host, self._config = host, config
+
+    # -- destination
+
+    def reserve(self, shard: ShardId, request: ReserveRequest) -> None:
+        self._host.epochs.accept(shard, request.epoch)
+        if shard not in self._host.guests or self._host.guests[shard].record.moved_away:
+            self._host.reserve(request.move, request.resources, request.ttl_seconds)
+
+    async def prepare(self, shard: ShardId, request: PrepareRequest) -> Landing:
+        """A guest that waits for memory and disk and cannot run by itself. Same move, same landing."""
+        self._host.epochs.accept(shard, request.epoch)
+        async with self._host.carving:
+            here = self._host.guests.get(shard)
+            if here is not None and here.record.move == request.move and here.record.incoming and here.alive:
+                return self._landing(here.record)
+            if here is not None:
+                await self._make_way(here, request)
+            return await self._prepare_new(shard, request)
+
+    async def _prepare_new(self, shard: ShardId, request: PrepareRequest) -> Landing:
+        self._host.unreserve(request.move)
+        self._host.require_room(request.resources)
+        carve = CarveRequest(
+            shard=shard, epoch=request.epoch, resources=request.resources, image=request.image,
+            address=request.address, mac=request.mac, disk_mib=request.disk_mib,
+        )  # fmt: skip
+        here = await self._host.new_guest(
+            carve,
+            incoming=True,
+            move=request.move,
+            memory_port=network.free_port(self._config.underlay),
+            disk_port=network.free_port(self._config.underlay),
+        )
+        try:
+            _same_profile(here.record, request)
+            async with here.busy:
+                await self._host.launch(here)
+                await self._listen(here, request.source)
+        except Exception:
+            await self._host.discard(here)
+            raise
+        return self._landing(here.record)
+
+    async def commit(self, shard: ShardId, command: MoveCommand) -> None:
+        """The store says that the shard belongs here: run. Raises MoveFailed while the memory is not here."""
+        here = self._of_move(shard, command)
+        self._host.epochs.accept(shard, command.epoch)
+        async with here.busy:
+            if not here.record.incoming:
+                return
+            status = await self.destination_status(shard)
+            if not status.arrived:
+                raise MoveFailed(f"shard {shard} has not arrived", why=f"QEMU says {status.migration}")
+            await quietly(here, "nbd-server-stop")
+            await here.monitor.execute("cont")
+            here.save(incoming=False)
+            await quietly(here, "announce-self", initial=20, max=300, rounds=6, step=60)
+            await quietly(here, "object-del", id=_TLS)
+            await quietly(here, "object-del", id=_AUTHZ)
+            await self._host.apply_limits(here, here.record.resources)
+            here.save(move=None)
+
+    async def abort(self, shard: ShardId, command: MoveCommand) -> DestinationStatus:
+        """Kill what waits here for this move; its absence on return is proof. Not there = success."""
+        self._host.epochs.accept(shard, command.epoch)
+        self._host.unreserve(command.move)
+        here = self._host.guests.get(shard)
+        if here is not None and here.record.move == command.move and here.record.incoming:
+            async with here.busy:
+                await self._host.discard(here)
+        return DestinationStatus(present=False)
+
+    async def destination_status(self, shard: ShardId) -> DestinationStatus:
+        here = self._host.guests.get(shard)
+        if here is None or not here.alive:
+            return DestinationStatus(present=False)
+        try:
+            migration = (await here.monitor.execute("query-migrate")).get("status", "none")
+            status = await here.monitor.execute("query-status")
+        except NotFound:
+            return DestinationStatus(present=False)
+        return DestinationStatus(
+            present=True,
+            arrived=migration == "completed" and status["status"] != "inmigrate",
+            running=bool(status["running"]),
+            migration=migration,
+        )
+
+    async def _make_way(self, here: Guest, request: PrepareRequest) -> None:
+        """What an earlier move left here may go; anything that runs may not."""
+        if here.record.incoming or here.record.moved_away or await here.state() is GuestState.DEAD:
+            async with here.busy:
+                await self._host.discard(here)
+            return
+        raise ConcurrentUpdate(f"shard {request.move} is here already", why="its guest runs on this node")
+
+    async def _listen(self, here: Guest, source: NodeId) -> None:
+        """Accept disk and memory over TLS, from the source's certificate only."""
+        execute, host = here.monitor.execute, self._config.underlay
+        await execute("object-add", self._tls_object("server"))
+        await execute("object-add", {"qom-type": "authz-simple", "id": _AUTHZ, "identity": f"CN={source}"[:67]})
+        address = {"type": "inet", "data": {"host": host, "port": str(here.record.disk_port)}}
+        await execute("nbd-server-start", {"addr": address, "tls-creds": _TLS, "tls-authz": _AUTHZ})
+        export = {"type": "nbd", "id": _EXPORT, "node-name": "d0", "name": "disk", "writable": True}
+        await execute("block-export-add", export)
+        await execute("migrate-set-parameters", {"tls-creds": _TLS, "tls-authz": _AUTHZ})
+        # Until `cont` the disk belongs to the NBD export; without this QEMU opens it for the guest as memory arrives.
+        await _capabilities(here, late_block_activate=True)
+        await execute("migrate-incoming", {"uri": f"tcp:{host}:{here.record.memory_port}"})
+
+    def _landing(self, record: GuestRecord) -> Landing:
+        return Landing(
+            node=self._config.node,
+            host=self._config.underlay,
+            memory_port=record.memory_port,
+            disk_port=record.disk_port,
+        )
+
+    # -- source
+
+    async def source_status(self, shard: ShardId) -> SourceStatus:
+        here = self._host.guest(shard)
+        execute = here.monitor.execute
+        if not here.alive:
+            raise NotFound(f"the guest of shard {shard} is gone")
+        said, running = await execute("query-migrate"), (await execute("query-status"))["running"]
+        job = next((one for one in await execute("query-block-jobs") if one["device"] == _JOB), None)
+        memory = said.get("ram", {})
+        return SourceStatus(
+            running=bool(running),
+            mirror_present=job is not None,
+            mirror_ready=bool(job and job["ready"]),
+            disk_bytes_done=job["offset"] if job else 0,
+            disk_bytes_total=job["len"] if job else 0,
+            migration=said.get("status", "none"),
+            remaining_bytes=memory.get("remaining", 0),
+            transferred_bytes=memory.get("transferred", 0),
+            bytes_per_second=float(memory.get("mbps", 0.0)) * 1e6 / 8,
+            downtime_ms=said.get("downtime", 0),
+            total_ms=said.get("total-time", 0),
+            error=said.get("error-desc", ""),
+        )
+
+    async def mirror(self, shard: ShardId, request: MirrorRequest) -> SourceStatus:
+        """Start copying the disk; from now on every write goes to both sides before the guest hears of it."""
+        here = self._host.guest(shard)
+        self._host.epochs.accept(shard, request.epoch)
+        async with here.busy:
+            if here.record.move not in (None, request.move):
+                raise ConcurrentUpdate(f"shard {shard} is in another move", why=str(here.record.move))
+            here.save(move=request.move)
+            status = await self.source_status(shard)
+            if not status.mirror_present and status.migration in _ENDED:
+                await self._start_mirror(here, request.landing)
+        return await self.source_status(shard)
+
+    async def _start_mirror(self, here: Guest, landing: Landing) -> None:
+        execute = here.monitor.execute
+        await self._drop_target(here)
+        await execute("object-add", self._tls_object("client"))
+        server = {"type": "inet", "host": landing.host, "port": str(landing.disk_port)}
+        target = {"driver": "nbd", "node-name": _TARGET, "server": server, "export": "disk"}
+        await execute("blockdev-add", target | {"tls-creds": _TLS, "tls-hostname": landing.node})
+        job = {"job-id": _JOB, "device": "d0", "target": _TARGET, "sync": "full", "copy-mode": "write-blocking"}
+        await execute("blockdev-mirror", job)
+
+    async def precopy(self, shard: ShardId, request: MirrorRequest) -> SourceStatus:
+        """Start sending memory; QEMU will wait for us before it hands over."""
+        here = self._of_move(shard, request)
+        self._host.epochs.accept(shard, request.epoch)
+        async with here.busy:
+            status = await self.source_status(shard)
+            if not (status.mirror_ready or status.migration not in _ENDED):
+                raise MoveFailed("memory cannot go before the disk is mirrored", why=status.error)
+            if status.migration in _ENDED:
+                parameters = {
+                    "tls-creds": _TLS,
+                    "tls-hostname": request.landing.node,
+                    "max-bandwidth": 0,
+                    "downtime-limit": _DOWNTIME_LIMIT_MS,
+                }
+                await _capabilities(here, pause_before_switchover=True)
+                await here.monitor.execute("migrate-set-parameters", parameters)
+                uri = f"tcp:{request.landing.host}:{request.landing.memory_port}"
+                await here.monitor.execute("migrate", {"uri": uri})
+        return await self.source_status(shard)
+
+    async def tune(self, shard: ShardId, request: TuneRequest) -> SourceStatus:
+        here = self._of_move(shard, request)
+        self._host.epochs.accept(shard, request.epoch)
+        if request.downtime_limit_ms is not None:
+            await here.monitor.execute("migrate-set-parameters", {"downtime-limit": request.downtime_limit_ms})
+        if request.stop_guest:
+            await here.monitor.execute("stop")
+        return await self.source_status(shard)
+
+    async def switchover(self, shard: ShardId, command: MoveCommand, wait_seconds: float) -> SourceStatus:
+        """Wait until the guest is paused for the switchover, then end the mirror: both disks are equal on return.
+
+        Returns the present status when that has not happened in time (``migration`` is then still "active").
+        """
+        here = self._of_move(shard, command)
+        self._host.epochs.accept(shard, command.epoch)
+
+        async def reached() -> str | None:
+            said = (await here.monitor.execute("query-migrate")).get("status", "none")
+            return said if said == "pre-switchover" or said in _ENDED else None
+
+        try:
+            await poll(reached, seconds=wait_seconds)
+        except MoveFailed:
+            return await self.source_status(shard)
+        status = await self.source_status(shard)
+        if status.migration != "pre-switchover" or not status.mirror_present:
+            return status
+        async with here.busy:
+            await quietly(here, "block-job-cancel", device=_JOB)
+            await poll(lambda: _no_jobs(here), seconds=_SWITCH_SECONDS, every=0.002, what="the end of the mirror")
+        return status.model_copy(update={"mirror_present": False})
+
+    async def proceed(self, shard: ShardId, command: MoveCommand) -> SourceStatus:
+        """After the store has given the shard away: send the rest. The guest stays paused here as a rollback copy."""
+        here = self._of_move(shard, command)
+        self._host.epochs.accept(shard, command.epoch)
+        async with here.busy:
+            status = await self.source_status(shard)
+            if status.migration == "pre-switchover":
+                await quietly(here, "migrate-continue", state="pre-switchover")
+
+            async def ended() -> str | None:
+                said = (await here.monitor.execute("query-migrate")).get("status", "none")
+                return said if said in _ENDED else None
+
+            await poll(ended, seconds=_SWITCH_SECONDS, what="the last part of the memory")
+            status = await self.source_status(shard)
+            if status.migration == "completed":
+                here.save(moved_away=True)
+        return status
+
+    async def cancel(self, shard: ShardId, command: MoveCommand) -> SourceStatus:
+        """Before the commit point only (the epoch says so): give the move up, the guest goes on here."""
+        here = self._host.guest(shard)
+        self._host.epochs.accept(shard, command.epoch)
+        async with here.busy:
+            if here.record.move not in (None, command.move):
+                return await self.source_status(shard)
+            await self._stop_sending(here)
+            await self._run_on(here)
+        return await self.source_status(shard)
+
+    async def resume(self, shard: ShardId, command: MoveCommand) -> SourceStatus:
+        """After the store has given the shard back (a newer epoch still): run on from the memory that stayed here."""
+        here = self._host.guest(shard)
+        if command.epoch <= self._host.epochs.get(shard) and here.record.moved_away:
+            raise UsageError(f"shard {shard} needs a newer epoch to come back", why=f"epoch {command.epoch}")
+        self._host.epochs.accept(shard, command.epoch)
+        async with here.busy:
+            await self._stop_sending(here)
+            await self._run_on(here)
+        return await self.source_status(shard)
+
+    async def _stop_sending(self, here: Guest) -> None:
+        await quietly(here, "migrate_cancel")
+
+        async def stopped() -> bool:
+            return (await here.monitor.execute("query-migrate")).get("status", "none") in _ENDED
+
+        await poll(stopped, seconds=_CANCEL_SECONDS, what="giving up the move")
+        await quietly(here, "block-job-cancel", device=_JOB, force=True)
+        await poll(lambda: _no_jobs(here), seconds=_CANCEL_SECONDS, what="giving up the mirror")
+        await self._drop_target(here)
+
+    async def _run_on(self, here: Guest) -> None:
+        if not (await here.monitor.execute("query-status"))["running"]:
+            await here.monitor.execute("cont")
+            await quietly(here, "announce-self", initial=20, max=300, rounds=6, step=60)
+        here.save(move=None, moved_away=False)
+
+    async def _drop_target(self, here: Guest) -> None:
+        await quietly(here, "blockdev-del", node_name=_TARGET)
+        await quietly(here, "object-del", id=_TLS)
+
+    # -- both
+
+    def _of_move(self, shard: ShardId, command: MoveCommand) -> Guest:
+        here = self._host.guest(shard)
+        if here.record.move != command.move and not (here.record.move is None and not here.record.incoming):
+            raise ConcurrentUpdate(f"shard {shard} is in another move", why=str(here.record.move))
+        return here
+
+    def _tls_object(self, endpoint: str) -> dict[str, Any]:
+        # Added for one move, so that QEMU reads the certificate that is valid now.
+        return {
+            "qom-type": "tls-creds-x509",
+            "id": _TLS,
+            "dir": str((self._config.work / "tls").resolve()),
+            "endpoint": endpoint,
+            "verify-peer": True,
+            "priority": _TLS_PRIORITY,
+        }
+
+
+async def _capabilities(here: Guest, **wanted: bool) -> None:
+    listed = [{"capability": name.replace("_", "-"), "state": state} for name, state in wanted.items()]
+    await here.monitor.execute("migrate-set-capabilities", {"capabilities": listed})
+
+
+async def _no_jobs(here: Guest) -> bool:
+    return not await here.monitor.execute("query-block-jobs")
+
+
+def _same_profile(record: GuestRecord, request: PrepareRequest) -> None:
+    mine, wanted = record.profile, request.profile
+    different = [
+        f"{name}: {getattr(wanted, name)} there, {getattr(mine, name)} here"
+        for name in type(mine).model_fields
+        if getattr(mine, name) != getattr(wanted, name)
+    ]
+    if different:
+        raise MoveFailed("source and destination cannot run the same guest", why="; ".join(different))

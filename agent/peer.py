@@ -1,0 +1,56 @@
+"""Who is at the other end of a mutual-TLS connection, for servers run by uvicorn."""
+
+import ssl
+from asyncio import Transport
+from pathlib import Path
+from typing import Any
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+_SCOPE_KEY = "shardwright.peer"
+
+
+class PeerProtocol(H11Protocol):
+    """Puts the URI of the client's verified certificate into the request's scope."""
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        peer, inner = _uri(transport.get_extra_info("ssl_object")), self.app
+
+        async def with_peer(scope: Any, receive: Any, send: Any) -> None:
+            scope[_SCOPE_KEY] = peer
+            await inner(scope, receive, send)
+
+        self.app = with_peer
+
+
+def peer_of(scope: Any) -> str | None:
+    """The peer's identity (``spiffe://…``), or None where it showed no certificate."""
+    found = scope.get(_SCOPE_KEY)
+    return found if isinstance(found, str) else None
+
+
+def server_context(*, certificate: Path, key: Path, ca: Path, client_certificate: bool) -> ssl.SSLContext:
+    """TLS 1.3 only. ``client_certificate`` False still verifies one that is shown."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_cert_chain(certificate, key)
+    context.load_verify_locations(ca)
+    context.verify_mode = ssl.CERT_REQUIRED if client_certificate else ssl.CERT_OPTIONAL
+    return context
+
+
+def client_context(*, ca: Path, certificate: Path | None = None, key: Path | None = None) -> ssl.SSLContext:
+    """Trusts this authority only; shows a certificate where one is given."""
+    context = ssl.create_default_context(cafile=str(ca))
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    if certificate is not None:
+        context.load_cert_chain(certificate, key)
+    return context
+
+
+def _uri(connection: ssl.SSLObject | None) -> str | None:
+    if connection is None:
+        return None
+    names: Any = (connection.getpeercert() or {}).get("subjectAltName", ())
+    return next((str(value) for kind, value in names if kind == "URI"), None)

@@ -1,0 +1,345 @@
+"""The shards of one node: carved, limited, measured, released, and found again after the agent's restart."""
+
+import asyncio
+import logging
+import shutil
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from fcntl import LOCK_EX, LOCK_NB, flock
+from pathlib import Path
+
+from agent import guest, network
+from agent.config import AgentConfig
+from agent.epochs import EpochStore, write_durably
+from agent.guest import GuestRecord
+from agent.image import MINIMUM_MEMORY_MIB, GuestImage, build_image, cache_root
+from agent.limits import Cgroups, group_name
+from agent.monitor import GuestRefused, Monitor, poll
+from agent.probe import accelerator
+from agent.wire import CarveRequest, GuestState, NetworkMode, ShardStatus
+from engine.errors import InsufficientCapacity, MissingPart, MoveFailed, NotFound, UsageError
+from engine.model.capacity import Resources
+from engine.model.ids import MoveId, ShardId
+
+BOOT_SECONDS = 90.0
+_MONITOR_SECONDS = 10.0
+_LOG = logging.getLogger("agent.shards")
+
+
+class Guest:
+    """A guest's folder, record and monitor. ``busy`` serialises commands; reading the status does not need it."""
+
+    def __init__(self, folder: Path, record: GuestRecord) -> None:
+        self.folder, self.record = folder, record
+        self.monitor = Monitor(folder)
+        self.busy = asyncio.Lock()
+
+    def save(self, **changes: object) -> None:
+        """Change the record, on disk first."""
+        fresh = self.record.model_copy(update=changes)
+        write_durably(self.folder / "shard.json", fresh.model_dump_json().encode())
+        self.record = fresh
+
+    @property
+    def alive(self) -> bool:
+        return guest.alive(self.record)
+
+    async def state(self) -> GuestState:
+        if not self.alive:
+            return GuestState.DEAD
+        if self.record.incoming:
+            return GuestState.INCOMING
+        try:
+            said = await self.monitor.execute("query-status")
+        except NotFound:
+            return GuestState.DEAD
+        return GuestState.RUNNING if said["running"] else GuestState.PAUSED
+
+
+@dataclass
+class _Reservation:
+    resources: Resources
+    until: float
+
+
+class ShardHost:
+    """Everything under ``work/shards``. One instance per agent process; use from one event loop."""
+
+    def __init__(self, config: AgentConfig) -> None:
+        self.config = config
+        self.epochs = EpochStore(config.work / "epochs")
+        self.network = network.detect()
+        self.accelerator: str | None = None
+        self.guests: dict[ShardId, Guest] = {}
+        self._folder = config.work / "shards"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._images = Path(config.image_dir) if config.image_dir else cache_root()
+        self._image: GuestImage | None = None
+        self._cgroups = Cgroups()
+        self._reservations: dict[MoveId, _Reservation] = {}
+        self.carving = asyncio.Lock()
+        self._find_again()
+
+    # -- what is here
+
+    def guest(self, shard: ShardId) -> Guest:
+        """Raises NotFound."""
+        found = self.guests.get(shard)
+        if found is None:
+            raise NotFound(f"no shard {shard} on node {self.config.node}")
+        return found
+
+    async def status(self, shard: ShardId) -> ShardStatus:
+        here = self.guest(shard)
+        record = here.record
+        return ShardStatus(
+            shard=shard,
+            epoch=self.epochs.get(shard),
+            state=await here.state(),
+            resources=record.resources,
+            address=record.address,
+            mac=record.mac,
+            disk_mib=record.disk_mib,
+            image=record.image,
+            profile=record.profile,
+            network=record.network,
+            forwarded_port=record.forwarded_port,
+            measured=record.measured,
+            limits_enforced=record.limits_enforced,
+            move=record.move,
+        )
+
+    def reserved(self) -> Resources:
+        """Carved shards plus unexpired reservations."""
+        now = time.monotonic()
+        self._reservations = {move: kept for move, kept in self._reservations.items() if kept.until > now}
+        parts = [one.record.resources for one in self.guests.values() if not one.record.moved_away]
+        parts += [kept.resources for kept in self._reservations.values()]
+        return _total(parts)
+
+    def reserve(self, move: MoveId, resources: Resources, ttl_seconds: float) -> None:
+        """Keep room for a move; the same move again renews. Raises InsufficientCapacity."""
+        self._reservations.pop(move, None)
+        self.require_room(resources)
+        self._reservations[move] = _Reservation(resources, time.monotonic() + ttl_seconds)
+
+    def unreserve(self, move: MoveId) -> None:
+        self._reservations.pop(move, None)
+
+    def require_room(self, wanted: Resources) -> None:
+        total, capacity = _total([self.reserved(), wanted]), self.config.capacity
+        short = [name for name in Resources.model_fields if getattr(total, name) > getattr(capacity, name) + 1e-6 and
+                 (getattr(capacity, name) > 0 or name in ("vcpus", "memory_gib"))]  # fmt: skip
+        if short:
+            raise InsufficientCapacity(
+                f"node {self.config.node} has no room",
+                why="; ".join(
+                    f"{name}: {getattr(total, name):g} wanted of {getattr(capacity, name):g}" for name in short
+                ),
+            )
+        if guest.memory_mib(wanted) < MINIMUM_MEMORY_MIB:
+            raise UsageError("too little memory for a guest", why=f"at least {MINIMUM_MEMORY_MIB} MiB are needed")
+
+    # -- carving and releasing
+
+    async def carve(self, request: CarveRequest) -> ShardStatus:
+        """Boot the shard's guest; returns when its workload is up. Again with the same epoch: the same shard."""
+        self.epochs.accept(request.shard, request.epoch)
+        async with self.carving:
+            here = self.guests.get(request.shard)
+            if here is None:
+                self.require_room(request.resources)
+                here = await self.new_guest(request)
+            async with here.busy:
+                if here.record.incoming or here.record.moved_away:
+                    raise UsageError(f"shard {request.shard} is in a move on this node")
+                if not here.alive:
+                    await self._boot(here)
+        return await self.status(request.shard)
+
+    async def new_guest(self, request: CarveRequest, **more: object) -> Guest:
+        """Folder, disk and record of a guest that does not run yet."""
+        image = await self.image(request.image)
+        folder = self._folder / request.shard
+        folder.mkdir(exist_ok=True)
+        guest.create_disk(folder / "disk.raw", request.disk_mib)
+        bridge = self.network is NetworkMode.BRIDGE
+        record = GuestRecord(
+            shard=request.shard,
+            resources=request.resources,
+            image=request.image,
+            address=request.address,
+            mac=request.mac,
+            disk_mib=request.disk_mib,
+            profile=guest.profile(await self.find_accelerator(), image),
+            network=self.network,
+            tap=network.tap_name(self.config.node, request.shard) if bridge else None,
+            forwarded_port=None if bridge else network.free_port("127.0.0.1"),
+        ).model_copy(update=more)
+        here = Guest(folder, record)
+        here.save()
+        self.guests[request.shard] = here
+        return here
+
+    async def launch(self, here: Guest) -> None:
+        """Start the guest's QEMU and apply every limit but the CPU's. Its monitor answers on return."""
+        record = here.record
+        image = await self.image(record.image)
+        if record.tap is not None:
+            await asyncio.to_thread(network.add_tap, record.tap)
+        for name in ("serial.log", "qmp.sock"):
+            (here.folder / name).unlink(missing_ok=True)
+        direct = guest.supports_direct_io(here.folder / "disk.raw")
+        mtu = network.bridge_mtu() if record.tap is not None else None
+        process = guest.start(guest.command_line(record, image, direct_io=direct, mtu=mtu), here.folder)
+        here.save(pid=process.pid, start_ticks=guest.start_ticks(process.pid))
+
+        async def answers() -> bool:
+            if process.poll() is not None:
+                raise MissingPart("QEMU ended at once", why=_last_line(here.folder / "qemu.log"))
+            try:
+                await here.monitor.execute("query-status")
+            except NotFound:
+                return False
+            return True
+
+        await poll(answers, seconds=_MONITOR_SECONDS, every=0.02, what="QEMU's start")
+        await self.apply_limits(here, record.resources, cpu=False)
+
+    async def apply_limits(self, here: Guest, resources: Resources, *, cpu: bool = True) -> None:
+        """CPU and memory by control group, IOPS by QEMU's throttle group, bandwidth on the tap."""
+        name = group_name(self.config.node, here.record.shard)
+        self._cgroups.create(name, here.record.pid)
+        enforced = ["storage_iops"] if resources.storage_iops > 0 else []
+        unlimited = dict.fromkeys(("bps", "bps_rd", "bps_wr", "iops_rd", "iops_wr"), 0)
+        limits = unlimited | {"id": guest.DISK_PATH, "iops": int(resources.storage_iops)}
+        await here.monitor.execute("block_set_io_throttle", limits)
+        limit = (guest.memory_mib(resources) + guest.OVERHEAD_MIB) << 20
+        if self._cgroups.limit_memory(name, limit):
+            enforced.append("memory")
+        if cpu and self._cgroups.limit_cpu(name, resources.vcpus):
+            enforced.append("cpu")
+        if here.record.tap is not None:
+            await asyncio.to_thread(network.shape, here.record.tap, resources.network_mbps)
+            enforced += ["network_mbps"] if resources.network_mbps > 0 else []
+        here.save(resources=resources, limits_enforced=tuple(sorted(enforced)))
+
+    async def resize(self, shard: ShardId, epoch: int, resources: Resources) -> ShardStatus:
+        """Change the limits of a running shard; its memory and its number of virtual CPUs stay."""
+        self.epochs.accept(shard, epoch)
+        here = self.guest(shard)
+        async with here.busy:
+            if guest.memory_mib(resources) != guest.memory_mib(here.record.resources):
+                raise UsageError(
+                    "a running shard's memory cannot change", next_step="carve another shard and move over"
+                )
+            await self.apply_limits(here, resources)
+        return await self.status(shard)
+
+    async def release(self, shard: ShardId, epoch: int) -> None:
+        """Kill the guest and delete its disk. Already gone = success; the epoch stays known."""
+        self.epochs.accept(shard, epoch)
+        here = self.guests.get(shard)
+        if here is not None:
+            async with here.busy:
+                await self.discard(here)
+
+    async def discard(self, here: Guest) -> None:
+        """Proven dead first, then everything of it is removed. Raises MoveFailed when it will not die."""
+        await here.monitor.close()
+        if not await asyncio.to_thread(guest.kill, here.record):
+            raise MoveFailed(f"the guest of shard {here.record.shard} (pid {here.record.pid}) does not die")
+        if here.record.tap is not None:
+            await asyncio.to_thread(network.remove_tap, here.record.tap)
+        self._cgroups.remove(group_name(self.config.node, here.record.shard))
+        await asyncio.to_thread(shutil.rmtree, here.folder, True)
+        self.guests.pop(here.record.shard, None)
+
+    async def stop_all(self) -> None:
+        """End every guest (``--stop-guests-on-exit``)."""
+        for here in list(self.guests.values()):
+            await self.discard(here)
+
+    async def close(self) -> None:
+        """Let go of the monitors; the guests run on."""
+        for here in self.guests.values():
+            await here.monitor.close()
+
+    # -- images and boots
+
+    async def image(self, name: str) -> GuestImage:
+        """Raises UsageError for an unknown name, MissingPart when it cannot be built here."""
+        if name != "records":
+            raise UsageError(f"no image {name!r} on this node", why="known: records")
+        if self._image is None:
+            self._image = await asyncio.to_thread(build_image, _LOG.info, self._images)
+        return self._image
+
+    async def find_accelerator(self) -> str:
+        """Probed once per boot of the host: every agent on it shares the answer."""
+        if self.accelerator is None:
+            probe = await asyncio.to_thread(accelerator, await self.image("records"), self._images / "probe")
+            _LOG.info("guests run under %s: %s", probe.accelerator, probe.reason)
+            self.accelerator = probe.accelerator
+        return self.accelerator
+
+    async def _boot(self, here: Guest) -> None:
+        async with self._one_boot_at_a_time():
+            began = time.monotonic()
+            await self.launch(here)
+
+            async def up() -> bool:
+                if not here.alive:
+                    raise MissingPart("the guest died while booting", why=_last_line(here.folder / "serial.log"))
+                return guest.is_ready(here.folder)
+
+            await poll(up, seconds=BOOT_SECONDS, every=0.05, what="the guest's boot")
+            here.save(measured=guest.measured(here.folder, round(time.monotonic() - began, 3)))
+        await self.apply_limits(here, here.record.resources)
+
+    @asynccontextmanager
+    async def _one_boot_at_a_time(self) -> AsyncIterator[None]:
+        """Guests that boot side by side without KVM starve each other past any limit; so do agents of one host."""
+        with (self._images / "boot.lock").open("w") as lock:
+            while True:
+                try:
+                    flock(lock, LOCK_EX | LOCK_NB)
+                    break
+                except BlockingIOError:
+                    await asyncio.sleep(0.1)
+            yield
+
+    def _find_again(self) -> None:
+        for file in sorted(self._folder.glob("*/shard.json")):
+            try:
+                record = GuestRecord.model_validate_json(file.read_bytes())
+            except ValueError as problem:
+                _LOG.error("%s cannot be read and is left alone: %s", file, problem)
+                continue
+            here = Guest(file.parent, record)
+            self.guests[record.shard] = here
+            _LOG.info("shard %s: %s", record.shard, "found again" if here.alive else "its guest is gone")
+
+
+async def quietly(here: Guest, command: str, **arguments: object) -> None:
+    """For clean-up: what is not there any more needs no removal."""
+    try:
+        await here.monitor.execute(
+            command, {name.replace("_", "-"): value for name, value in arguments.items()} or None
+        )
+    except (GuestRefused, NotFound) as problem:
+        _LOG.debug("%s: %s", command, problem)
+
+
+def _total(parts: list[Resources]) -> Resources:
+    return Resources(**{name: sum(getattr(part, name) for part in parts) for name in Resources.model_fields})
+
+
+def _last_line(path: Path) -> str:
+    try:
+        lines = path.read_text(errors="replace").strip().splitlines()
+    except OSError:
+        return ""
+    return lines[-1] if lines else ""

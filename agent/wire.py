@@ -1,0 +1,257 @@
+"""What control plane and agents say to each other: JSON bodies over HTTPS with mutual TLS.
+
+Every body is a frozen, strict value. A refusal is a ``Problem`` whose ``error`` is a class name of engine.errors.
+"""
+
+from enum import StrEnum
+from ipaddress import IPv4Interface
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from engine.model.capacity import Resources
+from engine.model.ids import MoveId, NodeId, ShardId
+from engine.model.placement import Epoch
+from engine.model.value import Utc, Value
+
+CONTROL_NAME = "shardwright-control"
+"""DNS name in the control plane's certificate; agents verify it whatever address they dial."""
+TRUST_DOMAIN = "shardwright"
+
+
+def control_identity() -> str:
+    return f"spiffe://{TRUST_DOMAIN}/control"
+
+
+def node_identity(node: NodeId) -> str:
+    return f"spiffe://{TRUST_DOMAIN}/node/{node}"
+
+
+def _interface(text: str) -> str:
+    IPv4Interface(text)
+    return text
+
+
+OverlayInterface = Annotated[str, AfterValidator(_interface)]
+"""IPv4 address with prefix length, e.g. ``10.9.0.2/16``."""
+Mac = Annotated[str, Field(pattern=r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}$")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+"""Ids become file names on the node, so their letters are bounded."""
+
+
+class Problem(Value):
+    error: str
+    what: str
+    why: str = ""
+    next_step: str = ""
+
+
+# --- joining ----------------------------------------------------------------------------------------------------------
+
+
+class JoinRequest(Value):
+    """A one-use token and a certificate request; everything but its public key is ignored."""
+
+    node: Annotated[NodeId, Name]
+    token: str
+    csr_pem: str
+    agent_url: str
+    underlay_address: str
+    capacity: Resources
+
+
+class RenewRequest(Value):
+    """Over mutual TLS: the node is the one named in the certificate."""
+
+    csr_pem: str
+
+
+class Certificate(Value):
+    certificate_pem: str
+    ca_pem: str
+    not_after: Utc
+
+
+class NoticeReport(Value):
+    """A reclaim notice as the agent saw it at its provider's metadata address."""
+
+    seen_at: Utc
+    at: Utc
+    reason: str
+
+
+# --- shards -----------------------------------------------------------------------------------------------------------
+
+
+class GuestState(StrEnum):
+    """What the shard's guest is doing on this node."""
+
+    RUNNING = "running"
+    INCOMING = "incoming"
+    """Waiting for a move to arrive; does not run."""
+    PAUSED = "paused"
+    """In the switchover of a move, or moved away and kept until the move is cleaned."""
+    DEAD = "dead"
+    """Its process is gone; its disk is still here."""
+
+
+class NetworkMode(StrEnum):
+    BRIDGE = "bridge"
+    """A tap on the node's overlay bridge: the address is reachable from every node."""
+    USER = "user"
+    """QEMU's own network: reachable through a forwarded port on this node only; connections do not survive a move."""
+
+
+class GuestProfile(Value):
+    """What must be equal on both sides of a move."""
+
+    qemu_version: str
+    machine: str
+    accelerator: str
+    cpu: str
+    image_digest: str
+
+
+class CarveRequest(Value):
+    """A shard to boot. Repeating it with the same epoch is harmless."""
+
+    shard: Annotated[ShardId, Name]
+    epoch: Epoch
+    resources: Resources
+    image: str = "records"
+    address: OverlayInterface
+    mac: Mac
+    disk_mib: Annotated[int, Field(ge=1, le=1 << 20)]
+
+
+class MeasuredPerformance(Value):
+    """Measured on this node while the guest booted; None: not measured yet."""
+
+    boot_seconds: float | None = None
+    cpu_rounds_per_second: int | None = None
+    """Rounds of a fixed interpreter loop, one core."""
+    read_iops: int | None = None
+    """4 KiB direct reads of its disk, one at a time, throttle included."""
+
+
+class ShardStatus(Value):
+    shard: ShardId
+    epoch: Epoch
+    state: GuestState
+    resources: Resources
+    address: OverlayInterface
+    mac: Mac
+    disk_mib: int
+    image: str
+    profile: GuestProfile
+    network: NetworkMode
+    forwarded_port: int | None = None
+    """With ``NetworkMode.USER``: the loopback port that leads to the record server."""
+    measured: MeasuredPerformance = MeasuredPerformance()
+    limits_enforced: tuple[str, ...] = ()
+    """Of cpu, memory, storage_iops, network_mbps: those that something enforces on this node."""
+    move: MoveId | None = None
+    """The move that this shard takes part in here."""
+
+
+class NodeStatus(Value):
+    node: NodeId
+    version: str
+    started_at: Utc
+    capacity: Resources
+    reserved: Resources
+    """Carved shards plus reservations of moves under way."""
+    network: NetworkMode
+    accelerator: str | None
+    """None: not probed yet (the first carve does)."""
+    resident_bytes: int
+    """Memory of the agent itself."""
+    shards: tuple[ShardStatus, ...]
+
+
+class EpochRequest(Value):
+    """A bare command to one shard: release, resume."""
+
+    epoch: Epoch
+
+
+class ResizeRequest(Value):
+    epoch: Epoch
+    resources: Resources
+
+
+# --- moves ------------------------------------------------------------------------------------------------------------
+
+
+class MoveCommand(Value):
+    """Which move, at which epoch. A lower epoch than the node has stored is refused (StaleEpoch)."""
+
+    move: Annotated[MoveId, Name]
+    epoch: Epoch
+
+
+class ReserveRequest(MoveCommand):
+    resources: Resources
+    ttl_seconds: Annotated[float, Field(gt=0, le=3600)] = 60.0
+
+
+class PrepareRequest(MoveCommand):
+    """To the destination: the guest as it will arrive. ``epoch`` is the source's."""
+
+    source: NodeId
+    resources: Resources
+    image: str
+    address: OverlayInterface
+    mac: Mac
+    disk_mib: int
+    profile: GuestProfile
+
+
+class Landing(Value):
+    """Where the destination waits for memory and disk."""
+
+    node: NodeId
+    host: str
+    memory_port: int
+    disk_port: int
+
+
+class MirrorRequest(MoveCommand):
+    landing: Landing
+
+
+class TuneRequest(MoveCommand):
+    """Help a pre-copy that does not converge."""
+
+    downtime_limit_ms: Annotated[int, Field(gt=0, le=2_000_000)] | None = None
+    stop_guest: bool = False
+    """Stop-and-copy: the guest waits while the rest is copied."""
+
+
+class SourceStatus(Value):
+    """The source's half of a move, read from QEMU just now."""
+
+    running: bool
+    mirror_ready: bool
+    mirror_present: bool
+    disk_bytes_done: int = 0
+    disk_bytes_total: int = 0
+    migration: str
+    """QEMU's word: none, setup, active, pre-switchover, device, completed, failed, cancelled …"""
+    remaining_bytes: int = 0
+    transferred_bytes: int = 0
+    bytes_per_second: float = 0.0
+    downtime_ms: int = 0
+    total_ms: int = 0
+    error: str = ""
+
+
+class DestinationStatus(Value):
+    """The destination's half."""
+
+    present: bool
+    """Its QEMU process is alive."""
+    arrived: bool = False
+    """All memory is here; it waits for ``commit``."""
+    running: bool = False
+    migration: str = "none"

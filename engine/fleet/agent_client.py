@@ -1,0 +1,199 @@
+"""The control plane's client of one node agent: mutual TLS, time-outs, bounded retries. Every call may be repeated."""
+
+import random
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+import httpx
+from pydantic import ValidationError
+
+from agent.peer import client_context
+from agent.wire import (
+    CarveRequest,
+    DestinationStatus,
+    EpochRequest,
+    Landing,
+    MirrorRequest,
+    MoveCommand,
+    NodeStatus,
+    PrepareRequest,
+    Problem,
+    ReserveRequest,
+    ResizeRequest,
+    ShardStatus,
+    SourceStatus,
+    TuneRequest,
+)
+from engine import errors
+from engine.clock import Clock
+from engine.errors import ProviderAnswerInvalid, ProviderUnavailable, ShardwrightError
+from engine.fleet.certificates import ControlCredentials
+from engine.model.capacity import Resources
+from engine.model.ids import NodeId, ShardId
+from engine.model.placement import Node
+from engine.model.value import Value
+
+_CONNECT_SECONDS, _READ_SECONDS = 3.0, 15.0
+_CARVE_SECONDS, _MOVE_SECONDS = 240.0, 45.0
+_ATTEMPTS = 3
+_FIRST_PAUSE = 0.1
+Answer = TypeVar("Answer", bound=Value)
+
+
+class AgentClient:
+    """One agent. Raises ProviderUnavailable when it does not answer, else the error that it names."""
+
+    def __init__(self, node: NodeId, url: str, http: httpx.Client, clock: Clock, rng: random.Random) -> None:
+        self.node = node
+        self._url, self._http, self._clock, self._rng = url.rstrip("/"), http, clock, rng
+
+    # -- shards
+
+    def status(self) -> NodeStatus:
+        return self._get("/v1/status", NodeStatus)
+
+    def carve(self, request: CarveRequest) -> ShardStatus:
+        """Returns when the workload is up (seconds under TCG)."""
+        return self._post("/v1/shards", request, ShardStatus, seconds=_CARVE_SECONDS)
+
+    def shard(self, shard: ShardId) -> ShardStatus:
+        return self._get(f"/v1/shards/{shard}", ShardStatus)
+
+    def resize(self, shard: ShardId, epoch: int, resources: Resources) -> ShardStatus:
+        return self._post(f"/v1/shards/{shard}/resize", ResizeRequest(epoch=epoch, resources=resources), ShardStatus)
+
+    def release(self, shard: ShardId, epoch: int) -> None:
+        self._tell(f"/v1/shards/{shard}/release", EpochRequest(epoch=epoch))
+
+    # -- moves: destination
+
+    def reserve(self, shard: ShardId, request: ReserveRequest) -> None:
+        self._tell(f"/v1/shards/{shard}/move/reserve", request)
+
+    def prepare(self, shard: ShardId, request: PrepareRequest) -> Landing:
+        return self._post(f"/v1/shards/{shard}/move/prepare", request, Landing, seconds=_MOVE_SECONDS)
+
+    def commit(self, shard: ShardId, command: MoveCommand) -> None:
+        self._tell(f"/v1/shards/{shard}/move/commit", command)
+
+    def abort(self, shard: ShardId, command: MoveCommand) -> DestinationStatus:
+        return self._post(f"/v1/shards/{shard}/move/abort", command, DestinationStatus, seconds=_MOVE_SECONDS)
+
+    def destination_status(self, shard: ShardId) -> DestinationStatus:
+        return self._get(f"/v1/shards/{shard}/move/destination", DestinationStatus)
+
+    # -- moves: source
+
+    def source_status(self, shard: ShardId) -> SourceStatus:
+        return self._get(f"/v1/shards/{shard}/move/source", SourceStatus)
+
+    def mirror(self, shard: ShardId, request: MirrorRequest) -> SourceStatus:
+        return self._post(f"/v1/shards/{shard}/move/mirror", request, SourceStatus)
+
+    def precopy(self, shard: ShardId, request: MirrorRequest) -> SourceStatus:
+        return self._post(f"/v1/shards/{shard}/move/precopy", request, SourceStatus)
+
+    def tune(self, shard: ShardId, request: TuneRequest) -> SourceStatus:
+        return self._post(f"/v1/shards/{shard}/move/tune", request, SourceStatus)
+
+    def switchover(self, shard: ShardId, command: MoveCommand, wait_seconds: float) -> SourceStatus:
+        path = f"/v1/shards/{shard}/move/switchover?wait={wait_seconds:g}"
+        return self._post(path, command, SourceStatus, seconds=_MOVE_SECONDS + wait_seconds)
+
+    def proceed(self, shard: ShardId, command: MoveCommand) -> SourceStatus:
+        return self._post(f"/v1/shards/{shard}/move/proceed", command, SourceStatus, seconds=_MOVE_SECONDS)
+
+    def cancel(self, shard: ShardId, command: MoveCommand) -> SourceStatus:
+        return self._post(f"/v1/shards/{shard}/move/cancel", command, SourceStatus, seconds=_MOVE_SECONDS)
+
+    def resume(self, shard: ShardId, command: MoveCommand) -> SourceStatus:
+        return self._post(f"/v1/shards/{shard}/move/resume", command, SourceStatus, seconds=_MOVE_SECONDS)
+
+    # -- plumbing
+
+    def _get(self, path: str, kind: type[Answer]) -> Answer:
+        return self._read(self._send("GET", path, None, _READ_SECONDS), kind)
+
+    def _post(self, path: str, body: Value, kind: type[Answer], seconds: float = _READ_SECONDS) -> Answer:
+        return self._read(self._send("POST", path, body, seconds), kind)
+
+    def _tell(self, path: str, body: Value) -> None:
+        self._send("POST", path, body, _READ_SECONDS)
+
+    def _send(self, verb: str, path: str, body: Value | None, seconds: float) -> httpx.Response:
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                answer = self._http.request(
+                    verb,
+                    self._url + path,
+                    content=None if body is None else body.model_dump_json(),
+                    timeout=httpx.Timeout(seconds, connect=_CONNECT_SECONDS),
+                    extensions={"sni_hostname": str(self.node)},
+                )
+            except httpx.TransportError as problem:
+                if attempt == _ATTEMPTS or isinstance(problem, httpx.ReadTimeout):
+                    why = f"{type(problem).__name__}: {problem}"
+                    raise ProviderUnavailable(f"node {self.node} does not answer", why=why) from problem
+                self._clock.sleep(_FIRST_PAUSE * 2 ** (attempt - 1) * self._rng.uniform(0.5, 1.0))
+            else:
+                if answer.status_code >= 400:
+                    raise _named(self.node, answer)
+                return answer
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _read(self, answer: httpx.Response, kind: type[Answer]) -> Answer:
+        try:
+            return kind.model_validate_json(answer.content)
+        except ValidationError as problem:
+            raise ProviderAnswerInvalid(f"node {self.node} does not answer with a {kind.__name__}") from problem
+
+
+class AgentClients:
+    """A client per node, remade when the node has moved to another address or our certificate was renewed."""
+
+    def __init__(
+        self, node: Callable[[NodeId], Node], credentials: ControlCredentials, clock: Clock, rng: random.Random
+    ) -> None:
+        """``node`` looks a node up (ShardMap.node)."""
+        self._node, self._credentials, self._clock, self._rng = node, credentials, clock, rng
+        self._lock = threading.Lock()
+        self._http: httpx.Client | None = None
+        self._clients: dict[tuple[NodeId, str], AgentClient] = {}
+
+    def __call__(self, node: NodeId) -> AgentClient:
+        """Raises UnknownName, or ProviderUnavailable for a node that has not joined."""
+        url = self._node(node).agent_url
+        if url is None:
+            raise ProviderUnavailable(f"node {node} has not joined")
+        with self._lock:
+            if self._credentials.fresh() or self._http is None:
+                context = client_context(
+                    ca=self._credentials.ca_file,
+                    certificate=self._credentials.certificate_file,
+                    key=self._credentials.key_file,
+                )
+                # The replaced client is left to its users and closes its connections with its last one.
+                self._http, self._clients = httpx.Client(verify=context, trust_env=False), {}
+            key = (node, url)
+            if key not in self._clients:
+                self._clients[key] = AgentClient(node, url, self._http, self._clock, self._rng)
+            return self._clients[key]
+
+    def close(self) -> None:
+        with self._lock:
+            if self._http is not None:
+                self._http.close()
+            self._http, self._clients = None, {}
+
+
+def _named(node: NodeId, answer: httpx.Response) -> ShardwrightError:
+    try:
+        problem = Problem.model_validate_json(answer.content)
+    except ValidationError:
+        return ProviderAnswerInvalid(f"node {node} refuses", why=f"HTTP {answer.status_code}")
+    kind = getattr(errors, problem.error, ShardwrightError)
+    known = isinstance(kind, type) and issubclass(kind, ShardwrightError)
+    return (kind if known else ShardwrightError)(
+        f"{problem.what} (node {node})", why=problem.why, next_step=problem.next_step
+    )

@@ -1,0 +1,194 @@
+"""The fleet's own certificate authority: P-256, leaves of one hour, identity in a SPIFFE-style URI.
+
+Nodes are on someone else's network, so both sides of every connection show a certificate of this authority. A leaf
+names its owner twice: as a URI (what the other side authorises) and as a DNS name (what TLS libraries and QEMU verify).
+"""
+
+import ipaddress
+import os
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from agent.wire import CONTROL_NAME, Certificate, control_identity, node_identity
+from engine.clock import Clock
+from engine.errors import AuthenticationFailed
+from engine.model.ids import NodeId
+
+LEAF_LIFE = timedelta(hours=1)
+_CA_LIFE = timedelta(days=3650)
+_CLOCK_SKEW = timedelta(minutes=5)
+
+
+class CertificateAuthority:
+    """Signs for nodes and for the control plane. Its key never leaves the folder that it was loaded from."""
+
+    def __init__(self, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey, clock: Clock) -> None:
+        self._certificate, self._key, self._clock = certificate, key, clock
+
+    @classmethod
+    def load_or_create(cls, folder: Path, clock: Clock) -> "CertificateAuthority":
+        """``ca.key`` (mode 0600) and ``ca.pem`` in ``folder``; made on first use."""
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        key_file, certificate_file = folder / "ca.key", folder / "ca.pem"
+        if not (key_file.exists() and certificate_file.exists()):
+            key = ec.generate_private_key(ec.SECP256R1())
+            certificate = _self_signed(key, clock.now())
+            write_private(key_file, _key_pem(key))
+            certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        loaded = serialization.load_pem_private_key(key_file.read_bytes(), password=None)
+        if not isinstance(loaded, ec.EllipticCurvePrivateKey):
+            raise AuthenticationFailed("the fleet's CA key is not an elliptic-curve key", next_step="remove its folder")
+        return cls(x509.load_pem_x509_certificate(certificate_file.read_bytes()), loaded, clock)
+
+    @property
+    def ca_pem(self) -> str:
+        return self._certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+    def sign_node(self, node: NodeId, csr_pem: str) -> Certificate:
+        """A leaf for ``node``; of the request only the public key counts. Raises AuthenticationFailed."""
+        public = public_key_of(csr_pem)
+        return self._leaf(public, common_name=node, uri=node_identity(node), names=(node,), addresses=())
+
+    def sign_control(self, public: ec.EllipticCurvePublicKey, hosts: Sequence[str] = ()) -> Certificate:
+        """A leaf for the control plane; ``hosts`` are further DNS names or addresses it is reached by."""
+        names, addresses = [CONTROL_NAME], []
+        for host in hosts:
+            try:
+                addresses.append(ipaddress.ip_address(host))
+            except ValueError:
+                names.append(host)
+        return self._leaf(public, common_name=CONTROL_NAME, uri=control_identity(), names=names, addresses=addresses)
+
+    def _leaf(
+        self,
+        public: ec.EllipticCurvePublicKey,
+        *,
+        common_name: str,
+        uri: str,
+        names: Sequence[str],
+        addresses: Sequence[ipaddress.IPv4Address | ipaddress.IPv6Address],
+    ) -> Certificate:
+        now = self._clock.now()
+        alternatives: list[x509.GeneralName] = [x509.UniformResourceIdentifier(uri)]
+        alternatives += [x509.DNSName(name) for name in names]
+        alternatives += [x509.IPAddress(address) for address in addresses]
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(_name(common_name[:64]))
+            .issuer_name(self._certificate.subject)
+            .public_key(public)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - _CLOCK_SKEW)
+            .not_valid_after(now + LEAF_LIFE)
+            .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_key_usage(leaf=True), critical=True)
+            .add_extension(
+                x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]),
+                critical=False,
+            )
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
+        )
+        signed = builder.sign(self._key, hashes.SHA256())
+        pem = signed.public_bytes(serialization.Encoding.PEM).decode()
+        return Certificate(certificate_pem=pem, ca_pem=self.ca_pem, not_after=signed.not_valid_after_utc)
+
+
+class ControlCredentials:
+    """The control plane's own key and leaf on disk, renewed when half of its life is over."""
+
+    def __init__(self, authority: CertificateAuthority, folder: Path, clock: Clock, hosts: Sequence[str] = ()) -> None:
+        self._authority, self._clock, self._hosts = authority, clock, tuple(hosts)
+        self.key_file, self.certificate_file, self.ca_file = (
+            folder / "control.key",
+            folder / "control.pem",
+            folder / "ca.pem",
+        )
+        self._renew_at: datetime | None = None
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        write_private(self.key_file, _key_pem(self._key))
+
+    def fresh(self) -> bool:
+        """Make the files valid for at least half a leaf's life; True when they were written anew."""
+        now = self._clock.now()
+        if self._renew_at is not None and now < self._renew_at:
+            return False
+        leaf = self._authority.sign_control(self._key.public_key(), self._hosts)
+        self.certificate_file.write_text(leaf.certificate_pem)
+        self._renew_at = now + (leaf.not_after - now) / 2
+        return True
+
+
+def public_key_of(csr_pem: str) -> ec.EllipticCurvePublicKey:
+    """The public key of a request that proves possession of the private one. Raises AuthenticationFailed."""
+    try:
+        request = x509.load_pem_x509_csr(csr_pem.encode())
+        public = request.public_key()
+        valid = request.is_signature_valid
+    except (ValueError, InvalidSignature) as problem:
+        raise AuthenticationFailed("the certificate request cannot be read", why=str(problem)) from problem
+    if not valid or not isinstance(public, ec.EllipticCurvePublicKey):
+        raise AuthenticationFailed("the certificate request is not signed by its own elliptic-curve key")
+    return public
+
+
+def public_key_digest(csr_pem: str) -> str:
+    """SHA-256 (hex) of the request's public key."""
+    spki = public_key_of(csr_pem).public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    digest = hashes.Hash(hashes.SHA256())
+    digest.update(spki)
+    return digest.finalize().hex()
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Replace ``path`` by a file that only its owner can read, at every moment."""
+    path.unlink(missing_ok=True)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        file.write(content)
+
+
+def _self_signed(key: ec.EllipticCurvePrivateKey, now: datetime) -> x509.Certificate:
+    name = _name("Shardwright fleet CA")
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _CLOCK_SKEW)
+        .not_valid_after(now + _CA_LIFE)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_key_usage(leaf=False), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    )
+    return builder.sign(key, hashes.SHA256())
+
+
+def _name(common_name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+
+
+def _key_usage(*, leaf: bool) -> x509.KeyUsage:
+    # QEMU refuses a leaf without key encipherment although ECDHE does not use it.
+    return x509.KeyUsage(
+        digital_signature=leaf, key_encipherment=leaf, key_cert_sign=not leaf, crl_sign=not leaf,
+        content_commitment=False, data_encipherment=False, key_agreement=False,
+        encipher_only=False, decipher_only=False,
+    )  # fmt: skip
+
+
+def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )

@@ -1,0 +1,198 @@
+"""Where nodes report to the control plane: joining with a token, renewing, reclaim notices.
+
+POST /v1/join                 server TLS + one-use token -> certificate
+POST /v1/renew                mutual TLS -> certificate for the same node
+POST /v1/nodes/NODE/notices   mutual TLS, that node only -> 204
+"""
+
+import asyncio
+import secrets
+import socket
+import ssl
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import structlog
+import uvicorn
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from agent.app import body, refusal, reply
+from agent.peer import PeerProtocol, peer_of, server_context
+from agent.wire import JoinRequest, NoticeReport, RenewRequest, node_identity
+from engine.errors import AuthenticationFailed, ConfigurationError, ShardwrightError
+from engine.fleet.certificates import CertificateAuthority, ControlCredentials, public_key_digest, write_private
+from engine.model.capacity import Resources
+from engine.model.ids import NodeId
+from engine.model.value import Value
+from engine.store.join_tokens import JoinTokens
+
+_RENEW_CHECK_SECONDS = 30.0
+_START_SECONDS = 10.0
+_log = structlog.get_logger()
+
+
+class NodeJoined(Value):
+    """A node that has just shown its token."""
+
+    node: NodeId
+    agent_url: str
+    underlay_address: str
+    capacity: Resources
+
+
+OnJoin = Callable[[NodeJoined], None]
+OnNotice = Callable[[NodeId, NoticeReport], None]
+
+
+def join_secret(folder: Path) -> bytes:
+    """What tokens are derived from: ``join.secret`` (mode 0600), made on first use."""
+    path = folder / "join.secret"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_private(path, secrets.token_bytes(32))
+    return path.read_bytes()
+
+
+class ControlListener:
+    """An HTTPS server in a thread. ``on_join`` and ``on_notice`` are called from worker threads and may raise."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        authority: CertificateAuthority,
+        credentials: ControlCredentials,
+        tokens: JoinTokens,
+        on_join: OnJoin,
+        on_notice: OnNotice,
+        listener: socket.socket | None = None,
+    ) -> None:
+        """``listener``: a bound socket to serve instead of ``host`` and ``port`` (it may live in another namespace)."""
+        self.host, self.port = host, port
+        self._authority, self._credentials, self._tokens = authority, credentials, tokens
+        self._on_join, self._on_notice = on_join, on_notice
+        self._socket = listener
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+        self._tls: ssl.SSLContext | None = None
+
+    @property
+    def url(self) -> str:
+        return f"https://{self.host}:{self.port}"
+
+    def start(self) -> str:
+        """Serve from a thread; returns the URL. Raises ConfigurationError when the address cannot be had."""
+        self._credentials.fresh()
+        self._tls = server_context(
+            certificate=self._credentials.certificate_file,
+            key=self._credentials.key_file,
+            ca=self._credentials.ca_file,
+            client_certificate=False,
+        )
+        tls, bound = self._tls, self._socket or _bind(self.host, self.port)
+        self.host, self.port = bound.getsockname()[:2]
+        config = uvicorn.Config(
+            self.app(), http=PeerProtocol, ws="none", lifespan="on", log_config=None, access_log=False,
+            server_header=False, timeout_graceful_shutdown=1, ssl_context_factory=lambda _config, _default: tls,
+        )  # fmt: skip
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [bound]}, name="control-listener", daemon=True
+        )
+        self._thread.start()
+        return self.url
+
+    def stop(self) -> None:
+        """Ends within about a second. Not started = success."""
+        if self._server is not None and self._thread is not None:
+            self._server.should_exit = True
+            self._thread.join(_START_SECONDS)
+
+    def app(self) -> Starlette:
+        routes = [
+            Route("/v1/join", self._guarded(self._join), methods=["POST"]),
+            Route("/v1/renew", self._guarded(self._renew), methods=["POST"]),
+            Route("/v1/nodes/{node}/notices", self._guarded(self._notice), methods=["POST"]),
+        ]
+        return Starlette(routes=routes, lifespan=self._lifespan)
+
+    async def _join(self, request: Request) -> Response:
+        asked = await body(request, JoinRequest)
+        key = public_key_digest(asked.csr_pem)
+        await run_in_threadpool(self._tokens.redeem, asked.node, asked.token, key)
+        certificate = self._authority.sign_node(asked.node, asked.csr_pem)
+        joined = NodeJoined(
+            node=asked.node,
+            agent_url=asked.agent_url,
+            underlay_address=asked.underlay_address,
+            capacity=asked.capacity,
+        )
+        await run_in_threadpool(self._on_join, joined)
+        _log.info("node joined", node=asked.node, agent_url=asked.agent_url)
+        return reply(certificate)
+
+    async def _renew(self, request: Request) -> Response:
+        asked = await body(request, RenewRequest)
+        return reply(self._authority.sign_node(_node_of(request), asked.csr_pem))
+
+    async def _notice(self, request: Request) -> Response:
+        node = _node_of(request)
+        if request.path_params["node"] != node:
+            raise AuthenticationFailed(f"node {node} may only speak for itself")
+        notice = await body(request, NoticeReport)
+        await run_in_threadpool(self._on_notice, node, notice)
+        return Response(status_code=204)
+
+    @staticmethod
+    def _guarded(handler: Callable[[Request], object]) -> Callable[[Request], object]:
+        async def run(request: Request) -> Response:
+            try:
+                return await handler(request)  # type: ignore[misc,no-any-return]
+            except ShardwrightError as error:
+                _log.warning("refused", path=request.url.path, error=str(error), peer=peer_of(request.scope))
+                return refusal(error)
+
+        return run
+
+    @asynccontextmanager
+    async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
+        task = asyncio.create_task(self._keep_renewed())
+        yield
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+    async def _keep_renewed(self) -> None:
+        while True:
+            await asyncio.sleep(_RENEW_CHECK_SECONDS)
+            if self._credentials.fresh() and self._tls is not None:
+                self._tls.load_cert_chain(self._credentials.certificate_file, self._credentials.key_file)
+
+
+def _node_of(request: Request) -> NodeId:
+    """The node that the client's certificate names. Raises AuthenticationFailed."""
+    peer, prefix = peer_of(request.scope) or "", node_identity(NodeId(""))
+    if not peer.startswith(prefix):
+        raise AuthenticationFailed("only a node with a certificate of this fleet may do this")
+    return NodeId(peer.removeprefix(prefix))
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(64)
+    except OSError as problem:
+        listener.close()
+        raise ConfigurationError(
+            f"cannot listen on {host}:{port}", why=problem.strerror or "", next_step="choose another control address"
+        ) from problem
+    return listener

@@ -1,0 +1,63 @@
+"""A node's user data: what turns a bare instance of any provider into a node of this fleet at its first boot."""
+
+from pydantic import SecretStr
+
+from agent.config import AgentFile, MetadataFlavour
+from engine.model.placement import Node
+from engine.model.value import Value
+
+_END = "SHARDWRIGHT_CONFIG"
+
+
+class UserDataSettings(Value):
+    """The same for every node of one provider."""
+
+    control_url: str
+    """Where the node reaches the control plane's join listener."""
+    control_ca_pem: str
+    provider_kind: str
+    """Decides how reclaim notices are read; a kind without a flavour of its own counts as a network."""
+    metadata_url: str | None = None
+    package: str = "shardwright"
+    """What pip installs where the agent is missing."""
+
+
+def render_user_data(node: Node, join_token: SecretStr, settings: UserDataSettings) -> str:
+    """A /bin/sh script as cloud-init runs it. Holds the join token: a secret. The same arguments give the same text.
+
+    SHARDWRIGHT_WORK_DIR and SHARDWRIGHT_PYTHON, where set, say where the agent keeps its files and what runs it.
+    """
+    known = {flavour.value for flavour in MetadataFlavour}
+    flavour = MetadataFlavour(settings.provider_kind) if settings.provider_kind in known else MetadataFlavour.NETWORK
+    config = AgentFile(
+        control_url=settings.control_url,
+        node=node.id,
+        join_token=join_token,
+        control_ca_pem=settings.control_ca_pem,
+        capacity=node.resources,
+        metadata_url=settings.metadata_url,
+        metadata_flavour=flavour,
+    )
+    return _SCRIPT.replace("@CONFIG@", config.as_text()).replace("@PACKAGE@", settings.package).replace("@END@", _END)
+
+
+_SCRIPT = """#!/bin/sh
+# Shardwright: joins this instance to its control plane and runs the node agent.
+set -eu
+umask 077
+work="${SHARDWRIGHT_WORK_DIR:-${HOME:-/var/lib}/shardwright-agent}"
+python="${SHARDWRIGHT_PYTHON:-python3}"
+mkdir -p "$work"
+cat > "$work/agent.json" <<'@END@'
+@CONFIG@
+@END@
+if ! "$python" -c 'import agent.config' 2> /dev/null; then
+  if command -v apt-get > /dev/null; then
+    apt-get update -q && apt-get install -q -y qemu-system-x86 qemu-utils busybox-static iproute2 python3-venv
+  fi
+  "$python" -m venv "$work/venv"
+  python="$work/venv/bin/python"
+  "$python" -m pip install --quiet '@PACKAGE@'
+fi
+exec "$python" -m agent --config "$work/agent.json"
+"""

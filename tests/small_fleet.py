@@ -1,0 +1,225 @@
+"""Real nodes for tests: namespaces on an underlay, agents booted from user data, a bare control plane."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from uuid import uuid4
+
+from pydantic import SecretStr
+
+from agent.record_client import RecordSummary
+from agent.wire import CarveRequest, NoticeReport, ShardStatus
+from engine.clock import SystemClock
+from engine.fleet.agent_client import AgentClients
+from engine.fleet.certificates import CertificateAuthority, ControlCredentials
+from engine.fleet.join import ControlListener, NodeJoined, join_secret
+from engine.fleet.user_data import UserDataSettings, render_user_data
+from engine.model.capacity import Resources
+from engine.model.ids import CellId, NodeId, PoolId, ShardId
+from engine.model.market import PurchaseOption
+from engine.model.money import usd
+from engine.model.placement import Node, NodeState, Shard
+from engine.store.database import Database, metadata
+from engine.store.join_tokens import JoinTokens
+from engine.store.shard_map import ShardMap
+from providers.sandbox import netns
+from providers.sandbox.underlay import Attachment, Underlay
+
+JOIN_SECONDS = 30.0
+SHARD = Resources(vcpus=1, memory_gib=0.125, storage_iops=0, network_mbps=0)
+NODE = Resources(vcpus=4, memory_gib=4, storage_iops=0, network_mbps=0)
+DISK_MIB = 64
+
+
+class SmallFleet:
+    """Two nodes (``nA``, ``nB``), a client namespace, and what the control plane keeps in ``folder``."""
+
+    def __init__(self, folder: Path, nodes: tuple[str, ...] = ("nA", "nB")) -> None:
+        self.folder, self.names = folder, nodes
+        self.clock = SystemClock()
+        self.underlay = Underlay(f"swt{uuid4().hex[:6]}")
+        self.agents: dict[NodeId, subprocess.Popen[bytes]] = {}
+        self.attachments: dict[str, Attachment] = {}
+        self.notices: list[tuple[NodeId, NoticeReport]] = []
+        self.joined: list[NodeJoined] = []
+        self.database = Database(f"sqlite:///{folder / 'control.sqlite'}")
+
+    def __enter__(self) -> "SmallFleet":
+        try:
+            self._build()
+        except BaseException:
+            self._tear_down()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._tear_down()
+
+    def _build(self) -> None:
+        metadata.create_all(self.database.engine)
+        self.shard_map = ShardMap(self.database, self.clock)
+        self.underlay.create()
+        fleet_folder = self.folder / "fleet"
+        self.authority = CertificateAuthority.load_or_create(fleet_folder, self.clock)
+        self.credentials = ControlCredentials(self.authority, fleet_folder, self.clock)
+        self.tokens = JoinTokens(self.database, self.clock, join_secret(fleet_folder))
+        self.listener = ControlListener(
+            self.underlay.root_address, 0,
+            authority=self.authority, credentials=self.credentials, tokens=self.tokens,
+            on_join=self._on_join, on_notice=lambda node, notice: self.notices.append((node, notice)),
+        )  # fmt: skip
+        self.control_url = self.listener.start()
+        self.clients = AgentClients(self.shard_map.node, self.credentials, self.clock, random.Random(1))
+        for name in self.names:
+            self.attachments[name] = self.underlay.attach_node(name)
+            self.start_agent(NodeId(name))
+        self.client = self.underlay.attach_client("client")
+        wait_for(lambda: len(self.joined) >= len(self.names), JOIN_SECONDS, self._consoles)
+        for name in self.names:
+            wait_for(lambda name=name: self._answers(NodeId(name)), JOIN_SECONDS, self._consoles)
+
+    # -- nodes
+
+    def start_agent(self, node: NodeId) -> None:
+        """Boot the node as cloud-init would; again after the agent has ended."""
+        home = self.folder / node
+        home.mkdir(exist_ok=True)
+        record = Node(
+            id=node, cell=CellId(f"test/1/{node}"), zone="z", instance_type="t", option=PurchaseOption.SPOT,
+            hourly_price=usd("0.1"), resources=NODE, state=NodeState.EXPECTED,
+        )  # fmt: skip
+        if node not in self.agents:
+            self.shard_map.put_node(record)
+        settings = UserDataSettings(
+            control_url=self.control_url, control_ca_pem=self.authority.ca_pem, provider_kind="network"
+        )
+        script = home / "user-data"
+        script.write_text(render_user_data(record, SecretStr(self.tokens.issue(node)), settings))
+        environment = {
+            "PATH": os.environ["PATH"], "HOME": str(home), "SHARDWRIGHT_PYTHON": sys.executable,
+            "XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache"),
+            "SHARDWRIGHT_UNDERLAY_ADDRESS": self.attachments[node].underlay_address,
+        }  # fmt: skip
+        with (home / "console.log").open("ab") as console:
+            namespace = netns.NAMESPACES / self.attachments[node].namespace
+            self.agents[node] = subprocess.Popen(
+                ["nsenter", f"--net={namespace}", "--", "/bin/sh", str(script)],
+                env=environment, cwd=home, stdin=subprocess.DEVNULL, stdout=console, stderr=console,
+                start_new_session=True,
+            )  # fmt: skip
+
+    def stop_agent(self, node: NodeId, how: signal.Signals = signal.SIGTERM) -> None:
+        self.agents[node].send_signal(how)
+        self.agents[node].wait(10)
+
+    def agent_folder(self, node: str) -> Path:
+        return self.folder / node / "shardwright-agent"
+
+    def disk(self, node: str, shard: str) -> Path:
+        return self.agent_folder(node) / "shards" / shard / "disk.raw"
+
+    # -- shards and clients
+
+    def carve(
+        self, name: str, node: str, resources: Resources = SHARD, disk_mib: int = DISK_MIB
+    ) -> tuple[Shard, ShardStatus]:
+        shard = self.shard_map.add_shard(
+            ShardId(name), shard_type="cpu.small", pool=PoolId("p"), node=NodeId(node), nominal=resources
+        )
+        request = CarveRequest(
+            shard=shard.id, epoch=shard.epoch, resources=resources, address=f"{shard.address}/16", mac=shard.mac,
+            disk_mib=disk_mib,
+        )  # fmt: skip
+        return shard, self.clients(NodeId(node)).carve(request)
+
+    def start_client(
+        self, shard: Shard, *, seconds: float = 120, first: int = 1, every: float = 0.005
+    ) -> "RunningClient":
+        return RunningClient(
+            self.client.namespace, shard.address, self.folder / f"records-{shard.id}-{first}.jsonl",
+            seconds=seconds, first=first, every=every,
+        )  # fmt: skip
+
+    # -- inside
+
+    def _on_join(self, joined: NodeJoined) -> None:
+        self.shard_map.update_node(
+            joined.node, state=NodeState.JOINED, agent_url=joined.agent_url, underlay_address=joined.underlay_address
+        )
+        self.joined.append(joined)
+
+    def _answers(self, node: NodeId) -> bool:
+        try:
+            return self.clients(node).status().node == node
+        except Exception:
+            return False
+
+    def _consoles(self) -> str:
+        return "\n".join((self.folder / name / "console.log").read_text()[-2000:] for name in self.names)
+
+    def _tear_down(self) -> None:
+        for process in self.agents.values():
+            process.kill()
+            process.wait()
+        for attachment in self.underlay.attached():
+            for pid in _pids_in(attachment.namespace):
+                os.kill(pid, signal.SIGKILL)
+        for attachment in self.underlay.attached():
+            wait_for(lambda a=attachment: not _pids_in(a.namespace), 10, lambda: "processes stay")
+            self.underlay.detach(attachment.name)
+        netns.batch("ip", [f"link del {self.underlay.tag}u", f"netns del {self.underlay.namespace}"], force=True)
+        if hasattr(self, "listener"):
+            self.listener.stop()
+        if hasattr(self, "clients"):
+            self.clients.close()
+        self.database.dispose()
+        for root in (Path("/sys/fs/cgroup/cpu"), Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")):
+            for name in self.names:
+                for group in (root / "shardwright").glob(f"{name}.*"):
+                    group.rmdir()
+
+
+class RunningClient:
+    """The record client as a process in the client's namespace."""
+
+    def __init__(self, namespace: str, address: str, log: Path, *, seconds: float, first: int, every: float) -> None:
+        self.log = log
+        command = [sys.executable, "-m", "agent.record_client", "--host", address, "--log", str(log)]
+        command += ["--seconds", str(seconds), "--first", str(first), "--every", str(every)]
+        self._process = subprocess.Popen(
+            ["nsenter", f"--net={netns.NAMESPACES / namespace}", "--", *command],
+            stdout=subprocess.PIPE, text=True, start_new_session=True,
+        )  # fmt: skip
+
+    def wait_for_records(self, count: int) -> None:
+        wait_for(lambda: self.acked() >= count, 30, lambda: f"only {self.acked()} records of {count}")
+
+    def acked(self) -> int:
+        return self.log.read_bytes().count(b"\n") if self.log.exists() else 0
+
+    def finish(self) -> RecordSummary:
+        self._process.send_signal(signal.SIGTERM)
+        out, _ = self._process.communicate(timeout=90)
+        return RecordSummary.model_validate_json(out)
+
+
+def wait_for(check: Callable[[], bool], seconds: float, story: Callable[[], str]) -> None:
+    end = time.monotonic() + seconds
+    while not check():
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {seconds:g} s: {story()}")
+        time.sleep(0.05)
+
+
+def _pids_in(namespace: str) -> list[int]:
+    if not (netns.NAMESPACES / namespace).exists():
+        return []
+    return [int(line) for line in netns.query("netns", "pids", namespace).split()]
