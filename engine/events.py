@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from pydantic import JsonValue
+from pydantic import Field, JsonValue
 
 from engine.model.value import Value
 
@@ -12,7 +12,7 @@ class Event(Value):
 
     step: str
     text: str
-    facts: dict[str, JsonValue] = {}
+    facts: dict[str, JsonValue] = Field(default_factory=dict)
 
 
 Observe = Callable[[Event], None]

@@ -18,7 +18,6 @@ _CATEGORIES = {
     "RIFee": ChargeCategory.PURCHASE,
     "SavingsPlanRecurringFee": ChargeCategory.PURCHASE,
     "SavingsPlanUpfrontFee": ChargeCategory.PURCHASE,
-    "RoundingAdjustment": ChargeCategory.ADJUSTMENT,
 }
 _COVERED = {"DiscountedUsage", "SavingsPlanCoveredUsage"}
 
@@ -38,7 +37,7 @@ def _charge(row: Row) -> Charge:
     unit = row.text("pricing/unit") or None
     rate = row.number_or(None, "lineItem/UnblendedRate")
     usage_type = row.text("lineItem/UsageType")
-    category = _CATEGORIES.get(kind, ChargeCategory.USAGE)
+    category = _category(kind, usage_type)
     return Charge(
         charge_id=row.charge_id,
         billed_cost=billed,
@@ -72,6 +71,12 @@ def _charge(row: Row) -> Charge:
         sku_id=row.text("product/sku") or None,
         tags=tuple((key.removeprefix(_TAG_PREFIX), value) for key, value in row.items() if key.startswith(_TAG_PREFIX)),
     )
+
+
+def _category(kind: str, usage_type: str) -> ChargeCategory:
+    if kind == "Fee" and usage_type == "Rounding":
+        return ChargeCategory.ADJUSTMENT
+    return _CATEGORIES.get(kind, ChargeCategory.USAGE)
 
 
 def _pricing_category(kind: str, usage_type: str) -> str:

@@ -28,7 +28,7 @@ def line(kind: str, usage: str, cost: str, *, public: str = "") -> str:
 def test_on_demand_spot_and_rounding_lines(deliver) -> None:
     text = HEADER + line("Usage", "BoxUsage:m5.large", "0.096", public="0.096")
     text += line("Usage", "SpotUsage:m5.large", "0.0312", public="0.096")
-    text += line("RoundingAdjustment", "", "0.0028")
+    text += line("Fee", "Rounding", "0.0028")
     usage, spot, rounding = ingest(deliver(text, BillFormat.AWS_CUR))
     assert (usage.billed_cost, usage.pricing_category, usage.charge_category) == (
         Decimal("0.096"),
