@@ -21,6 +21,8 @@ from engine.model.ids import NodeId
 from engine.model.placement import Cell
 from engine.model.plan import CellPlan, PlannedNode
 from providers.base import ProviderSettings
+from stacks.adoption import Adoption
+from stacks.aws_lookup import AwsAdoption
 from stacks.base import PulumiFn
 from stacks.ingress import NODE_INGRESS
 from stacks.naming import CEILING_TAG, CELL_NETWORK, NODE_DISK_GIB, is_spot, node_tags, shared_tags, zone_block
@@ -36,6 +38,9 @@ _DECIDED_AT_CREATE = [
     f'tagsAll["{CEILING_TAG}"]',
 ]
 """A running node keeps these: newer images and prices are for new nodes, and its join token is long spent."""
+
+adoption: Adoption = AwsAdoption()
+NO_CAPACITY = ("InsufficientInstanceCapacity", "SpotMaxPriceTooLow", "InsufficientHostCapacity")
 
 
 def program(cell: Cell, plan: CellPlan, settings: ProviderSettings, user_data: Mapping[NodeId, str]) -> PulumiFn:

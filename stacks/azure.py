@@ -22,13 +22,43 @@ from pulumi_azure_native.resources import ResourceGroup
 from engine.model.ids import NodeId
 from engine.model.placement import Cell
 from engine.model.plan import CellPlan, PlannedNode
-from providers.base import ProviderSettings
+from providers.base import InstanceRecord, ProviderSettings
+from stacks.adoption import Adoption, Inputs, InstanceOf
 from stacks.base import PulumiFn
 from stacks.ingress import NODE_INGRESS
 from stacks.naming import CEILING_TAG, CELL_NETWORK, NODE_DISK_GIB, is_spot, node_tags, shared_tags
 
 _IMAGE = {"publisher": "Debian", "offer": "debian-12", "sku": "12-gen2", "version": "latest"}
 _DECIDED_AT_CREATE = ["osProfile", "billingProfile", "storageProfile.imageReference", f'tags["{CEILING_TAG}"]']
+
+
+class _Adoption:
+    """Names are ours, so every id follows from the inputs."""
+
+    instance = InstanceOf("azure-native:compute:VirtualMachine", "tags")
+
+    def instance_id(self, cell: Cell, record: InstanceRecord) -> str:
+        return f"{_group_path(cell)}/providers/Microsoft.Compute/virtualMachines/{record.node}"
+
+    def shared_id(self, cell: Cell, settings: ProviderSettings, type_: str, inputs: Inputs) -> str | None:
+        place = _PLACES.get(type_)
+        return None if place is None else _group_path(cell) + place.format(**inputs)
+
+
+_PLACES = {
+    "azure-native:resources:ResourceGroup": "",
+    "azure-native:network:VirtualNetwork": "/providers/Microsoft.Network/virtualNetworks/{virtualNetworkName}",
+    "azure-native:network:Subnet": (
+        "/providers/Microsoft.Network/virtualNetworks/{virtualNetworkName}/subnets/{subnetName}"
+    ),
+    "azure-native:network:NetworkSecurityGroup": (
+        "/providers/Microsoft.Network/networkSecurityGroups/{networkSecurityGroupName}"
+    ),
+    "azure-native:network:PublicIPAddress": "/providers/Microsoft.Network/publicIPAddresses/{publicIpAddressName}",
+    "azure-native:network:NetworkInterface": "/providers/Microsoft.Network/networkInterfaces/{networkInterfaceName}",
+}
+adoption: Adoption = _Adoption()
+NO_CAPACITY = ("SkuNotAvailable", "AllocationFailed", "OverconstrainedAllocationRequest", "OverconstrainedZonal")
 
 
 def program(cell: Cell, plan: CellPlan, settings: ProviderSettings, user_data: Mapping[NodeId, str]) -> PulumiFn:
@@ -38,6 +68,10 @@ def program(cell: Cell, plan: CellPlan, settings: ProviderSettings, user_data: M
 
 def resource_group_name(cell: Cell) -> str:
     return f"shardwright-{cell.region}"
+
+
+def _group_path(cell: Cell) -> str:
+    return f"/subscriptions/{cell.account}/resourceGroups/{resource_group_name(cell)}"
 
 
 def _declare(cell: Cell, plan: CellPlan, settings: ProviderSettings, user_data: Mapping[NodeId, str]) -> None:
@@ -179,7 +213,7 @@ def _machine(
         vm_name=name,
         resource_group_name=group.name,
         location=cell.region,
-        zones=[planned.node.zone.rpartition("-")[2]] if planned.node.zone != cell.region else None,
+        zones=_zones(cell, planned),
         hardware_profile={"vm_size": planned.node.instance_type},
         network_profile={
             "network_interfaces": [{"id": interface.id, "primary": True, "delete_option": "Detach"}],
@@ -208,6 +242,12 @@ def _machine(
         tags=node_tags(cell, planned),
         opts=pulumi.ResourceOptions(provider=provider, ignore_changes=_DECIDED_AT_CREATE),
     )
+
+
+def _zones(cell: Cell, planned: PlannedNode) -> list[str] | None:
+    """Azure numbers a region's zones: ``1`` or ``eastus-1``; none where the offer is for the region as a whole."""
+    zone = planned.node.zone.rpartition("-")[2]
+    return [zone] if zone.isdigit() else None
 
 
 def _spot(planned: PlannedNode) -> dict[str, object]:

@@ -11,7 +11,8 @@ from pulumi_gcp.compute import Firewall, Instance, Network, Subnetwork
 from engine.model.ids import NodeId
 from engine.model.placement import Cell
 from engine.model.plan import CellPlan, PlannedNode
-from providers.base import ProviderSettings
+from providers.base import InstanceRecord, ProviderSettings
+from stacks.adoption import Adoption, Inputs, InstanceOf
 from stacks.base import PulumiFn
 from stacks.ingress import NODE_INGRESS
 from stacks.naming import CEILING_TAG, CELL_NETWORK, NODE_DISK_GIB, NODE_TAG, is_spot, node_tags
@@ -24,6 +25,28 @@ _DECIDED_AT_CREATE = [
     f'metadata["{CEILING_TAG}"]',
     "bootDisk.initializeParams.image",
 ]
+
+
+class _Adoption:
+    """Names are ours, so every id follows from the inputs."""
+
+    instance = InstanceOf("gcp:compute/instance:Instance", "metadata")
+
+    def instance_id(self, cell: Cell, record: InstanceRecord) -> str:
+        return f"projects/{cell.account}/zones/{record.zone}/instances/{record.node}"
+
+    def shared_id(self, cell: Cell, settings: ProviderSettings, type_: str, inputs: Inputs) -> str | None:
+        place = _PLACES.get(type_)
+        return None if place is None else f"projects/{cell.account}/{place.format(**inputs)}"
+
+
+_PLACES = {
+    "gcp:compute/network:Network": "global/networks/{name}",
+    "gcp:compute/firewall:Firewall": "global/firewalls/{name}",
+    "gcp:compute/subnetwork:Subnetwork": "regions/{region}/subnetworks/{name}",
+}
+adoption: Adoption = _Adoption()
+NO_CAPACITY = ("ZONE_RESOURCE_POOL_EXHAUSTED", "QUOTA_EXCEEDED")
 
 
 def program(cell: Cell, plan: CellPlan, settings: ProviderSettings, user_data: Mapping[NodeId, str]) -> PulumiFn:

@@ -153,7 +153,7 @@ def _with_context(name: str) -> Any:
     async def call(self: _Servicer, request: Any, context: Any) -> Any:
         _peer.set(context.peer())
         if name == "Diff":
-            _old_inputs.set(plain_map(PropertyValue.unmarshal_map(request.oldInputs)))
+            _old_inputs.set(plain_map(PropertyValue.unmarshal_map(request.old_inputs)))
         try:
             return await original(self, request, context)
         except Exception as problem:

@@ -2,6 +2,7 @@
 
 import argparse
 from importlib import import_module
+from importlib.metadata import version
 
 from providers.plugin.server import TablePlugin, serve_plugin
 
@@ -18,7 +19,9 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0, help="0: any free port")
     given = parser.parse_args()
     module = import_module(_MODULES[given.plugin])
-    serve_plugin(TablePlugin(module.connect, module.KINDS, module.INVOKES), version="0.1.0", port=given.port)
+    # The engine warns unless a plugin is as new as the SDK that the program uses.
+    plugin = TablePlugin(module.connect, module.KINDS, module.INVOKES)
+    serve_plugin(plugin, version=version(f"pulumi-{given.plugin}"), port=given.port)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,13 @@
 """The stand-in for Pulumi's aws plugin: EC2 calls through boto3 to the configured endpoint."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from time import monotonic, sleep
 from typing import Any, ClassVar, cast
 
 import boto3
-from botocore.client import BaseClient
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -386,4 +385,3 @@ KINDS: dict[str, ResourceKind[Any]] = {
     "aws:ec2/instance:Instance": _InstanceKind(),
 }
 INVOKES: dict[str, Invoke] = {"aws:ec2/getAmi:getAmi": _get_ami}
-Connect = Callable[[Properties], BaseClient]

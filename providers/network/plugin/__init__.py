@@ -1,0 +1,1 @@
+"""The Pulumi provider plugin of networks that speak the Open Capacity API, named ``shardnet``."""

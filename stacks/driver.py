@@ -1,0 +1,326 @@
+"""Cells brought up by Pulumi's Automation API: the only module that imports it.
+
+One stack, one state, one lock and one workspace folder per cell. Every call is one attempt and blocks.
+"""
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pulumi.automation import (
+    ConcurrentUpdateError,
+    Deployment,
+    LocalWorkspaceOptions,
+    ProjectBackend,
+    ProjectSettings,
+    PulumiCommand,
+    Stack,
+    create_or_select_stack,
+)
+from pulumi.automation.errors import CommandError
+from pydantic import SecretStr
+from semver import VersionInfo
+
+from engine.clock import Clock
+from engine.errors import (
+    ConcurrentUpdate,
+    ConfigurationError,
+    InsufficientCapacity,
+    MissingPart,
+    PolicyViolation,
+    ProviderError,
+    ShardwrightError,
+)
+from engine.model.ids import NodeId
+from engine.model.placement import Cell
+from engine.model.plan import CellPlan
+from providers.base import ProviderSettings, SupportsInventory
+from stacks.base import CellOutcome, PulumiFn, ResourceChanges
+from stacks.events import EventCollector, OnStep
+from stacks.recovery import RecoveryReport, clear_pending
+from stacks.registry import program_for, program_module
+from stacks.state_files import PROJECT, StateFiles
+
+_LAST_LINES = 8
+
+
+@dataclass(frozen=True)
+class PolicyPack:
+    """``config``: the pack's configuration for one cell update, as JSON text; None: the pack's own defaults."""
+
+    folder: Path
+    config: Callable[[CellPlan], str] | None = None
+
+
+@dataclass
+class _OpenStack:
+    stack: Stack
+    folder: Path
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class PulumiCellDriver:
+    """``stacks.base.CellDriver``, with recovery and refresh. Safe to share between threads (one cell, one thread)."""
+
+    def __init__(
+        self,
+        *,
+        work_dir: Path,
+        state_url: str,
+        passphrase: SecretStr,
+        engine_root: Path,
+        settings: Mapping[str, ProviderSettings],
+        clock: Clock,
+        plugin_ports: Mapping[str, int] | None = None,
+        policy_pack: PolicyPack | None = None,
+        on_event: OnStep | None = None,
+    ) -> None:
+        """``settings`` by the provider's configured name; ``plugin_ports``: plugin name -> port of a running plugin.
+
+        Imports the programs of all providers, since their SDKs must be loaded before stacks run in threads.
+        Raises MissingPart without an engine in ``engine_root``, ConfigurationError on a state_url it cannot use.
+        """
+        self._work_dir, self._state_url, self._settings, self._clock = work_dir, state_url, settings, clock
+        self._files, self._passphrase = StateFiles(state_url), passphrase
+        self._plugin_ports, self._policy_pack, self._on_event = plugin_ports or {}, policy_pack, on_event
+        self._command = _command(engine_root)
+        self._open: dict[str, _OpenStack] = {}
+        self._lock = threading.Lock()
+        for kind in sorted({setting.kind for setting in settings.values()}):
+            program_module(kind)
+
+    # --- CellDriver -------------------------------------------------------------------------------------------------
+
+    def preview(self, plan: CellPlan, user_data: Mapping[NodeId, str]) -> CellOutcome:
+        return self._attempt(plan, user_data, dry_run=True)
+
+    def up(self, plan: CellPlan, user_data: Mapping[NodeId, str]) -> CellOutcome:
+        """Refuses (ConcurrentUpdate) a generation older than the last, and a stack that must be recovered first."""
+        return self._attempt(plan, user_data, dry_run=False)
+
+    def destroy(self, cell: Cell) -> None:
+        """Everything of the cell, and its stack. No stack = success."""
+        if not self._files.exists(cell.stack_name):
+            return
+        with self._opened(cell) as opened:
+            collector = EventCollector(cell, self._on_event)
+            with self._named_errors(cell, collector):
+                # The program runs so that the providers get today's endpoints and credentials, not those in the state.
+                program = self._program(CellPlan(cell=cell, generation=0, nodes=()), {})
+                opened.stack.workspace.program = program
+                opened.stack.destroy(on_event=collector, run_program=True, suppress_progress=True)
+                opened.stack.workspace.remove_stack(cell.stack_name)
+            (opened.folder / "generation").unlink(missing_ok=True)
+        with self._lock:
+            self._open.pop(cell.stack_name, None)
+
+    # --- beyond CellDriver ------------------------------------------------------------------------------------------
+
+    def refresh(self, cell: Cell) -> ResourceChanges:
+        """Reads every resource back into the state; ``delete`` counts those that are gone at the provider."""
+        if not self._files.exists(cell.stack_name):
+            return ResourceChanges()
+        with self._opened(cell) as opened:
+            return self._refresh(cell, opened)
+
+    def needs_recovery(self, cell: Cell) -> bool:
+        """Whether an update of this cell was interrupted. Cheap: reads files only."""
+        return self._files.interrupted(cell.stack_name)
+
+    def recover(self, cell: Cell, provider: SupportsInventory) -> RecoveryReport:
+        """After a crash in ``up``: adopt what was created but not recorded, so that nothing is created twice.
+
+        Idempotent; a cell that needs no recovery costs nothing. Raises ConcurrentUpdate while the interrupted engine
+        still runs.
+        """
+        if not self.needs_recovery(cell):
+            return RecoveryReport(cell=cell)
+        holders = [holder for holder in self._files.locks(cell.stack_name) if holder.alive]
+        if holders:
+            raise ConcurrentUpdate(
+                f"{cell.id}: an update is still running", why=f"process {holders[0].pid} on {holders[0].host}"
+            )
+        with self._opened(cell) as opened:
+            stack = opened.stack
+            if self._files.locks(cell.stack_name):
+                stack.cancel()
+            state = stack.export_stack()
+            adoption = program_module(cell.kind).adoption
+            records = {record.token: record for record in provider.instances()}
+            settings = self._settings[cell.provider]
+            deployment, report = clear_pending(cell, settings, state.deployment or {}, adoption, records)
+            stack.import_stack(Deployment(version=state.version, deployment=deployment))
+            # Reads what was adopted, and drops what turned out not to exist.
+            self._refresh(cell, opened)
+            return report
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _attempt(self, plan: CellPlan, user_data: Mapping[NodeId, str], *, dry_run: bool) -> CellOutcome:
+        cell, started = plan.cell, self._clock.now()
+        if self.needs_recovery(cell):
+            raise ConcurrentUpdate(
+                f"{cell.id}: its last update was interrupted or is still running", next_step="recover the cell first"
+            )
+        with self._opened(cell) as opened:
+            self._refuse_stale(opened, plan)
+            collector = EventCollector(cell, self._on_event)
+            options = {**self._policy_options(opened, plan), "on_event": collector, "suppress_progress": True}
+            nodes: tuple[tuple[NodeId, str], ...] = ()
+            with self._named_errors(cell, collector):
+                program = self._program(plan, user_data)
+                if dry_run:
+                    opened.stack.preview(program=program, **options)
+                else:
+                    self._note_generation(opened, plan)
+                    result = opened.stack.up(program=program, show_secrets=False, **options)
+                    nodes = _nodes_of(result.outputs)
+        if collector.violations:
+            raise _violation(cell, collector)
+        return CellOutcome(
+            cell=cell,
+            generation=plan.generation,
+            changes=collector.changes,
+            findings=collector.findings,
+            nodes=nodes,
+            seconds=(self._clock.now() - started).total_seconds(),
+        )
+
+    def _refresh(self, cell: Cell, opened: _OpenStack) -> ResourceChanges:
+        collector = EventCollector(cell, self._on_event)
+        with self._named_errors(cell, collector):
+            opened.stack.refresh(on_event=collector, suppress_progress=True)
+        return collector.changes
+
+    def _program(self, plan: CellPlan, user_data: Mapping[NodeId, str]) -> PulumiFn:
+        settings = self._settings.get(plan.cell.provider)
+        if settings is None:
+            raise ConfigurationError(f"{plan.cell.id}: no provider {plan.cell.provider!r} is configured")
+        return program_for(plan.cell.kind)(plan.cell, plan, settings, user_data)
+
+    @contextmanager
+    def _opened(self, cell: Cell) -> Iterator[_OpenStack]:
+        """The cell's stack, made when it is missing; one at a time."""
+        with self._lock:
+            opened = self._open.get(cell.stack_name)
+        if opened is None:
+            opened = self._open_stack(cell)
+            with self._lock:
+                opened = self._open.setdefault(cell.stack_name, opened)
+        if not opened.lock.acquire(blocking=False):
+            raise ConcurrentUpdate(f"{cell.id}: another update of this cell runs in this process")
+        try:
+            yield opened
+        finally:
+            opened.lock.release()
+
+    def _open_stack(self, cell: Cell) -> _OpenStack:
+        folder = self._work_dir / "stacks" / cell.stack_name
+        folder.mkdir(parents=True, exist_ok=True)
+        self._files.folder.mkdir(parents=True, exist_ok=True)
+        project = ProjectSettings(
+            name=PROJECT, runtime="python", main=str(folder), backend=ProjectBackend(self._state_url)
+        )
+        options = LocalWorkspaceOptions(
+            work_dir=str(folder),
+            project_settings=project,
+            secrets_provider="passphrase",
+            env_vars=self._environment(),
+            pulumi_command=self._command,
+        )
+        with self._named_errors(cell, None):
+            stack = create_or_select_stack(cell.stack_name, project_name=PROJECT, program=lambda: None, opts=options)
+        return _OpenStack(stack=stack, folder=folder)
+
+    def _environment(self) -> dict[str, str]:
+        environment = {
+            "PULUMI_CONFIG_PASSPHRASE": self._passphrase.get_secret_value(),
+            "PULUMI_BACKEND_URL": self._state_url,
+            "PULUMI_SKIP_UPDATE_CHECK": "true",
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+            "SHARDWRIGHT_PYTHON": sys.executable,
+        }
+        if self._policy_pack is not None:
+            environment["PYTHONPATH"] = os.pathsep.join(
+                part for part in (str(self._policy_pack.folder.parent), os.environ.get("PYTHONPATH", "")) if part
+            )
+        if self._plugin_ports:
+            ports = ",".join(f"{name}:{port}" for name, port in sorted(self._plugin_ports.items()))
+            environment["PULUMI_DEBUG_PROVIDERS"] = ports
+            # Without this every operation spends seconds on trying to download what is attached already.
+            environment["PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"] = "true"
+            environment["PULUMI_HOME"] = str(self._work_dir / "pulumi-home")
+        return environment
+
+    def _policy_options(self, opened: _OpenStack, plan: CellPlan) -> dict[str, Any]:
+        pack = self._policy_pack
+        if pack is None:
+            return {}
+        if pack.config is None:
+            return {"policy_packs": [str(pack.folder)]}
+        config = opened.folder / "policy-config.json"
+        config.write_text(pack.config(plan), encoding="utf-8")
+        return {"policy_packs": [str(pack.folder)], "policy_pack_configs": [str(config)]}
+
+    @staticmethod
+    def _refuse_stale(opened: _OpenStack, plan: CellPlan) -> None:
+        noted = opened.folder / "generation"
+        last = int(noted.read_text(encoding="utf-8")) if noted.exists() else -1
+        if plan.generation < last:
+            raise ConcurrentUpdate(
+                f"{plan.cell.id}: generation {plan.generation} is stale", why=f"generation {last} was begun already"
+            )
+
+    @staticmethod
+    def _note_generation(opened: _OpenStack, plan: CellPlan) -> None:
+        fresh = opened.folder / "generation.new"
+        fresh.write_text(str(plan.generation), encoding="utf-8")
+        fresh.replace(opened.folder / "generation")
+
+    @contextmanager
+    def _named_errors(self, cell: Cell, collector: EventCollector | None) -> Iterator[None]:
+        try:
+            yield
+        except ConcurrentUpdateError as problem:
+            raise ConcurrentUpdate(f"{cell.id}: another update holds the lock of this stack") from problem
+        except CommandError as problem:
+            if collector is not None and collector.violations:
+                raise _violation(cell, collector) from problem
+            raise _failure(cell, collector, problem) from problem
+
+
+def download_engine(root: Path, version: str) -> None:
+    """Pulumi's own installer, into ``root``/bin."""
+    PulumiCommand.install(root=str(root), version=VersionInfo.parse(version))
+
+
+def _command(engine_root: Path) -> PulumiCommand:
+    if not (engine_root / "bin" / "pulumi").exists():
+        raise MissingPart(f"no Pulumi engine in {engine_root}", next_step="make setup")
+    try:
+        return PulumiCommand(root=str(engine_root))
+    except Exception as problem:  # a wrong version, a file that does not run: all are "not usable"
+        raise MissingPart(f"the Pulumi engine in {engine_root} cannot be used", why=str(problem)) from problem
+
+
+def _nodes_of(outputs: Mapping[str, Any]) -> tuple[tuple[NodeId, str], ...]:
+    nodes = outputs["nodes"].value if "nodes" in outputs else {}
+    return tuple(sorted((NodeId(name), str(node["instance_id"])) for name, node in nodes.items()))
+
+
+def _violation(cell: Cell, collector: EventCollector) -> PolicyViolation:
+    lines = [f"{f.policy} ({f.urn.rpartition('::')[2] or 'stack'}): {f.message}" for f in collector.violations]
+    return PolicyViolation(f"{cell.id}: the policy pack refuses this update", why=" | ".join(dict.fromkeys(lines)))
+
+
+def _failure(cell: Cell, collector: EventCollector | None, problem: CommandError) -> ShardwrightError:
+    said = " | ".join(collector.problems) if collector is not None else ""
+    reason = said or "\n".join(str(problem).strip().splitlines()[-_LAST_LINES:])
+    codes = program_module(cell.kind).NO_CAPACITY
+    kind = InsufficientCapacity if any(code in reason for code in codes) else ProviderError
+    return kind(f"{cell.id}: the update failed", why=reason)

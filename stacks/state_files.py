@@ -1,0 +1,82 @@
+"""What can be read off Pulumi's file backend without starting the engine: unfinished work and who holds the lock."""
+
+import json
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from engine.errors import ConfigurationError
+from engine.model.value import Value
+
+PROJECT = "shardwright"
+
+
+class LockHolder(Value):
+    pid: int
+    host: str
+
+    @property
+    def alive(self) -> bool:
+        """On another machine nobody can tell from here: taken for alive."""
+        if self.host != socket.gethostname():
+            return True
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True
+        return not _is_zombie(self.pid)
+
+
+class StateFiles:
+    """``state_url``: file://DIRECTORY."""
+
+    def __init__(self, state_url: str) -> None:
+        parts = urlsplit(state_url)
+        if parts.scheme != "file" or not parts.path:
+            raise ConfigurationError(
+                f"pulumi.state_url: {state_url!r} is not file://DIRECTORY",
+                why="recovery of an interrupted update reads the state and its locks",
+            )
+        self.folder = Path(unquote(f"{parts.netloc}{parts.path}"))
+
+    def exists(self, stack: str) -> bool:
+        return self._state(stack).exists()
+
+    def interrupted(self, stack: str) -> bool:
+        """Whether an update was begun that never wrote its end."""
+        return bool(self.pending(stack)) or bool(self.locks(stack))
+
+    def pending(self, stack: str) -> list[Mapping[str, Any]]:
+        """Pulumi's pending operations, as the state has them."""
+        try:
+            document = json.loads(self._state(stack).read_bytes())
+        except FileNotFoundError:
+            return []
+        latest = (document.get("checkpoint") or {}).get("latest") or {}
+        return list(latest.get("pending_operations") or [])
+
+    def locks(self, stack: str) -> list[LockHolder]:
+        holders = []
+        folder = self.folder / ".pulumi" / "locks" / "organization" / PROJECT / stack
+        for path in sorted(folder.glob("*.json")):
+            try:
+                lock = json.loads(path.read_bytes())
+            except (FileNotFoundError, ValueError):
+                continue  # released, or being written, while we looked
+            holders.append(LockHolder(pid=int(lock["pid"]), host=str(lock["hostname"])))
+        return holders
+
+    def _state(self, stack: str) -> Path:
+        return self.folder / ".pulumi" / "stacks" / PROJECT / f"{stack}.json"
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "Z"
+    except (OSError, IndexError):
+        return False
