@@ -157,7 +157,8 @@ def _price(offer: Offer, limits: MarketLimits, _: datetime) -> str | None:
         return "zero price"
     per_vcpu = price.amount / Decimal(repr(offer.resources.vcpus))
     if not limits.min_price_per_vcpu_hour <= per_vcpu <= limits.max_price_per_vcpu_hour:
-        return f"absurd price: {per_vcpu:.6g} {price.currency} per vCPU-hour"
+        shown = per_vcpu.quantize(Decimal("1e-8")).normalize()
+        return f"absurd price: {shown:f} {price.currency} per vCPU-hour"
     return None
 
 

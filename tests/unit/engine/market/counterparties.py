@@ -1,0 +1,167 @@
+"""Offers, and providers of several characters to negotiate with."""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from random import Random
+
+from engine.clock import ManualClock
+from engine.errors import InsufficientCapacity, ProviderUnavailable
+from engine.market.base import LiveMarket, Need
+from engine.model.capacity import Resources
+from engine.model.ids import OfferId, QuoteId
+from engine.model.market import Offer, OfferQuery, PricePoint, PurchaseOption, Quote, Reliability
+from engine.model.money import Money, usd
+from engine.model.value import Interval
+from providers.base import AuctionOutcome, AuctionRule, AuctionTerms, Provider
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+QUERY = OfferQuery(at_least=Resources(vcpus=1, memory_gib=1))
+
+
+def an_offer(
+    name: str = "o1",
+    *,
+    provider: str = "p",
+    price: str = "0.10",
+    currency: str = "USD",
+    option: PurchaseOption = PurchaseOption.ON_DEMAND,
+    vcpus: float = 2,
+    memory_gib: float = 4,
+    history: Sequence[tuple[float, str]] = (),
+    **fields: object,
+) -> Offer:
+    """``history``: (hours ago, price)."""
+    values: dict[str, object] = {
+        "id": OfferId(name),
+        "provider": provider,
+        "account": "a",
+        "region": "r",
+        "zone": "z",
+        "instance_type": "t.small",
+        "resources": Resources(vcpus=vcpus, memory_gib=memory_gib),
+        "option": option,
+        "price": Money(amount=Decimal(price), currency=currency),
+        "price_at": NOW,
+        "price_history": tuple(PricePoint(at=NOW - timedelta(hours=h), price=usd(p)) for h, p in history),
+        "reliability": Reliability(correlation_group="g"),
+        "auction_id": name if option is PurchaseOption.AUCTION else None,
+    }
+    return Offer.model_validate({**values, **fields})
+
+
+def a_need(*, hours: float = 24, units: int = 3, survival: float = 0.9, key: str = "round-1") -> Need:
+    term = Interval(start=NOW, end=NOW + timedelta(hours=hours))
+    return Need(key=key, max_units=units, term=term, survival=survival)
+
+
+def a_quote(offer: Offer, units: int, term: Interval, price: Money, *, lasts: float = 300) -> Quote:
+    return Quote(
+        id=QuoteId(f"quote-{offer.id}-{units}-{price.amount}"),
+        offer=offer,
+        quantity=units,
+        unit_price=price,
+        price_ceiling=price,
+        term=term,
+        expires_at=NOW + timedelta(seconds=lasts),
+        strategy="",
+    )
+
+
+class Honest:
+    """Quotes what it posted."""
+
+    def __init__(self, name: str = "p", offers: Sequence[Offer] = ()) -> None:
+        self.name = name
+        self.posted = tuple(offers)
+        self.asked: list[tuple[str, int]] = []
+
+    def offers(self, need: OfferQuery) -> Sequence[Offer]:
+        return self.posted
+
+    def quote(self, offer: Offer, quantity: int, term: Interval) -> Quote:
+        self.asked.append((offer.id, quantity))
+        return a_quote(offer, quantity, term, offer.price)
+
+
+class Stubborn(Honest):
+    """Posts much, sells nothing."""
+
+    def quote(self, offer: Offer, quantity: int, term: Interval) -> Quote:
+        self.asked.append((offer.id, quantity))
+        raise InsufficientCapacity(f"{offer.id}: none left")
+
+
+class Silent(Honest):
+    """Posts, then never answers."""
+
+    def quote(self, offer: Offer, quantity: int, term: Interval) -> Quote:
+        self.asked.append((offer.id, quantity))
+        raise ProviderUnavailable(f"{self.name}: no answer in 10 s")
+
+
+class Cheat(Honest):
+    """Posts one price and asks a little more."""
+
+    def quote(self, offer: Offer, quantity: int, term: Interval) -> Quote:
+        self.asked.append((offer.id, quantity))
+        return a_quote(offer, quantity, term, offer.price * Decimal("1.01"))
+
+
+class LastMinute(Honest):
+    """Its quotes have expired by the time they come; ``late`` of them."""
+
+    def __init__(self, name: str = "p", offers: Sequence[Offer] = (), *, late: int = 1) -> None:
+        super().__init__(name, offers)
+        self.late = late
+
+    def quote(self, offer: Offer, quantity: int, term: Interval) -> Quote:
+        self.asked.append((offer.id, quantity))
+        lasts = -1 if len(self.asked) <= self.late else 300
+        return a_quote(offer, quantity, term, offer.price, lasts=lasts)
+
+
+class Switcher(Honest):
+    """Sells something else than was asked for."""
+
+    def quote(self, offer: Offer, quantity: int, term: Interval) -> Quote:
+        return a_quote(an_offer("another", provider=self.name), quantity, term, offer.price)
+
+
+Settlement = Callable[[Money], tuple[Money, Money | None]]
+"""bid -> (clearing price, price asked in the won quote; None: lost)"""
+
+
+class Auctioneer(Honest):
+    """Decides by ``settle``; remembers every bid with its key."""
+
+    def __init__(
+        self,
+        settle: Settlement,
+        *,
+        rule: AuctionRule = AuctionRule.SECOND_PRICE,
+        reserve: str = "0.01",
+        name: str = "p",
+    ) -> None:
+        super().__init__(name)
+        self.settle, self.rule, self.reserve = settle, rule, usd(reserve)
+        self.bids: list[tuple[str, Money]] = []
+
+    def auction_terms(self, offer: Offer) -> AuctionTerms:
+        return AuctionTerms(rule=self.rule, reserve_price=self.reserve, closes_at=NOW + timedelta(seconds=2))
+
+    def bid(self, offer: Offer, quantity: int, price: Money, term: Interval, *, key: str) -> AuctionOutcome:
+        self.bids.append((key, price))
+        clearing, asked = self.settle(price)
+        if asked is None:
+            return AuctionOutcome(won=False, clearing_price=clearing, reason="outbid")
+        return AuctionOutcome(won=True, clearing_price=clearing, quote=a_quote(offer, quantity, term, asked))
+
+
+def a_market(*providers: Provider, offers: Sequence[Offer] = ()) -> LiveMarket:
+    return LiveMarket(
+        providers={provider.name: provider for provider in providers},
+        clock=ManualClock(NOW),
+        rng=Random(0),
+        offers=tuple(offers),
+    )

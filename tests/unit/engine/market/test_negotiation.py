@@ -1,0 +1,132 @@
+from collections.abc import Sequence
+
+import pytest
+
+from engine.errors import AuthenticationFailed, ShardwrightError
+from engine.market.auction import AuctionStrategy
+from engine.market.base import Market, Need
+from engine.market.discovery import MarketView
+from engine.market.fixed_price import FixedPriceStrategy
+from engine.market.negotiation import Negotiation, negotiate, shortlist
+from engine.market.scoring import ScoreWeights
+from engine.market.spot import SpotStrategy
+from engine.model.market import Offer, PurchaseOption, Quote
+from engine.model.money import usd
+from engine.model.value import Interval
+from providers.base import Provider
+from tests.unit.engine.market.counterparties import (
+    NOW,
+    Auctioneer,
+    Cheat,
+    Honest,
+    LastMinute,
+    Silent,
+    Stubborn,
+    a_market,
+    a_need,
+    a_quote,
+    an_offer,
+)
+
+ALL = (FixedPriceStrategy(), SpotStrategy(), AuctionStrategy())
+
+
+def _view(*offers: Offer) -> MarketView:
+    return MarketView(offers=offers, rejections=(), failures=(), made_at=NOW)
+
+
+def _negotiate(offers: Sequence[Offer], *providers: Provider) -> Negotiation:
+    return negotiate(_view(*offers), a_need(), ALL, a_market(*providers))
+
+
+def test_every_option_gets_its_strategy() -> None:
+    offers = [
+        an_offer("posted"),
+        an_offer("spot", option=PurchaseOption.SPOT, price="0.04"),
+        an_offer("lot", option=PurchaseOption.AUCTION, price="0.01"),
+    ]
+    auctioneer = Auctioneer(lambda _: (usd("0.03"), usd("0.03")))
+    found = _negotiate(offers, auctioneer)
+    assert {quote.offer.id: quote.strategy for quote in found.quotes} == {
+        "posted": "fixed_price",
+        "spot": "spot",
+        "lot": "auction",
+    }
+    assert found.rejections == ()
+
+
+def test_no_capacity_moves_on_to_the_next_offer() -> None:
+    offers = [an_offer("a", provider="stubborn", price="0.01"), an_offer("b", provider="honest")]
+    found = _negotiate(offers, Stubborn("stubborn"), Honest("honest"))
+    assert [quote.offer.id for quote in found.quotes] == ["b"]
+    assert found.rejections[0].offer == "a"
+    assert found.rejections[0].reason.startswith("no capacity")
+
+
+def test_an_expired_quote_is_asked_for_again_once() -> None:
+    once, twice = LastMinute("once", late=1), LastMinute("twice", late=2)
+    found = _negotiate([an_offer("a", provider="once"), an_offer("b", provider="twice")], once, twice)
+    assert [quote.offer.id for quote in found.quotes] == ["a"]
+    assert (len(once.asked), len(twice.asked)) == (2, 2)
+    assert "expire at once" in found.rejections[0].reason
+
+
+def test_a_cheat_is_stopped_and_named() -> None:
+    cheat = Cheat("p")
+    found = _negotiate([an_offer("a")], cheat)
+    assert found.quotes == ()
+    assert found.rejections[0].reason.startswith("price mismatch")
+    assert len(cheat.asked) == 1
+
+
+def test_a_provider_that_does_not_answer_is_not_asked_again() -> None:
+    silent = Silent("p")
+    found = _negotiate([an_offer("a", price="0.01"), an_offer("b"), an_offer("c", provider="q")], silent, Honest("q"))
+    assert [quote.offer.id for quote in found.quotes] == ["c"]
+    assert len(silent.asked) == 1
+    assert [rejection.offer for rejection in found.rejections] == ["a", "b"]
+    assert all("left the negotiation" in rejection.reason for rejection in found.rejections)
+
+
+def test_a_refused_token_stops_that_provider_only() -> None:
+    class Locked(Honest):
+        def quote(self, offer: Offer, quantity: int, term: Interval) -> Quote:
+            raise AuthenticationFailed("the network refuses the token")
+
+    found = _negotiate([an_offer("a"), an_offer("b", provider="q")], Locked("p"), Honest("q"))
+    assert [quote.offer.id for quote in found.quotes] == ["b"]
+
+
+class Careless:
+    """Somebody else's strategy: forgets its name, and its ceiling."""
+
+    name = "careless"
+
+    def __init__(self, ceiling: str) -> None:
+        self.ceiling = ceiling
+
+    def negotiate(self, need: Need, offers: Sequence[Offer], market: Market) -> Sequence[Quote]:
+        quote = a_quote(offers[0], 1, need.term, usd("0.05"))
+        return [quote.model_copy(update={"price_ceiling": usd(self.ceiling)})]
+
+
+def test_a_quote_names_its_strategy_and_stays_under_its_ceiling_whoever_wrote_it() -> None:
+    market = a_market(Honest("p"))
+    fine = negotiate(_view(an_offer()), a_need(), [Careless("0.06")], market)
+    assert [quote.strategy for quote in fine.quotes] == ["careless"]
+    over = negotiate(_view(an_offer()), a_need(), [Careless("0.04")], market)
+    assert over.quotes == ()
+    assert "price mismatch" in over.rejections[0].reason
+
+
+def test_an_offer_of_nobody_is_a_mistake_of_the_caller() -> None:
+    with pytest.raises(ShardwrightError, match="no provider p"):
+        _negotiate([an_offer()])
+
+
+def test_the_shortlist_takes_the_best_of_every_market() -> None:
+    many = [an_offer(f"p{index:02d}", price=f"0.{index + 10}") for index in range(20)]
+    dear = an_offer("dear", provider="q", price="9")
+    spots = [an_offer("s", option=PurchaseOption.SPOT, price="0.5")]
+    chosen = shortlist(_view(*many, dear, *spots), a_need(), ScoreWeights(), per_market=3)
+    assert [offer.id for offer in chosen] == ["p00", "p01", "p02", "s", "dear"]

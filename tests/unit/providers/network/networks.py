@@ -1,0 +1,78 @@
+"""A small network in memory to test against, and one served over HTTP without a socket."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+from engine.clock import ManualClock
+from engine.model.capacity import Resources
+from engine.model.market import PurchaseOption
+from providers.network import wire
+from providers.network.auction import Rivals, nobody
+from providers.network.exchange import Exchange, Terms
+from providers.network.stock import AuctionRules, Listing
+from providers.network.wire import WireAuctionRule
+
+START = datetime(2026, 3, 1, 12, tzinfo=UTC)
+TERM = wire.WireTerm(start=START, end=START + timedelta(days=1))
+ANY = Resources(vcpus=0, memory_gib=0)
+TENANT = "acme"
+
+
+def a_listing(
+    offer_id: str = "lot",
+    *,
+    option: PurchaseOption = PurchaseOption.ON_DEMAND,
+    ask: str = "0.05",
+    units: int = 3,
+    rule: WireAuctionRule | None = None,
+    lowest_share_of_ask: str = "0.9",
+) -> Listing:
+    return Listing(
+        offer_id=offer_id,
+        region="north",
+        zone="north-a",
+        instance_type="m.small",
+        resources=Resources(vcpus=2, memory_gib=4, storage_iops=1000, network_mbps=500),
+        performance=1.0,
+        option=option,
+        ask=Decimal(ask),
+        units=units,
+        correlation_group="north/north-a/m",
+        lowest_share_of_ask=Decimal(lowest_share_of_ask),
+        auction=AuctionRules(rule) if rule else None,
+    )
+
+
+def an_auction(rule: WireAuctionRule = WireAuctionRule.SEALED_SECOND_PRICE, *, units: int = 3) -> Listing:
+    return a_listing(option=PurchaseOption.AUCTION, ask="0.01", units=units, rule=rule)
+
+
+def a_network(
+    clock: ManualClock, listings: Sequence[Listing] = (), *, rivals: Rivals = nobody, meter_speed: int = 1
+) -> Exchange:
+    terms = Terms("tiny", meter_speed=Decimal(meter_speed))
+    return Exchange(listings or [a_listing()], terms, clock=clock, rivals=rivals)
+
+
+def free(exchange: Exchange, position: int = 0) -> int | None:
+    return exchange.offers(ANY)[position].available
+
+
+def money(amount: str, currency: str = "USD") -> wire.WireMoney:
+    return wire.WireMoney(amount=Decimal(amount), currency=currency)
+
+
+def quoted(exchange: Exchange, quantity: int = 1, *, limit: str | None = None, tenant: str = TENANT) -> wire.WireQuote:
+    limit_price = money(limit) if limit else None
+    request = wire.QuoteRequest(offer_id="lot", quantity=quantity, term=TERM, limit_price=limit_price)
+    return exchange.quote(tenant, request)
+
+
+def held(exchange: Exchange, quantity: int = 1, *, key: str = "k") -> wire.WireHold:
+    quote = quoted(exchange, quantity)
+    return exchange.hold(TENANT, wire.HoldRequest(quote_id=quote.quote_id, quantity=quantity), key=key)
+
+
+def node(name: str = "n1", token: str = "t1", user_data: str = "#!/bin/sh\n") -> wire.ConfirmRequest:
+    return wire.ConfirmRequest(node=name, token=token, user_data=user_data)
