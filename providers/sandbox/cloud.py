@@ -29,6 +29,7 @@ from engine.model.value import Interval, Utc
 from providers.sandbox.contract import (
     INSTANCES,
     NOTICES,
+    PRICES,
     Fault,
     FaultMode,
     PriceChange,
@@ -164,6 +165,9 @@ class SandboxControl(Protocol):
     def change_price(self, change: PriceChange) -> None: ...
     def set_fault(self, fault: Fault) -> None: ...
     def bill(self, period: Interval) -> SandboxBill: ...
+    def prices(self) -> Sequence[PriceChange]:
+        """What is asked now, by region, type and option; of several zones' prices the lowest."""
+        ...
 
 
 def sandbox_routes(control: SandboxControl) -> list[Route]:
@@ -174,6 +178,9 @@ def sandbox_routes(control: SandboxControl) -> list[Route]:
 
     async def notices(_: Request) -> Response:
         return Response(NOTICES.dump_json(list(control.notices())), media_type="application/json")
+
+    async def prices(_: Request) -> Response:
+        return Response(PRICES.dump_json(list(control.prices())), media_type="application/json")
 
     async def bill(request: Request) -> Response:
         try:
@@ -186,6 +193,7 @@ def sandbox_routes(control: SandboxControl) -> list[Route]:
     return [
         Route("/_sandbox/instances", instances),
         Route("/_sandbox/notices", notices),
+        Route("/_sandbox/prices", prices),
         Route("/_sandbox/bill", bill),
         Route("/_sandbox/reclaim", _order(ReclaimOrder, control.reclaim), methods=["POST"]),
         Route("/_sandbox/price", _order(PriceChange, control.change_price), methods=["POST"]),

@@ -6,7 +6,7 @@ GET  /_sandbox/notices    [SandboxNotice]     reclaims under way; the server ter
 POST /_sandbox/reclaim    ReclaimOrder        204
 POST /_sandbox/price      PriceChange         204; appended to the spot history too
 POST /_sandbox/fault      Fault               204; the provider's own API misbehaves for a while
-GET  /_sandbox/prices     [PriceChange]       optional: every price that it asks now (404: does not tell)
+GET  /_sandbox/prices     [PriceChange]       every price that it asks now; of several zones the lowest
 GET  /_sandbox/bill       SandboxBill         ?start=ISO&end=ISO, where the provider has no delivery of its own
 ========================  ==================  ===========================================================
 

@@ -1,7 +1,8 @@
 """The market process: moves prices from a seed, and does on request what a market does to people.
 
-By itself it nudges a few spot and auction prices a period; it reclaims nodes by itself only when told to at the start.
-What it drew, and in which order, depends on the seed alone.
+By itself it nudges a few spot and auction prices a period, never above where they opened, so that nobody is reclaimed
+over a price that this market made up. Only when told to at the start does it let prices rise, and reclaims nodes. What
+it draws, and in which order, depends on the seed alone.
 """
 
 import math
@@ -19,8 +20,8 @@ from providers.sandbox.servers import ServerClient
 PERIOD_SECONDS = 20.0
 _NUDGES = 3
 _SIGMA = 0.06
-_LOWEST, _HIGHEST = Decimal("0.5"), Decimal("1.6")
-"""A nudged price stays within these multiples of what it was when the market opened."""
+_LOWEST, _HIGHEST = Decimal("0.6"), Decimal("1.6")
+"""A nudged price stays within these multiples of what it was at its first nudge; above 1 only with reclaims."""
 _RECLAIM_PROBABILITY = 0.05
 _PLACES = Decimal("0.000001")
 PriceKey = tuple[str, str, str, MarketOption]
@@ -51,7 +52,6 @@ class Market:
         self._rng = random.Random(f"market/{seed}")  # noqa: S311 (a market's noise, not a secret)
         self._lock = threading.Lock()
         self._opening: dict[PriceKey, Decimal] = {}
-        self._mute: set[str] = set()
 
     def run(self, stop: threading.Event, period_seconds: float = PERIOD_SECONDS) -> None:
         while not stop.wait(period_seconds):
@@ -62,15 +62,16 @@ class Market:
         for name in sorted(self._sellers):
             try:
                 self._nudge(name)
-            except UsageError:
-                self._mute.add(name)  # it does not tell its prices; its own walk has to do
             except ProviderError as error:
                 self._say(f"market: {error}")
         if self._reclaims and self._rng.random() < _RECLAIM_PROBABILITY:
             self._reclaim_any()
 
     def price(self, provider: str, change: PriceChange) -> None:
+        """From now on; later nudges start from here."""
         self._seller(provider).client.change_price(change)
+        with self._lock:
+            self._opening.pop(_key(provider, change), None)
 
     def cheaper(
         self,
@@ -111,17 +112,17 @@ class Market:
         return seller
 
     def _nudge(self, name: str) -> None:
-        if name in self._mute:
-            return
         moving = [p for p in self._sellers[name].client.prices() if p.option is not MarketOption.ON_DEMAND]
         moving.sort(key=lambda p: (p.region, p.instance_type, p.option))
         with self._lock:
             chosen = self._rng.sample(moving, min(_NUDGES, len(moving)))
             steps = [Decimal(repr(math.exp(self._rng.gauss(0.0, _SIGMA)))) for _ in chosen]
         for posted, step in zip(chosen, steps, strict=True):
-            opening = self._opening.setdefault((name, posted.region, posted.instance_type, posted.option), posted.price)
-            price = min(max(posted.price * step, opening * _LOWEST), opening * _HIGHEST)
-            self.price(name, posted.model_copy(update={"price": _rounded(price)}))
+            with self._lock:
+                opening = self._opening.setdefault(_key(name, posted), posted.price)
+            highest = opening * _HIGHEST if self._reclaims else opening
+            price = min(max(posted.price * step, opening * _LOWEST), highest)
+            self._sellers[name].client.change_price(posted.model_copy(update={"price": _rounded(price)}))
 
     def _reclaim_any(self) -> None:
         candidates = sorted(
@@ -136,6 +137,10 @@ class Market:
             self._say(f"market: reclaims {chosen.node} of {chosen.provider}")
         except ShardwrightError as error:
             self._say(f"market: {error}")
+
+
+def _key(provider: str, change: PriceChange) -> PriceKey:
+    return provider, change.region, change.instance_type, change.option
 
 
 def _rounded(price: Decimal) -> Decimal:

@@ -36,6 +36,7 @@ from providers.sandbox.cloud import FaultGate, Faults, ServerOptions, parse_opti
 from providers.sandbox.contract import (
     Fault,
     InstanceState,
+    MarketOption,
     PriceChange,
     ReclaimOrder,
     SandboxBill,
@@ -229,6 +230,17 @@ class NetworkControl:
             raise KeyError(f"{change.instance_type} in {change.region}, {change.option.value}")
         for offer_id in found:
             self._exchange.change_price(offer_id, change.price)
+
+    def prices(self) -> list[PriceChange]:
+        return [
+            PriceChange(
+                region=offer.region,
+                instance_type=offer.instance_type,
+                option=MarketOption(offer.option.value),
+                price=offer.price.amount,
+            )
+            for offer in self._exchange.offers(Resources(vcpus=0, memory_gib=0))
+        ]
 
     def set_fault(self, fault: Fault) -> None:
         self._faults.set(fault)

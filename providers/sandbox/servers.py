@@ -140,7 +140,7 @@ class ServerClient:
         return self._parsed(NOTICES.validate_json, "/_sandbox/notices")
 
     def prices(self) -> list[PriceChange]:
-        """What the server asks now. Raises UsageError for a server that does not tell."""
+        """What the server asks now."""
         return self._parsed(PRICES.validate_json, "/_sandbox/prices")
 
     def reclaim(self, order: ReclaimOrder) -> None:

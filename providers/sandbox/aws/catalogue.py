@@ -82,6 +82,12 @@ class Market:
         """Empty: not sold in this region."""
         return self._zones.get((region, instance_type), [])
 
+    def asked(self, region: str, instance_type: str) -> list[tuple[str, Decimal]]:
+        """(option, price now); the spot price is the lowest of the zones'."""
+        zones = self.zones(region, instance_type)
+        spot = min(self.board.now(spot_key(region, zone, instance_type)) for zone in zones)
+        return [(ON_DEMAND, self.board.now(on_demand_key(region, instance_type))), (SPOT, spot)]
+
     def change(self, region: str, instance_type: str, option: str, price: Decimal) -> None:
         """From now on; a spot price changes in every zone. Raises KeyError."""
         if option == ON_DEMAND:

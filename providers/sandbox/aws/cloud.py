@@ -14,7 +14,15 @@ from engine.clock import Clock
 from engine.model.value import Interval
 from providers.sandbox.aws.catalogue import Market, list_prices, on_demand_key, spot_key
 from providers.sandbox.cloud import Faults, shown_instances, shown_notices
-from providers.sandbox.contract import Fault, PriceChange, ReclaimOrder, SandboxBill, SandboxInstance, SandboxNotice
+from providers.sandbox.contract import (
+    Fault,
+    MarketOption,
+    PriceChange,
+    ReclaimOrder,
+    SandboxBill,
+    SandboxInstance,
+    SandboxNotice,
+)
 from providers.sandbox.machines import Machine, Machines
 from providers.sandbox.meter import Meter
 from providers.sandbox.prices import PriceKey
@@ -94,6 +102,15 @@ class Cloud:
     def change_price(self, change: PriceChange) -> None:
         with self.turn:
             self.market.change(change.region, change.instance_type, change.option.value, change.price)
+
+    def prices(self) -> list[PriceChange]:
+        with self.turn:
+            return [
+                PriceChange(region=region, instance_type=kind, option=MarketOption(option), price=price)
+                for region in self.regions
+                for kind in self.market.types(region)
+                for option, price in self.market.asked(region, kind)
+            ]
 
     def set_fault(self, fault: Fault) -> None:
         self.faults.set(fault)

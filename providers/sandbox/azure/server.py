@@ -32,6 +32,7 @@ from providers.sandbox.cloud import (
 )
 from providers.sandbox.contract import (
     Fault,
+    MarketOption,
     PriceChange,
     ReclaimOrder,
     SandboxBill,
@@ -87,6 +88,15 @@ class AzureCloud:
     def change_price(self, change: PriceChange) -> None:
         option = PurchaseOption(change.option.value)
         self.board.change(SIZES[change.instance_type].key(change.region, option), change.price)
+
+    def prices(self) -> list[PriceChange]:
+        return [
+            PriceChange(region=region, instance_type=size.name, option=option, price=self.board.now(key))
+            for region in self.regions
+            for size in SIZES.values()
+            for option in (MarketOption.ON_DEMAND, MarketOption.SPOT)
+            if self.board.knows(key := size.key(region, PurchaseOption(option.value)))
+        ]
 
     def set_fault(self, fault: Fault) -> None:
         self.faults.set(fault)

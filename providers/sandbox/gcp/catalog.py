@@ -137,13 +137,23 @@ def post_prices(board: PriceBoard, regions: tuple[str, ...], seed: int) -> None:
             board.start_walk(Sku(region, family, part, PurchaseOption.SPOT).key, walk)
 
 
+def price_now(board: PriceBoard, region: str, machine_type: MachineType, *, spot: bool) -> Decimal | None:
+    """Per hour of one instance; None: not sold in this region."""
+    skus = skus_of(region, machine_type, spot=spot)
+    if not all(board.knows(sku.key) for sku in skus):
+        return None
+    return sum((board.now(sku.key) * sku.units(machine_type) for sku in skus), Decimal(0))
+
+
 def change_price(board: PriceBoard, region: str, machine_type: MachineType, *, spot: bool, price: Decimal) -> None:
     """Make this type cost ``price`` an hour.
 
     Google prices cores and memory by family, so every type of the family in the region moves in proportion.
     """
     core, ram = skus_of(region, machine_type, spot=spot)
-    now = sum((board.now(sku.key) * sku.units(machine_type) for sku in (core, ram)), Decimal(0))
+    now = price_now(board, region, machine_type, spot=spot)
+    if now is None:
+        raise KeyError(f"{machine_type.name} in {region}")
     ram_price = (board.now(ram.key) * price / now).quantize(Decimal("1e-9"))
     core_price = (price - ram_price * machine_type.billed_gib) / machine_type.billed_vcpus
     board.change(ram.key, ram_price)

@@ -33,7 +33,7 @@ from providers.sandbox.contract import (
 )
 from providers.sandbox.gcp.billing import Biller, commitment_document, sku_document
 from providers.sandbox.gcp.bucket import BillBucket
-from providers.sandbox.gcp.catalog import COMPUTE_ENGINE, MACHINE_TYPES, all_skus, change_price, post_prices
+from providers.sandbox.gcp.catalog import COMPUTE_ENGINE, MACHINE_TYPES, all_skus, change_price, post_prices, price_now
 from providers.sandbox.gcp.compute import Compute
 from providers.sandbox.gcp.instances import Instances
 from providers.sandbox.gcp.networks import Networks
@@ -83,6 +83,15 @@ class GcpCloud:
         spot = change.option.value == PurchaseOption.SPOT.value
         machine_type = MACHINE_TYPES[change.instance_type]
         change_price(self.board, change.region, machine_type, spot=spot, price=change.price)
+
+    def prices(self) -> list[PriceChange]:
+        return [
+            PriceChange(region=region, instance_type=kind.name, option=option, price=price)
+            for region in self.regions
+            for kind in MACHINE_TYPES.values()
+            for option in (MarketOption.ON_DEMAND, MarketOption.SPOT)
+            if (price := price_now(self.board, region, kind, spot=option is MarketOption.SPOT)) is not None
+        ]
 
     def set_fault(self, fault: Fault) -> None:
         self.faults.set(fault)
