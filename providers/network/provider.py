@@ -12,6 +12,7 @@ from random import Random
 from typing import TypeVar
 from weakref import finalize
 
+import httpx
 from pydantic import ValidationError
 
 from engine.clock import Clock
@@ -56,9 +57,16 @@ _Answer = TypeVar("_Answer")
 class NetworkProvider:
     """Provider, SupportsHolds, -Auctions, -AuctionTerms, -OfferBook, -Inventory, -ReclaimNotices and -Bills."""
 
-    def __init__(self, settings: ProviderSettings, *, clock: Clock, rng: Random | None = None) -> None:
+    def __init__(
+        self,
+        settings: ProviderSettings,
+        *,
+        clock: Clock,
+        rng: Random | None = None,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
         self.name = settings.name
-        self._settings, self._clock, self._rng = settings, clock, rng
+        self._settings, self._clock, self._rng, self._transport = settings, clock, rng, transport
         self._opened: NetworkClient | None = None
         if settings.endpoint is None:
             raise ConfigurationError(
@@ -267,6 +275,7 @@ class NetworkProvider:
                 clock=self._clock,
                 ca_file=self._settings.ca_file,
                 rng=self._rng,
+                transport=self._transport,
             )
             finalize(self, self._opened.close)
         return self._opened

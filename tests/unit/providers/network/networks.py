@@ -1,15 +1,22 @@
 """A small network in memory to test against, and one served over HTTP without a socket."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from random import Random
+
+import httpx
+from starlette.types import ASGIApp
 
 from engine.clock import ManualClock
 from engine.model.capacity import Resources
 from engine.model.market import PurchaseOption
 from providers.network import wire
 from providers.network.auction import Rivals, nobody
+from providers.network.client import NetworkClient
 from providers.network.exchange import Exchange, Terms
+from providers.network.server import RateLimit, create_app
 from providers.network.stock import AuctionRules, Listing
 from providers.network.wire import WireAuctionRule
 
@@ -76,3 +83,32 @@ def held(exchange: Exchange, quantity: int = 1, *, key: str = "k") -> wire.WireH
 
 def node(name: str = "n1", token: str = "t1", user_data: str = "#!/bin/sh\n") -> wire.ConfirmRequest:
     return wire.ConfirmRequest(node=name, token=token, user_data=user_data)
+
+
+class InProcess(httpx.BaseTransport):
+    """Carries requests to an ASGI application without a socket, and counts them."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self.requests: list[httpx.Request] = []
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        return asyncio.run(self._carry(request))
+
+    async def _carry(self, request: httpx.Request) -> httpx.Response:
+        inner = httpx.ASGITransport(self._app, raise_app_exceptions=False)
+        answer = await inner.handle_async_request(
+            httpx.Request(request.method, request.url, headers=request.headers, content=request.read())
+        )
+        assert isinstance(answer.stream, httpx.AsyncByteStream)
+        body = b"".join([chunk async for chunk in answer.stream])
+        return httpx.Response(answer.status_code, headers=answer.headers, content=body)
+
+
+def served(exchange: Exchange, clock: ManualClock, *, limit: RateLimit | None = None) -> InProcess:
+    return InProcess(create_app(exchange, title="tiny", tenants={"secret": TENANT}, clock=clock, limit=limit))
+
+
+def a_client(transport: httpx.BaseTransport, clock: ManualClock, *, token: str = "secret") -> NetworkClient:
+    return NetworkClient("http://tiny.test", token, clock=clock, rng=Random(0), transport=transport)
