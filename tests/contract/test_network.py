@@ -180,7 +180,8 @@ class NetworkContract(ProviderContract):
 
 class TestHarbor(NetworkContract):
     @pytest.fixture(scope="class")
-    def control(self) -> Iterator[SandboxControl]:
+    @classmethod
+    def control(cls) -> Iterator[SandboxControl]:
         with running_server("providers.sandbox.networks", "--name", "harbor", *SPEED) as server:
             yield server
 
@@ -227,7 +228,8 @@ class TestHarbor(NetworkContract):
 
 class TestAgora(NetworkContract):
     @pytest.fixture(scope="class")
-    def control(self) -> Iterator[SandboxControl]:
+    @classmethod
+    def control(cls) -> Iterator[SandboxControl]:
         with running_server("providers.sandbox.networks", "--name", "agora", *SPEED) as server:
             yield server
 
