@@ -33,6 +33,7 @@ class Relay:
         self._call(self._shut())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=2)
+        self._loop.close()
 
     def _call(self, work: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=10)
@@ -54,18 +55,18 @@ class Relay:
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.sleep(0)  # transports close in the loop's next turn
 
 
 async def _relay_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:
-    try:
-        outward = asyncio.open_connection("127.0.0.1", port)
-        target_reader, target_writer = await asyncio.wait_for(outward, _CONNECT_SECONDS)
-    except (OSError, TimeoutError):
-        writer.close()  # the agent sees a closed connection and tries again
-        return
-    await asyncio.gather(_pump(reader, target_writer), _pump(target_reader, writer))
-    for side in (writer, target_writer):
-        side.close()
+    with contextlib.closing(writer):
+        try:
+            outward = asyncio.open_connection("127.0.0.1", port)
+            target_reader, target_writer = await asyncio.wait_for(outward, _CONNECT_SECONDS)
+        except (OSError, TimeoutError):
+            return  # the agent sees a closed connection and tries again
+        with contextlib.closing(target_writer):
+            await asyncio.gather(_pump(reader, target_writer), _pump(target_reader, writer))
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -61,7 +61,7 @@ def networks_in_use() -> list[IPv4Network]:
     return [network for network in found if network.prefixlen > 0]
 
 
-def node_commands(index: int, address: str, gateway: str, peers: Sequence[str]) -> tuple[list[str], list[str]]:
+def node_commands(address: str, gateway: str, peers: Sequence[str]) -> tuple[list[str], list[str]]:
     """(``ip`` lines, ``bridge`` lines) for the inside of one node's namespace."""
     ip = [
         "link set lo up",
@@ -196,7 +196,7 @@ class Underlay:
         ]
         batch("ip", outer, namespace=self.namespace)
         addresses = [peer.underlay_address for peer in peers]
-        ip, bridge = node_commands(index, attachment.underlay_address, self.gateway, addresses)
+        ip, bridge = node_commands(attachment.underlay_address, self.gateway, addresses)
         if attachment.overlay_address is not None:
             ip.append(f"address add {attachment.overlay_address}/{OVERLAY.prefixlen} dev br0")
         batch("ip", ip, namespace=attachment.namespace)
