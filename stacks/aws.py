@@ -25,7 +25,7 @@ from stacks.adoption import Adoption
 from stacks.aws_lookup import AwsAdoption
 from stacks.base import PulumiFn
 from stacks.ingress import NODE_INGRESS
-from stacks.naming import CEILING_TAG, CELL_NETWORK, NODE_DISK_GIB, is_spot, node_tags, shared_tags, zone_block
+from stacks.naming import CELL_NETWORK, NODE_DISK_GIB, PRICE_TAG, is_spot, node_tags, shared_tags, zone_block
 
 _DEBIAN_OWNER = "136693071363"
 _NESTED_VIRTUALIZATION = re.compile(r"^[cmr]8i(-flex)?\.")
@@ -34,8 +34,8 @@ _DECIDED_AT_CREATE = [
     "ami",
     "userData",
     "instanceMarketOptions.spotOptions.maxPrice",
-    f'tags["{CEILING_TAG}"]',
-    f'tagsAll["{CEILING_TAG}"]',
+    f'tags["{PRICE_TAG}"]',
+    f'tagsAll["{PRICE_TAG}"]',
 ]
 """A running node keeps these: newer images and prices are for new nodes, and its join token is long spent."""
 

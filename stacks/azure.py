@@ -26,10 +26,10 @@ from providers.base import InstanceRecord, ProviderSettings
 from stacks.adoption import Adoption, Inputs, InstanceOf
 from stacks.base import PulumiFn
 from stacks.ingress import NODE_INGRESS
-from stacks.naming import CEILING_TAG, CELL_NETWORK, NODE_DISK_GIB, is_spot, node_tags, shared_tags
+from stacks.naming import CELL_NETWORK, NODE_DISK_GIB, PRICE_TAG, is_spot, node_tags, shared_tags
 
 _IMAGE = {"publisher": "Debian", "offer": "debian-12", "sku": "12-gen2", "version": "latest"}
-_DECIDED_AT_CREATE = ["osProfile", "billingProfile", "storageProfile.imageReference", f'tags["{CEILING_TAG}"]']
+_DECIDED_AT_CREATE = ["osProfile", "billingProfile", "storageProfile.imageReference", f'tags["{PRICE_TAG}"]']
 
 
 class _Adoption:
@@ -166,7 +166,7 @@ def _interface(
     options: pulumi.ResourceOptions,
 ) -> NetworkInterface:
     name = planned.node.id
-    tags = {key: value for key, value in node_tags(cell, planned).items() if key != CEILING_TAG}
+    tags = {key: value for key, value in node_tags(cell, planned).items() if key != PRICE_TAG}
     address = PublicIPAddress(
         f"{name}-address",
         resource_group_name=group.name,

@@ -101,7 +101,8 @@ def _finding(event: Any) -> PolicyFinding:
         pack=event.policy_pack_name,
         level=event.enforcement_level,
         urn=event.resource_urn or "",
-        message=_plain(event.message),
+        # The engine puts the policy's description on a line of its own in front.
+        message=_plain(event.message).rpartition("\n")[2],
     )
 
 

@@ -15,14 +15,14 @@ from providers.base import InstanceRecord, ProviderSettings
 from stacks.adoption import Adoption, Inputs, InstanceOf
 from stacks.base import PulumiFn
 from stacks.ingress import NODE_INGRESS
-from stacks.naming import CEILING_TAG, CELL_NETWORK, NODE_DISK_GIB, NODE_TAG, is_spot, node_tags
+from stacks.naming import CELL_NETWORK, NODE_DISK_GIB, NODE_TAG, PRICE_TAG, is_spot, node_tags
 
 _IMAGE = "projects/debian-cloud/global/images/family/debian-12"
 _ARM_IMAGE = "projects/debian-cloud/global/images/family/debian-12-arm64"
 _ARM = re.compile(r"^(t2a|c4a)-")
 _DECIDED_AT_CREATE = [
     'metadata["startup-script"]',
-    f'metadata["{CEILING_TAG}"]',
+    f'metadata["{PRICE_TAG}"]',
     "bootDisk.initializeParams.image",
 ]
 
@@ -64,7 +64,7 @@ def _declare(cell: Cell, plan: CellPlan, settings: ProviderSettings, user_data: 
     pulumi.export(
         "nodes",
         {
-            name: {"instance_id": instance.name, "address": instance.network_interfaces[0].network_ip}
+            name: {"instance_id": instance.instance_id, "address": instance.network_interfaces[0].network_ip}
             for name, instance in nodes.items()
         },
     )
@@ -133,7 +133,7 @@ def _node(cell: Cell, planned: PlannedNode, subnetwork: Subnetwork, user_data: s
         scheduling=_scheduling(planned),
         advanced_machine_features=None if arm else {"enable_nested_virtualization": True, "threads_per_core": 2},
         shielded_instance_config={"enable_vtpm": True, "enable_integrity_monitoring": True},
-        labels={key: label_value(value) for key, value in node_tags(cell, planned).items() if key != CEILING_TAG},
+        labels={key: label_value(value) for key, value in node_tags(cell, planned).items() if key != PRICE_TAG},
         metadata={
             **node_tags(cell, planned),
             "enable-oslogin": "TRUE",

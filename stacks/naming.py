@@ -9,8 +9,8 @@ from engine.model.plan import PlannedNode
 NODE_TAG = "shardwright-node"
 TOKEN_TAG = "shardwright-token"  # noqa: S105 (a tag's name)
 CELL_TAG = "shardwright-cell"
-CEILING_TAG = "shardwright-price-ceiling"
 OPTION_TAG = "shardwright-option"
+PRICE_TAG = "shardwright-hourly-price"
 """Set when a node is bought; the programs ignore later changes, since a kept node has no quote any more."""
 
 CELL_NETWORK = IPv4Network("10.42.0.0/16")
@@ -26,7 +26,7 @@ def node_tags(cell: Cell, planned: PlannedNode) -> dict[str, str]:
         OPTION_TAG: planned.node.option.value,
     }
     if planned.quote is not None:
-        tags[CEILING_TAG] = str(planned.quote.price_ceiling.amount)
+        tags[PRICE_TAG] = f"{planned.quote.unit_price.amount:f}"
     return tags
 
 

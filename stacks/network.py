@@ -13,9 +13,9 @@ from providers.base import InstanceRecord, ProviderSettings
 from providers.network.plugin.sdk import RESERVATION, Provider, Reservation
 from stacks.adoption import Adoption, Inputs, InstanceOf
 from stacks.base import PulumiFn
-from stacks.naming import CEILING_TAG, node_tags
+from stacks.naming import PRICE_TAG, node_tags
 
-_DECIDED_AT_CREATE = ["quoteId", "userData", f'tags["{CEILING_TAG}"]']
+_DECIDED_AT_CREATE = ["quoteId", "userData", f'tags["{PRICE_TAG}"]']
 
 
 class _Adoption:
