@@ -91,7 +91,8 @@ class Arm:
     def _compute(self, request: Request, base: str, what: list[str]) -> Response:
         match what:
             case ["virtualmachines"]:
-                return _listed(self._vms.listed(base))
+                status_only = request.query_params.get("statusOnly", "").lower() == "true"
+                return _listed(self._vms.statuses(base) if status_only else self._vms.listed(base))
             case ["skus"]:
                 wanted = request.query_params.get("$filter", "")
                 rows = resource_skus(self._regions)

@@ -144,6 +144,16 @@ class VirtualMachines:
         keys = [key for key in list(self._documents) if key.startswith(id_key(prefix) + "/") and self._present(key)]
         return [self.get(key) for key in keys]
 
+    def statuses(self, prefix: str) -> list[Document]:
+        """What ``statusOnly=true`` lists: who they are, and whether they run."""
+        return [
+            {
+                **{key: found[key] for key in ("id", "name", "type", "location")},
+                "properties": {"vmId": found["properties"]["vmId"], "instanceView": self.instance_view(found["id"])},
+            }
+            for found in self.listed(prefix)
+        ]
+
     def delete(self, resource_id: str) -> bool:
         """Whether it was there."""
         key = id_key(resource_id)
