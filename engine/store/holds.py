@@ -1,0 +1,291 @@
+"""Leases in the control store: one row per key, one counter per stock, every change one short transaction.
+
+The stock's row is the lock: SQLite takes the database's write lock anyway, PostgreSQL locks the row. Lock order is
+always stock, then lease, so that callers cannot wait for each other in a circle.
+"""
+
+from datetime import datetime
+
+from sqlalchemy import Column, Connection, ForeignKey, Index, Integer, RowMapping, String, Table, Text, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import IntegrityError
+
+from engine.allocation.lease import Lease, LeaseState, Stock
+from engine.errors import ConcurrentUpdate, InsufficientCapacity, NotFound, StaleEpoch
+from engine.model.market import Quote
+from engine.store.database import Database, UtcDateTime, metadata
+
+stocks = Table(
+    "stocks",
+    metadata,
+    Column("id", String(255), primary_key=True),
+    Column("taken", Integer, nullable=False),
+    Column("fence", Integer, nullable=False),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("key", String(255), primary_key=True),
+    Column("group_key", String(255), nullable=False, index=True),
+    Column("stock", String(255), ForeignKey("stocks.id"), nullable=False),
+    Column("units", Integer, nullable=False),
+    Column("shards_per_unit", Integer, nullable=False),
+    Column("holder", String(255), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("fencing", Integer, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False),
+    Column("quote", Text),
+    Column("hold_document", Text),
+    Index("ix_leases_stock_state", "stock", "state", "expires_at"),
+)
+
+lease_groups = Table(
+    "lease_groups",
+    metadata,
+    Column("id", String(255), primary_key=True),
+    Column("phase", String(16), nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+)
+
+_ACTIVE = (LeaseState.HELD.value, LeaseState.CONFIRMED.value)
+
+
+class LeaseStore:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def reserve(
+        self,
+        stock: Stock,
+        units: int,
+        *,
+        key: str,
+        group: str,
+        holder: str,
+        now: datetime,
+        expires_at: datetime,
+        at_least: int | None = None,
+        shards_per_unit: int = 1,
+        quote: Quote | None = None,
+    ) -> Lease:
+        """``units``, or as many as are left where that is ``at_least`` so many (None: all of them).
+
+        Raises InsufficientCapacity; ConcurrentUpdate when the key is used for something else.
+        """
+        least = units if at_least is None else at_least
+        try:
+            with self._database.transaction() as connection:
+                taken, fence = self._lock_stock(connection, stock.id)
+                known = _find(connection, key)
+                if known is not None and _is_active(known, now):
+                    return _same(known, stock, least, units)
+                taken -= _expire(connection, stock.id, now)
+                left = max(0, stock.limit - taken)
+                if left < least:
+                    raise InsufficientCapacity(f"{stock.id}: {least} unit(s) wanted, {left} of {stock.limit} left")
+                lease = Lease(
+                    key=key,
+                    group=group,
+                    stock=stock.id,
+                    units=min(units, left),
+                    shards_per_unit=shards_per_unit,
+                    holder=holder,
+                    state=LeaseState.HELD,
+                    fencing=fence + 1,
+                    created_at=now,
+                    expires_at=expires_at,
+                    quote=quote,
+                )
+                _write(connection, lease, replaces=known is not None)
+                _set_stock(connection, stock.id, taken + lease.units, fence + 1)
+                return lease
+        except IntegrityError as error:
+            raise ConcurrentUpdate(f"lease {key}: another caller reserved it on another stock") from error
+
+    def confirm(self, key: str, fencing: int, now: datetime) -> Lease:
+        """Idempotent. Raises NotFound when the lease has lapsed or was given back, StaleEpoch on an old token."""
+        with self._database.transaction() as connection:
+            connection.execute(
+                update(leases)
+                .where(
+                    leases.c.key == key,
+                    leases.c.fencing == fencing,
+                    leases.c.state == LeaseState.HELD.value,
+                    leases.c.expires_at > now,
+                )
+                .values(state=LeaseState.CONFIRMED.value)
+            )
+            lease = _fenced(connection, key, fencing)
+            if lease.state is not LeaseState.CONFIRMED:
+                raise NotFound(f"lease {key} is no longer held", why=_gone(lease, now), next_step="reserve it again")
+            return lease
+
+    def release(self, key: str, fencing: int) -> bool:
+        """Held or confirmed units go back. False when they were back already. Raises StaleEpoch on an old token."""
+        with self._database.transaction() as connection:
+            stock = connection.execute(select(leases.c.stock).where(leases.c.key == key)).scalar()
+            if stock is None:
+                return False
+            taken, fence = self._lock_stock(connection, stock)
+            lease = _fenced(connection, key, fencing)
+            if lease.state.value not in _ACTIVE:
+                return False
+            connection.execute(update(leases).where(leases.c.key == key).values(state=LeaseState.RELEASED.value))
+            _set_stock(connection, stock, taken - lease.units, fence)
+            return True
+
+    def expire(self, now: datetime) -> int:
+        """Give back the units of every lapsed hold; how many leases lapsed."""
+        with self._database.transaction() as connection:
+            query = select(leases.c.stock).where(leases.c.state == LeaseState.HELD.value, leases.c.expires_at <= now)
+            lapsed = list(connection.execute(query.order_by(leases.c.stock)).scalars())
+        for stock in sorted(set(lapsed)):
+            with self._database.transaction() as connection:
+                taken, fence = self._lock_stock(connection, stock)
+                _set_stock(connection, stock, taken - _expire(connection, stock, now), fence)
+        return len(lapsed)
+
+    def note_hold(self, key: str, fencing: int, document: str, expires_at: datetime) -> Lease:
+        """What the provider answered: its hold, and until when it keeps it."""
+        with self._database.transaction() as connection:
+            connection.execute(
+                update(leases)
+                .where(leases.c.key == key, leases.c.fencing == fencing)
+                .values(hold_document=document, expires_at=expires_at)
+            )
+            return _fenced(connection, key, fencing)
+
+    def get(self, key: str) -> Lease | None:
+        with self._database.transaction() as connection:
+            return _find(connection, key)
+
+    def of_group(self, group: str) -> tuple[Lease, ...]:
+        """In order of their keys, whatever their state."""
+        with self._database.transaction() as connection:
+            rows = connection.execute(select(leases).where(leases.c.group_key == group).order_by(leases.c.key))
+            return tuple(_read(row) for row in rows.mappings())
+
+    def taken(self, stock: str) -> int:
+        with self._database.transaction() as connection:
+            return int(connection.execute(select(stocks.c.taken).where(stocks.c.id == stock)).scalar() or 0)
+
+    def set_phase(self, group: str, phase: str, now: datetime) -> None:
+        row = {"id": group, "phase": phase, "updated_at": now}
+        with self._database.transaction() as connection:
+            insert = self._insert(lease_groups).values(row)
+            connection.execute(insert.on_conflict_do_update(index_elements=[lease_groups.c.id], set_=row))
+
+    def phase(self, group: str) -> str | None:
+        with self._database.transaction() as connection:
+            query = select(lease_groups.c.phase).where(lease_groups.c.id == group)
+            return connection.execute(query).scalar()
+
+    def groups_in(self, *phases: str) -> tuple[str, ...]:
+        with self._database.transaction() as connection:
+            query = select(lease_groups.c.id).where(lease_groups.c.phase.in_(phases)).order_by(lease_groups.c.id)
+            return tuple(connection.execute(query).scalars())
+
+    def _lock_stock(self, connection: Connection, stock: str) -> tuple[int, int]:
+        """(units taken, last fencing token)"""
+        query = select(stocks.c.taken, stocks.c.fence).where(stocks.c.id == stock).with_for_update()
+        row = connection.execute(query).first()
+        if row is None:
+            new = {"id": stock, "taken": 0, "fence": 0}
+            connection.execute(self._insert(stocks).values(new).on_conflict_do_nothing())
+            row = connection.execute(query).one()
+        return row.taken, row.fence
+
+    def _insert(self, table: Table) -> "postgresql.Insert | sqlite.Insert":
+        if self._database.engine.dialect.name == "postgresql":
+            return postgresql.insert(table)
+        return sqlite.insert(table)
+
+
+def _find(connection: Connection, key: str) -> Lease | None:
+    row = connection.execute(select(leases).where(leases.c.key == key)).mappings().first()
+    return None if row is None else _read(row)
+
+
+def _fenced(connection: Connection, key: str, fencing: int) -> Lease:
+    lease = _find(connection, key)
+    if lease is None:
+        raise NotFound(f"no lease {key}")
+    if lease.fencing != fencing:
+        raise StaleEpoch(
+            f"lease {key}: fencing token {fencing} is old, {lease.fencing} holds it now",
+            why="it lapsed and was granted again",
+        )
+    return lease
+
+
+def _is_active(lease: Lease, now: datetime) -> bool:
+    return lease.state is LeaseState.CONFIRMED or (lease.state is LeaseState.HELD and lease.expires_at > now)
+
+
+def _same(known: Lease, stock: Stock, least: int, most: int) -> Lease:
+    if known.stock != stock.id or not least <= known.units <= most:
+        raise ConcurrentUpdate(
+            f"lease {known.key} is for {known.units} of {known.stock}, not {most} of {stock.id}",
+            why="an idempotency key stands for one request only",
+        )
+    return known
+
+
+def _expire(connection: Connection, stock: str, now: datetime) -> int:
+    """Mark lapsed holds of one stock; the units that come back."""
+    rows = connection.execute(
+        update(leases)
+        .where(leases.c.stock == stock, leases.c.state == LeaseState.HELD.value, leases.c.expires_at <= now)
+        .values(state=LeaseState.EXPIRED.value)
+        .returning(leases.c.units)
+    )
+    return sum(rows.scalars())
+
+
+def _set_stock(connection: Connection, stock: str, taken: int, fence: int) -> None:
+    connection.execute(update(stocks).where(stocks.c.id == stock).values(taken=taken, fence=fence))
+
+
+def _gone(lease: Lease, now: datetime) -> str:
+    lapsed = lease.state is LeaseState.HELD and lease.expires_at <= now
+    return f"it lapsed at {lease.expires_at}" if lapsed else f"it is {lease.state.value}"
+
+
+def _write(connection: Connection, lease: Lease, *, replaces: bool) -> None:
+    row = {
+        "key": lease.key,
+        "group_key": lease.group,
+        "stock": lease.stock,
+        "units": lease.units,
+        "shards_per_unit": lease.shards_per_unit,
+        "holder": lease.holder,
+        "state": lease.state.value,
+        "fencing": lease.fencing,
+        "created_at": lease.created_at,
+        "expires_at": lease.expires_at,
+        "quote": None if lease.quote is None else lease.quote.model_dump_json(),
+        "hold_document": lease.hold_document,
+    }
+    if replaces:
+        connection.execute(update(leases).where(leases.c.key == lease.key).values(row))
+    else:
+        connection.execute(leases.insert().values(row))
+
+
+def _read(row: RowMapping) -> Lease:
+    return Lease(
+        key=row["key"],
+        group=row["group_key"],
+        stock=row["stock"],
+        units=row["units"],
+        shards_per_unit=row["shards_per_unit"],
+        holder=row["holder"],
+        state=LeaseState(row["state"]),
+        fencing=row["fencing"],
+        created_at=row["created_at"],
+        expires_at=row["expires_at"],
+        quote=None if row["quote"] is None else Quote.model_validate_json(row["quote"]),
+        hold_document=row["hold_document"],
+    )
