@@ -149,7 +149,8 @@ def _choose(history: History, origins: list[int], rnn_losses: list[float] | None
         losses = _baseline_losses(name, history, origins, truths, horizon)
         if losses is not None:
             scores[name] = weighted_quantile_loss(losses, truths)
-    if not any(np.isfinite(t).any() for t in truths):
+    seasonal_unscored = rnn_losses is None and SeasonalNaive().name not in scores
+    if seasonal_unscored or not any(np.isfinite(t).any() for t in truths):
         return _unscored(history, rnn_losses is not None, horizon)
     finite = {name: loss for name, loss in scores.items() if np.isfinite(loss)}
     best = min(finite, key=lambda name: finite[name] * (HOME_ADVANTAGE if name == RNN else 1.0), default=LastValue.name)

@@ -79,6 +79,6 @@ def _random_walk(values: Array, horizon: int, seed: int) -> Array:
     steps = np.diff(measured)
     if not len(steps):
         return np.zeros((FEWEST_PATHS, horizon))
-    symmetric = np.concatenate([steps, -steps])
+    symmetric = np.concatenate([steps, np.zeros(len(steps)), -steps])
     drawn = np.random.default_rng(seed).choice(symmetric, size=(MOST_PATHS, horizon))
     return np.asarray(np.cumsum(drawn, axis=1), dtype=np.float64)

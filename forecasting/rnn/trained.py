@@ -7,6 +7,7 @@ from zlib import crc32
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from engine.clock import Clock
 from engine.errors import UsageError
@@ -40,6 +41,8 @@ class TrainedRnn:
             heads = self._heads_at_end(some, horizon)
             seeds = [crc32(h.series_id.encode(), self.plan.seed) for h in some]
             drawn = draw_paths(heads, self.calibration.correlation, paths, seeds)
+            never_negative = _never_negative(some)
+            drawn[never_negative] = np.maximum(drawn[never_negative], 0.0)
             made += [
                 SampleForecast(h.series_id, h.end, h.freq, p, "rnn", seed=self.plan.seed)
                 for h, p in zip(some, drawn, strict=True)
@@ -57,7 +60,7 @@ class TrainedRnn:
         return _keep_sign(heads, panel, series)
 
     def _heads_at_end(self, histories: Sequence[History], horizon: int) -> Array:
-        panel = Panel(histories, context=self.plan.context, horizon=horizon)
+        panel = Panel(histories, context=self.plan.context, horizon=horizon, reach=self.plan.horizon)
         return self.quantiles(panel, np.arange(len(histories)), panel.lengths)
 
     def _check(self, histories: Sequence[History], horizon: int) -> None:
@@ -114,5 +117,9 @@ def _raw_heads(network: QuantileNetwork, panel: Panel, series: Index, origins: I
 
 def _keep_sign(heads: Array, panel: Panel, series: Index) -> Array:
     """Usage that was never negative is not forecast to be."""
-    never_negative = np.array([not (h.values < 0).any() for h in panel.histories])[series]
+    never_negative = _never_negative(panel.histories)[series]
     return np.where(never_negative[:, None, None], np.maximum(heads, 0.0), heads)
+
+
+def _never_negative(histories: Sequence[History]) -> NDArray[np.bool_]:
+    return np.array([not (h.values < 0).any() for h in histories])

@@ -1,7 +1,7 @@
 """Turns histories into scaled windows: what the encoder and the decoder of the network see.
 
-Every window is moved by the mean of its last week and divided by its mean day-to-day change, so that one network
-serves cores, bytes and requests alike, and so that the loss in scaled units is close to "times seasonal naive".
+Every window is moved by its recent mean and divided by its mean change over one horizon (at most a day), so that one
+network serves cores, bytes and requests alike, and so that the loss in scaled units is close to "times naive".
 """
 
 from collections.abc import Sequence
@@ -20,11 +20,13 @@ LAG_DAYS = 14
 """The decoder sees the values 1 to 14 days before each target step, where they are known."""
 SMALLEST_SCALE = 1e-3
 """Relative to the window's mean |value|: below it a change counts as noise."""
-FARTHEST = 50.0
+SWING = 0.2
+"""The scale is at least this share of the mean distance from the recent mean, so that cycles are never cut off."""
+FARTHEST = 20.0
 """Scaled values are cut here, so that one burst does not drown a batch."""
 CALENDAR = 13
 ENCODER_FEATURES = 2 + CALENDAR
-STATIC = 3
+STATIC = 5
 DECODER_FEATURES = 2 * LAG_DAYS + CALENDAR + 1 + STATIC
 ANCHORS = LAG_DAYS + 2
 """The lags, the last value, and the mean of the last day."""
@@ -51,8 +53,10 @@ class Panel:
     Raises BadUsageData when the histories differ in frequency or their step does not divide a day.
     """
 
-    def __init__(self, histories: Sequence[History], *, context: int, horizon: int) -> None:
+    def __init__(self, histories: Sequence[History], *, context: int, horizon: int, reach: int | None = None) -> None:
+        """``reach``: the horizon that sets the scale (a network keeps the one it was trained for); default horizon."""
         self.per_day = _steps_per_day(histories)
+        self._reach = min(reach or horizon, self.per_day)
         self.histories, self.context, self.horizon = tuple(histories), context, horizon
         self.pad = max(context, LAG_DAYS * self.per_day)
         self.lengths = np.array([len(h.values) for h in histories], dtype=np.int64)
@@ -60,22 +64,24 @@ class Panel:
         blocks = [self._block(h.values / size) for h, size in zip(histories, self.sizes, strict=True)]
         self._offsets = np.cumsum([0, *(len(block[0]) for block in blocks)])[:-1] + self.pad
         columns = [np.concatenate(part) for part in zip(*blocks, strict=True)]
-        self._values, self._locs, self._scales, self._levels = columns
+        self._values, self._locs, self._scales, self._manners = columns
         self._phases = np.array([self._phase(h) for h in histories], dtype=np.int64)
 
     def _block(self, values: Array) -> tuple[Array, Array, Array, Array]:
-        """The padded series and, at each origin, the trailing mean, scale and mean |value| before it."""
+        """The padded series and, at each origin, what came before it: mean, scale, and manners (…, 3): how large the
+        level, the step-to-step and the week-to-week changes are beside the scale."""
         padded = np.concatenate([np.full(self.pad, np.nan), values, np.full(self.horizon, np.nan)])
-        change = np.full_like(padded, np.nan)
-        change[self.per_day :] = np.abs(padded[self.per_day :] - padded[: -self.per_day])
-        step = np.abs(np.diff(padded, prepend=np.nan))
-        loc = _trailing_mean(padded, 7 * self.per_day)
-        level = _trailing_mean(np.abs(padded), LAG_DAYS * self.per_day)
-        scale = _trailing_mean(change, LAG_DAYS * self.per_day)
-        scale = np.where(np.isfinite(scale), scale, _trailing_mean(step, self.pad))
-        level = np.nan_to_num(level)
-        scale = np.maximum(np.nan_to_num(scale), SMALLEST_SCALE * level)
-        return padded, np.nan_to_num(loc), np.where(scale > 0, scale, 1.0), level
+        day, fortnight = self.per_day, LAG_DAYS * self.per_day
+        loc = _carried(_trailing_mean(padded, 7 * self._reach), _trailing_mean(padded, 7 * day))
+        level = _carried(_trailing_mean(np.abs(padded), fortnight))
+        step = _carried(_trailing_mean(_change(padded, 1), fortnight))
+        change = _carried(_trailing_mean(_change(padded, self._reach), fortnight), step)
+        week = _carried(_trailing_mean(_change(padded, 7 * day), fortnight), change)
+        swing = _carried(_trailing_mean(np.abs(padded - loc), fortnight))
+        scale = np.maximum.reduce([change, SWING * swing, SMALLEST_SCALE * level])
+        scale = np.where(scale > 0, scale, SMALLEST_SCALE)
+        manners = [np.log(level / scale + 0.1), np.log(step / scale + 0.01), np.log(week / scale + 0.01)]
+        return padded, loc, scale, np.stack(manners, axis=-1)
 
     def _phase(self, history: History) -> int:
         """Steps since Monday 00:00 UTC at the history's start."""
@@ -97,7 +103,7 @@ class Panel:
         lagged = np.where(lagged_from, scaled(base[:, None, None] + lags), np.nan)
         anchors = np.concatenate([lagged, self._recent(seen)], axis=2)
         phase = self._phases[series] + origins
-        statics = np.stack([np.log(self._levels[base] / scale + 0.1), *self._tail(seen)], axis=1)
+        statics = np.concatenate([self._manners[base], np.stack(self._tail(seen), axis=1)], axis=1)
         encoder = [_compress(seen)[..., None], np.isfinite(seen)[..., None], self._calendar(phase[:, None] + past)]
         decoder = [
             _compress(lagged),
@@ -165,9 +171,9 @@ def _steps_per_day(histories: Sequence[History]) -> int:
 
 
 def _largest(values: Array) -> float:
-    """The largest magnitude, by which a series is divided before anything is summed; 1 for an all-zero one."""
+    """The largest magnitude, by which a series is divided before anything is summed; next to nothing if all is zero."""
     measured = np.abs(values[np.isfinite(values)])
-    return float(measured.max()) if measured.size and measured.max() > 0 else 1.0
+    return float(measured.max()) if measured.size and measured.max() > 0 else 1e-12
 
 
 def _trailing_mean(values: Array, width: int) -> Array:
@@ -179,6 +185,21 @@ def _trailing_mean(values: Array, width: int) -> Array:
     since = np.maximum(at - width, 0)
     count = counts[at] - counts[since]
     return np.where(count > 0, (sums[at] - sums[since]) / np.maximum(count, 1), np.nan)
+
+
+def _change(values: Array, lag: int) -> Array:
+    """|values[t] - values[t - lag]|; NaN where either is."""
+    change = np.full_like(values, np.nan)
+    if lag < len(values):
+        change[lag:] = np.abs(values[lag:] - values[:-lag])
+    return change
+
+
+def _carried(values: Array, otherwise: Array | None = None) -> Array:
+    """NaN becomes the value of ``otherwise`` there, else what came before (a long outage), else 0."""
+    filled = values if otherwise is None else np.where(np.isfinite(values), values, otherwise)
+    newest = np.maximum.accumulate(np.where(np.isfinite(filled), np.arange(len(filled)), 0))
+    return np.nan_to_num(filled[newest])
 
 
 def _compress(scaled: Array) -> Array:
