@@ -167,11 +167,12 @@ class Exchange:
     # --- holds ----------------------------------------------------------------------------------------------------
 
     def hold(self, tenant: str, request: wire.HoldRequest, *, key: str) -> wire.WireHold:
+        """Same key, same hold, as long as it lives."""
         with self._lock:
             now = self._caught_up()
-            known = self._replayed(tenant, "hold", key, request.model_dump_json())
+            known = self._live_hold(tenant, request, key, now)
             if known is not None:
-                return hold_view(self._holds[known], now)
+                return hold_view(known, now)
             quote = self._quotes.get(request.quote_id)
             if quote is None or quote.tenant != tenant:
                 raise Refused(ProblemCode.NOT_FOUND, f"no quote {request.quote_id}")
@@ -191,6 +192,14 @@ class Exchange:
             self._remember(tenant, "hold", key, request.model_dump_json(), hold.hold_id)
             return hold_view(hold, now)
 
+    def _live_hold(self, tenant: str, request: wire.HoldRequest, key: str, now: datetime) -> Hold | None:
+        """What this key holds already. A key whose hold was released or has lapsed is free for another one."""
+        made = self._keys.get((tenant, "hold", key))
+        if made is not None and self._holds[made[1]].state(now) not in (HoldState.HELD, HoldState.PAID):
+            return None
+        known = self._replayed(tenant, "hold", key, request.model_dump_json())
+        return None if known is None else self._holds[known]
+
     def hold_state(self, tenant: str, hold_id: str) -> wire.WireHold:
         with self._lock:
             now = self._caught_up()
@@ -209,7 +218,7 @@ class Exchange:
             return hold_view(hold, now)
 
     def release(self, tenant: str, hold_id: str) -> None:
-        """Gives up the units without a node. Idempotent."""
+        """Gives up the units without a node: while their quote lasts they can be held again. Idempotent."""
         with self._lock:
             now = self._caught_up()
             hold = self._hold(tenant, hold_id)
@@ -219,6 +228,7 @@ class Exchange:
                 hold.idle_spans += [(hold.paid_at, now)] * (hold.quantity - hold.started)
             hold.released = True
             hold.quote.lot.give_back(hold_id)
+            hold.quote.put_back(hold.quantity - hold.started, now)
 
     # --- reservations ---------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from engine.model.value import Interval
 from providers.network import wire
 from providers.network.auction import Bid
 from providers.network.stock import Listing, Lot
-from providers.network.wire import HoldState
+from providers.network.wire import HoldState, QuoteKind
 
 
 @dataclass
@@ -17,6 +17,13 @@ class Quote:
     lot: Lot
     firm: wire.WireQuote
     taken: int = 0
+
+    def put_back(self, units: int, now: datetime) -> None:
+        """Units that were held are only quoted again; those of a won quote are kept until it expires."""
+        self.taken -= units
+        if self.firm.kind is QuoteKind.AUCTION and self.firm.expires_at > now:
+            self.lot.give_back(self.firm.quote_id)
+            self.lot.claim(self.firm.quote_id, self.firm.quantity - self.taken, self.firm.expires_at, now)
 
 
 @dataclass

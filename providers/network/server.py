@@ -176,7 +176,7 @@ def _holding_routes(exchange: Exchange, gate: Callable[..., str]) -> APIRouter:
 
     @routes.post("/holds", status_code=201)
     def make_hold(request: wire.HoldRequest, key: Key, who: Annotated[str, tenant]) -> wire.WireHold:
-        """Keep units of a quote, free of charge, until the hold lapses."""
+        """Keep units of a quote, free of charge, until the hold lapses. Same key, same hold, as long as it lives."""
         return exchange.hold(who, request, key=key)
 
     @routes.get("/holds/{hold_id}")

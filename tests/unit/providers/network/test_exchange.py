@@ -124,6 +124,16 @@ def test_same_key_same_hold_and_another_request_is_refused(network: Exchange) ->
         network.hold(TENANT, wire.HoldRequest(quote_id=quote.quote_id, quantity=2), key="k")
 
 
+def test_a_key_whose_hold_is_gone_is_free_for_another(network: Exchange, clock: ManualClock) -> None:
+    first = held(network, 2)
+    network.release(TENANT, first.hold_id)
+    second = held(network)
+    assert second.hold_id != first.hold_id
+    clock.advance(timedelta(hours=1))
+    assert held(network).hold_id not in (first.hold_id, second.hold_id)
+    assert free(network) == 2
+
+
 def test_holds_share_a_quote_but_not_more_than_it(network: Exchange) -> None:
     request = wire.HoldRequest(quote_id=quoted(network, 2).quote_id, quantity=1)
     network.hold(TENANT, request, key="a")
@@ -244,6 +254,21 @@ def test_a_won_quote_keeps_its_units_until_it_is_held_or_expires(clock: ManualCl
     assert (free(network), hold.unit_price.amount) == (1, Decimal("0.02"))
     clock.advance(timedelta(minutes=5))
     assert free(network) == 2, "the half that was not held is free again"
+
+
+def test_a_released_hold_of_a_won_quote_can_be_held_again(clock: ManualClock) -> None:
+    network = a_network(clock, [an_auction()])
+    bid = _bid(network, quantity=2)
+    clock.advance(timedelta(seconds=2))
+    won = network.bid_result(TENANT, "lot", bid.bid_id).quote
+    assert won is not None
+    request = wire.HoldRequest(quote_id=won.quote_id, quantity=2)
+    network.release(TENANT, network.hold(TENANT, request, key="a").hold_id)
+    assert free(network) == 1, "still kept for the winner"
+    again = network.hold(TENANT, request, key="b")
+    clock.advance(timedelta(minutes=6))
+    network.release(TENANT, again.hold_id)
+    assert free(network) == 3
 
 
 def test_the_same_key_is_the_same_bid_even_if_it_asks_differently(clock: ManualClock) -> None:
