@@ -111,8 +111,9 @@ class ServerProcess:
         stdout = self.process.stdout
         if stdout is None:
             return
-        for line in stdout:
-            self._lines.put(line)
+        with stdout:
+            for line in stdout:
+                self._lines.put(line)
         self._lines.put("")
 
     def _failed(self, why: str) -> ServerFailed:
