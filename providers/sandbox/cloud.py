@@ -280,7 +280,7 @@ class _AnnouncingServer(uvicorn.Server):
 
 def serve(app: ASGIApp, options: ServerOptions) -> None:
     """Serve on 127.0.0.1 until SIGTERM or SIGINT; raises OSError when the port is taken."""
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # named, so asyncio sets NODELAY
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("127.0.0.1", options.port))
     config = uvicorn.Config(
