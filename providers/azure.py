@@ -139,11 +139,13 @@ class AzureProvider:
             if _NODE_TAG in machine.tags and machine.location.lower() in self._settings.regions
         ]
         with self._lock:
-            self._resource_ids = {machine.properties.vm_id: machine.id for machine in ours}
+            self._resource_ids = {
+                key: machine.id for machine in ours for key in (machine.properties.vm_id, machine.id.rpartition("/")[2])
+            }
         return [_record(machine, running=machine.id.lower() in running) for machine in ours]
 
     def terminate(self, instance_id: str) -> None:
-        """By ``vmId`` or resource id. Already gone = success. Returns once Azure has taken the order."""
+        """By ``vmId``, name or resource id. Already gone = success. Returns once Azure has taken the order."""
         resource_id = instance_id if instance_id.startswith("/") else self._resource_id(instance_id)
         if resource_id is None:
             return
@@ -221,13 +223,13 @@ class AzureProvider:
                     next_step=f"ask Azure for more {quota} in {offer.region}, or release what is not needed",
                 )
 
-    def _resource_id(self, vm_id: str) -> str | None:
+    def _resource_id(self, instance_id: str) -> str | None:
         with self._lock:
-            known = self._resource_ids.get(vm_id)
+            known = self._resource_ids.get(instance_id)
         if known is None:
             self.instances()
             with self._lock:
-                known = self._resource_ids.get(vm_id)
+                known = self._resource_ids.get(instance_id)
         return known
 
 

@@ -19,6 +19,8 @@ from starlette.routing import Route
 
 from providers.sandbox.cloud import Tokens
 
+_PUBLIC_AUDIENCE = "https://oauth2.googleapis.com/token"
+"""Google's own library addresses every assertion to this, wherever it sends it."""
 _JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 
 
@@ -66,7 +68,7 @@ class OAuth:
     def _assertion_problem(self, assertion: str, audience: str) -> str:
         public = self._key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
         try:
-            claims = jwt.decode(assertion, certs=public, audience=audience)  # type: ignore[no-untyped-call]
+            claims = jwt.decode(assertion, certs=public, audience=[audience, _PUBLIC_AUDIENCE])  # type: ignore[no-untyped-call]
         except (ValueError, KeyError) as problem:
             return f"Invalid JWT Signature or claims: {type(problem).__name__}"
         return "" if claims.get("iss") == self._email else "Invalid grant: account not found"
