@@ -105,38 +105,56 @@ class NodeHost:
         for key in [key for key in self._running if key[0] == source.name and key not in wanted]:
             self._stop_node(key)
         hosted = []
-        for key, instance in wanted.items():
-            running = self._running.get(key) or self._start_node(key, instance)
-            if running is None:
-                continue
-            hosted.append(
-                HostedNode(
-                    provider=source.name,
-                    kind=source.kind,
-                    account=source.account,
-                    place=running.place,
-                    instance=instance,
-                    notice=notices.get(instance.instance_id),
-                )
-            )
+        for (_, instance_id), instance in wanted.items():
+            node = self._node(source, instance, notices.get(instance_id))
+            if node is not None:
+                hosted.append(node)
         return hosted
 
-    def _start_node(self, key: Key, instance: SandboxInstance) -> _Running | None:
+    def _node(self, source: Source, instance: SandboxInstance, notice: SandboxNotice | None) -> HostedNode | None:
+        """The node behind a running instance, booted now if need be; None: it could not be made."""
+        key = (source.name, instance.instance_id)
+        running = self._running.get(key)
+        place = running.place if running is not None else self._attach(key, instance)
+        if place is None:
+            return None
+        node = HostedNode(
+            provider=source.name,
+            kind=source.kind,
+            account=source.account,
+            place=place,
+            instance=instance,
+            notice=notice,
+        )
+        if running is None:
+            self._nodes.put(node)  # before it boots: the first thing it asks may be its metadata
+            return node if self._start(key, place, instance) else None
+        return node
+
+    def _attach(self, key: Key, instance: SandboxInstance) -> Place | None:
         if key in self._failed:
             return None
         name = self._free_name(instance)
         try:
-            place = self._places.attach(name)
+            return self._places.attach(name)
         except (ShardwrightError, OSError) as error:
             self._failed.add(key)
             self._say(f"node {name} could not be made: {error}")
             return None
-        folder = self._folder / name
-        groups = _make_groups(self._tag, name)
-        boot = self._boot(place, folder, instance, groups)
-        self._running[key] = running = _Running(place, folder, boot, groups)
-        self._say(f"node {name} of {key[0]} booted at {place.address}")
-        return running
+
+    def _start(self, key: Key, place: Place, instance: SandboxInstance) -> bool:
+        folder = self._folder / place.name
+        groups = _make_groups(self._tag, place.name)
+        try:
+            boot = self._boot(place, folder, instance, groups)
+        except OSError as error:  # a full disk, say
+            self._failed.add(key)
+            self._places.detach(place)
+            self._say(f"node {place.name} could not boot: {error}")
+            return False
+        self._running[key] = _Running(place, folder, boot, groups)
+        self._say(f"node {place.name} of {key[0]} booted at {place.address}")
+        return True
 
     def _boot(
         self, place: Place, folder: Path, instance: SandboxInstance, groups: Sequence[Path]

@@ -34,7 +34,7 @@ class HostedNode(Value):
 
 
 class HostedNodes:
-    """Replaced as a whole, read by many threads."""
+    """Written by the node host, read by many threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -44,6 +44,10 @@ class HostedNodes:
         fresh = {node.place.address: node for node in nodes}
         with self._lock:
             self._by_address = fresh
+
+    def put(self, node: HostedNode) -> None:
+        with self._lock:
+            self._by_address = {**self._by_address, node.place.address: node}
 
     def at(self, address: str) -> HostedNode | None:
         with self._lock:

@@ -194,3 +194,15 @@ def test_a_node_that_cannot_be_made_is_said_once_and_the_others_go_on(
     setup.host.tick()
     assert [hosted.node for hosted in setup.nodes.all()] == ["n2"]
     assert len([line for line in setup.said if "could not be made" in line]) == 1
+
+
+def test_a_node_that_cannot_boot_gives_its_place_back(setup: Setup) -> None:
+    setup.state_dir.mkdir()
+    (setup.state_dir / "nodes").write_text("in the way, as a full disk would be")
+    setup.cloud.run("i-1")
+    setup.host.tick()
+    setup.host.tick()
+    assert setup.nodes.all() == ()
+    (said,) = setup.said
+    assert said.startswith("node n1 could not boot")
+    assert setup.places.attach("next").address == "127.77.1.1"
