@@ -86,14 +86,14 @@ def allocate_shards(
     basket = _Basket(request, locking)
     scaled_out = 0
     while basket.shards < request.count:
-        ahead = request.count - basket.shards + predict.expected(request.pool.id)
-        for source in pick(discover.sources(request.pool, ahead)):
+        expected = predict.expected(request.pool.id)
+        for source in pick(discover.sources(request.pool, request.count - basket.shards + expected)):
             if basket.shards < request.count:
                 basket.add_from(source)
         if basket.shards >= request.count:
             break
-        more = f"{request.key}/scale-out/{scaled_out}"
-        if scaled_out == _SCALE_OUTS or not scale_out.request_more(request.pool, ahead, key=more):
+        wanted, key = request.count - basket.shards + expected, f"{request.key}/scale-out/{scaled_out}"
+        if scaled_out == _SCALE_OUTS or not scale_out.request_more(request.pool, wanted, key=key):
             had = basket.shards
             basket.give_back()
             raise InsufficientCapacity(
