@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import logging
 import random
+import socket
 import ssl
 import sys
 from contextlib import suppress
@@ -14,12 +15,11 @@ import uvicorn
 from agent.app import AgentApi
 from agent.config import AgentConfig, load
 from agent.identity import Identity
-from agent.network import free_port
 from agent.peer import PeerProtocol, server_context
 from agent.reclaim import EVERY_SECONDS, WELL_KNOWN_URL, MetadataWatch, watch
 from agent.shards import ShardHost
 from engine.clock import SystemClock
-from engine.errors import ShardwrightError
+from engine.errors import ConfigurationError, ShardwrightError
 
 _RENEW_CHECK_SECONDS = 30.0
 _LOG = logging.getLogger("agent")
@@ -46,18 +46,17 @@ async def serve(config: AgentConfig, *, stop_guests_on_exit: bool = False) -> No
     clock = SystemClock()
     config.work.mkdir(parents=True, exist_ok=True, mode=0o700)
     host_name = config.listen_host or config.underlay
-    port = config.listen_port or free_port(host_name)
+    listener = _listen(host_name, config.listen_port)
     identity = Identity(config, clock, random.Random())  # noqa: S311 - jitter only
     host = ShardHost(config)
-    await identity.join(f"https://{host_name}:{port}")
+    # The socket listens before anyone is told of it: whoever calls at once waits instead of being refused.
+    await identity.join(f"https://{host_name}:{listener.getsockname()[1]}")
     tls = server_context(
         certificate=identity.certificate_file, key=identity.key_file, ca=identity.ca_file, client_certificate=True
     )
     server = uvicorn.Server(
         uvicorn.Config(
             AgentApi(config, host, clock.now()).app(),
-            host=host_name,
-            port=port,
             http=PeerProtocol,
             ws="none",
             lifespan="off",
@@ -74,7 +73,7 @@ async def serve(config: AgentConfig, *, stop_guests_on_exit: bool = False) -> No
     if metadata_url:
         tasks.append(asyncio.create_task(_watch_for_reclaim(metadata_url, config, identity, clock)))
     try:
-        await server.serve()
+        await server.serve(sockets=[listener])
     finally:
         for task in tasks:
             task.cancel()
@@ -83,6 +82,18 @@ async def serve(config: AgentConfig, *, stop_guests_on_exit: bool = False) -> No
         if stop_guests_on_exit:
             await host.stop_all()
         await host.close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(64)
+    except OSError as problem:
+        listener.close()
+        raise ConfigurationError(f"cannot listen on {host}:{port}", why=problem.strerror or "") from problem
+    return listener
 
 
 async def _keep_renewed(identity: Identity, tls: ssl.SSLContext, clock: SystemClock) -> None:

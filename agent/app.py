@@ -152,8 +152,7 @@ class AgentApi:
         return reply(await self._moves.proceed(_shard_of(request), await body(request, MoveCommand)))
 
     async def _commit(self, request: Request) -> Response:
-        await self._moves.commit(_shard_of(request), await body(request, MoveCommand))
-        return Response(status_code=204)
+        return reply(await self._moves.commit(_shard_of(request), await body(request, MoveCommand)))
 
     async def _cancel(self, request: Request) -> Response:
         return reply(await self._moves.cancel(_shard_of(request), await body(request, MoveCommand)))

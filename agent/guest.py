@@ -47,9 +47,9 @@ class GuestRecord(Value):
     start_ticks: int = 0
     """With the pid: names one process, even when pids come round again."""
     incoming: bool = False
-    """Started for a move and not committed yet."""
-    moved_away: bool = False
-    """Its memory has gone to another node; kept only until the move is cleaned."""
+    """Started for a move and not committed yet: it has never run here."""
+    ceded_epoch: int = 0
+    """The epoch at which the store gave the shard to another node, 0: not given. What is left is a rollback copy."""
     move: MoveId | None = None
     memory_port: int = 0
     disk_port: int = 0

@@ -6,6 +6,7 @@ Destination:  reserve -> prepare -> commit
 ``proceed`` and ``commit`` carry the new epoch: the store has raised it by then, so nothing of the old epoch is obeyed.
 """
 
+import time
 from typing import Any
 
 from agent import network
@@ -15,6 +16,7 @@ from agent.monitor import poll
 from agent.shards import Guest, ShardHost, quietly
 from agent.wire import (
     CarveRequest,
+    Committed,
     DestinationStatus,
     GuestState,
     Landing,
@@ -25,7 +27,7 @@ from agent.wire import (
     SourceStatus,
     TuneRequest,
 )
-from engine.errors import ConcurrentUpdate, MoveFailed, NotFound, UsageError
+from engine.errors import ConcurrentUpdate, MoveFailed, NotFound, StaleEpoch
 from engine.model.ids import NodeId, ShardId
 
 # AES-GCM makes GnuTLS renegotiate keys after 16 M records and QEMU crash with a return path; ChaCha20 does not.
@@ -47,7 +49,7 @@ class MoveAgent:
 
     def reserve(self, shard: ShardId, request: ReserveRequest) -> None:
         self._host.epochs.accept(shard, request.epoch)
-        if shard not in self._host.guests or self._host.guests[shard].record.moved_away:
+        if shard not in self._host.guests or self._host.guests[shard].record.ceded_epoch:
             self._host.reserve(request.move, request.resources, request.ttl_seconds)
 
     async def prepare(self, shard: ShardId, request: PrepareRequest) -> Landing:
@@ -85,24 +87,26 @@ class MoveAgent:
             raise
         return self._landing(here.record)
 
-    async def commit(self, shard: ShardId, command: MoveCommand) -> None:
+    async def commit(self, shard: ShardId, command: MoveCommand) -> Committed:
         """The store says that the shard belongs here: run. Raises MoveFailed while the memory is not here."""
         here = self._of_move(shard, command)
         self._host.epochs.accept(shard, command.epoch)
         async with here.busy:
-            if not here.record.incoming:
-                return
             status = await self.destination_status(shard)
+            if status.committed and status.running:
+                return Committed(seconds_since_running=0.0)
             if not status.arrived:
                 raise MoveFailed(f"shard {shard} has not arrived", why=f"QEMU says {status.migration}")
             await quietly(here, "nbd-server-stop")
+            here.save(incoming=False)  # before it runs: from here on no rollback to the source is right
             await here.monitor.execute("cont")
-            here.save(incoming=False)
+            began = time.perf_counter()
             await quietly(here, "announce-self", initial=20, max=300, rounds=6, step=60)
             await quietly(here, "object-del", id=_TLS)
             await quietly(here, "object-del", id=_AUTHZ)
             await self._host.apply_limits(here, here.record.resources)
             here.save(move=None)
+        return Committed(seconds_since_running=time.perf_counter() - began)
 
     async def abort(self, shard: ShardId, command: MoveCommand) -> DestinationStatus:
         """Kill what waits here for this move; its absence on return is proof. Not there = success."""
@@ -116,15 +120,20 @@ class MoveAgent:
 
     async def destination_status(self, shard: ShardId) -> DestinationStatus:
         here = self._host.guests.get(shard)
-        if here is None or not here.alive:
+        if here is None:
             return DestinationStatus(present=False)
+        committed = not here.record.incoming and not here.record.ceded_epoch
+        gone = DestinationStatus(present=False, committed=committed)
+        if not here.alive:
+            return gone
         try:
             migration = (await here.monitor.execute("query-migrate")).get("status", "none")
             status = await here.monitor.execute("query-status")
         except NotFound:
-            return DestinationStatus(present=False)
+            return gone
         return DestinationStatus(
             present=True,
+            committed=committed,
             arrived=migration == "completed" and status["status"] != "inmigrate",
             running=bool(status["running"]),
             migration=migration,
@@ -132,7 +141,7 @@ class MoveAgent:
 
     async def _make_way(self, here: Guest, request: PrepareRequest) -> None:
         """What an earlier move left here may go; anything that runs may not."""
-        if here.record.incoming or here.record.moved_away or await here.state() is GuestState.DEAD:
+        if here.record.incoming or here.record.ceded_epoch or await here.state() is GuestState.DEAD:
             async with here.busy:
                 await self._host.discard(here)
             return
@@ -267,19 +276,16 @@ class MoveAgent:
         here = self._of_move(shard, command)
         self._host.epochs.accept(shard, command.epoch)
         async with here.busy:
-            status = await self.source_status(shard)
-            if status.migration == "pre-switchover":
-                await quietly(here, "migrate-continue", state="pre-switchover")
+            if not here.record.ceded_epoch:
+                here.save(ceded_epoch=command.epoch)
+            await quietly(here, "migrate-continue", state="pre-switchover")
 
             async def ended() -> str | None:
                 said = (await here.monitor.execute("query-migrate")).get("status", "none")
                 return said if said in _ENDED else None
 
-            await poll(ended, seconds=_SWITCH_SECONDS, what="the last part of the memory")
-            status = await self.source_status(shard)
-            if status.migration == "completed":
-                here.save(moved_away=True)
-        return status
+            await poll(ended, seconds=_SWITCH_SECONDS, every=0.002, what="the last part of the memory")
+            return await self.source_status(shard)
 
     async def cancel(self, shard: ShardId, command: MoveCommand) -> SourceStatus:
         """Before the commit point only (the epoch says so): give the move up, the guest goes on here."""
@@ -295,8 +301,8 @@ class MoveAgent:
     async def resume(self, shard: ShardId, command: MoveCommand) -> SourceStatus:
         """After the store has given the shard back (a newer epoch still): run on from the memory that stayed here."""
         here = self._host.guest(shard)
-        if command.epoch <= self._host.epochs.get(shard) and here.record.moved_away:
-            raise UsageError(f"shard {shard} needs a newer epoch to come back", why=f"epoch {command.epoch}")
+        if command.epoch <= here.record.ceded_epoch:
+            raise StaleEpoch(f"shard {shard} was given away at epoch {here.record.ceded_epoch}")
         self._host.epochs.accept(shard, command.epoch)
         async with here.busy:
             await self._stop_sending(here)
@@ -318,7 +324,7 @@ class MoveAgent:
         if not (await here.monitor.execute("query-status"))["running"]:
             await here.monitor.execute("cont")
             await quietly(here, "announce-self", initial=20, max=300, rounds=6, step=60)
-        here.save(move=None, moved_away=False)
+        here.save(move=None, ceded_epoch=0)
 
     async def _drop_target(self, here: Guest) -> None:
         await quietly(here, "blockdev-del", node_name=_TARGET)

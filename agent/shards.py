@@ -115,7 +115,7 @@ class ShardHost:
         """Carved shards plus unexpired reservations."""
         now = time.monotonic()
         self._reservations = {move: kept for move, kept in self._reservations.items() if kept.until > now}
-        parts = [one.record.resources for one in self.guests.values() if not one.record.moved_away]
+        parts = [one.record.resources for one in self.guests.values() if not one.record.ceded_epoch]
         parts += [kept.resources for kept in self._reservations.values()]
         return _total(parts)
 
@@ -153,7 +153,7 @@ class ShardHost:
                 self.require_room(request.resources)
                 here = await self.new_guest(request)
             async with here.busy:
-                if here.record.incoming or here.record.moved_away:
+                if here.record.incoming or here.record.ceded_epoch:
                     raise UsageError(f"shard {request.shard} is in a move on this node")
                 if not here.alive:
                     await self._boot(here)

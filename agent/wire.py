@@ -253,5 +253,13 @@ class DestinationStatus(Value):
     """Its QEMU process is alive."""
     arrived: bool = False
     """All memory is here; it waits for ``commit``."""
+    committed: bool = False
+    """It was told to run: from then on its disk may hold what no other copy has, whether it lives or not."""
     running: bool = False
     migration: str = "none"
+
+
+class Committed(Value):
+    """The guest runs on the destination; the rest of the answer's time was not downtime."""
+
+    seconds_since_running: float

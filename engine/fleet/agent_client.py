@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from agent.peer import client_context
 from agent.wire import (
     CarveRequest,
+    Committed,
     DestinationStatus,
     EpochRequest,
     Landing,
@@ -74,8 +75,8 @@ class AgentClient:
     def prepare(self, shard: ShardId, request: PrepareRequest) -> Landing:
         return self._post(f"/v1/shards/{shard}/move/prepare", request, Landing, seconds=_MOVE_SECONDS)
 
-    def commit(self, shard: ShardId, command: MoveCommand) -> None:
-        self._tell(f"/v1/shards/{shard}/move/commit", command)
+    def commit(self, shard: ShardId, command: MoveCommand) -> Committed:
+        return self._post(f"/v1/shards/{shard}/move/commit", command, Committed)
 
     def abort(self, shard: ShardId, command: MoveCommand) -> DestinationStatus:
         return self._post(f"/v1/shards/{shard}/move/abort", command, DestinationStatus, seconds=_MOVE_SECONDS)

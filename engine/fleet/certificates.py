@@ -42,10 +42,7 @@ class CertificateAuthority:
             certificate = _self_signed(key, clock.now())
             write_private(key_file, _key_pem(key))
             certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        loaded = serialization.load_pem_private_key(key_file.read_bytes(), password=None)
-        if not isinstance(loaded, ec.EllipticCurvePrivateKey):
-            raise AuthenticationFailed("the fleet's CA key is not an elliptic-curve key", next_step="remove its folder")
-        return cls(x509.load_pem_x509_certificate(certificate_file.read_bytes()), loaded, clock)
+        return cls(x509.load_pem_x509_certificate(certificate_file.read_bytes()), _load_key(key_file), clock)
 
     @property
     def ca_pem(self) -> str:
@@ -113,8 +110,13 @@ class ControlCredentials:
             folder / "ca.pem",
         )
         self._renew_at: datetime | None = None
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        write_private(self.key_file, _key_pem(self._key))
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not self.key_file.exists():
+            write_private(self.key_file, _key_pem(ec.generate_private_key(ec.SECP256R1())))
+        # Kept, so that a second process of the same control plane does not make the first one's files useless.
+        self._key = _load_key(self.key_file)
+        if not self.ca_file.exists():
+            self.ca_file.write_text(authority.ca_pem)
 
     def fresh(self) -> bool:
         """Make the files valid for at least half a leaf's life; True when they were written anew."""
@@ -156,6 +158,16 @@ def write_private(path: Path, content: bytes) -> None:
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(handle, "wb") as file:
         file.write(content)
+
+
+def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    try:
+        loaded = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    except ValueError as problem:
+        raise AuthenticationFailed(f"{path.name} holds no key", why=str(problem)) from problem
+    if not isinstance(loaded, ec.EllipticCurvePrivateKey):
+        raise AuthenticationFailed(f"{path.name} does not hold an elliptic-curve key")
+    return loaded
 
 
 def _self_signed(key: ec.EllipticCurvePrivateKey, now: datetime) -> x509.Certificate:

@@ -1,0 +1,116 @@
+"""What a move needs from the rest of the control plane, and what it offers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated, Protocol
+
+from pydantic import Field
+
+from agent.wire import GuestProfile, Landing, OverlayInterface, ShardStatus
+from engine.clock import Clock
+from engine.fleet.agent_client import AgentClient
+from engine.model.capacity import Resources
+from engine.model.ids import MoveId, NodeId, ShardId
+from engine.model.move import MovePhase, MoveReport, MoveRequest
+from engine.model.placement import Shard
+from engine.model.value import Utc, Value
+
+Positive = Annotated[float, Field(gt=0)]
+OVERLAY_PREFIX = 16
+
+
+class Mover(Protocol):
+    """Moves shards; a failed move is a report with an error and a phase, not an exception."""
+
+    def move(self, request: MoveRequest) -> MoveReport:
+        """Blocks until the move has ended. The same id again is the same move."""
+        ...
+
+
+class ShardOwnership(Protocol):
+    """The part of the shard map that decides who may run (engine.store.shard_map.ShardMap)."""
+
+    def get(self, shard_id: ShardId) -> Shard: ...
+
+    def move(self, shard_id: ShardId, *, expected_epoch: int, to_node: NodeId, move_id: MoveId | None = None) -> Shard:
+        """Owner := ``to_node``, epoch := ``expected_epoch`` + 1, or StaleEpoch; a repeat by the same move succeeds."""
+        ...
+
+
+class MoveLimits(Value):
+    """Bounds of a move, in seconds unless named otherwise."""
+
+    reserve_ttl: Positive = 120.0
+    mirror_floor_mib_per_second: Positive = 4.0
+    """A mirror slower than this on average is given up."""
+    mirror_at_least: Positive = 30.0
+    precopy: Positive = 120.0
+    """How long memory may take to converge before a voluntary move is given up."""
+    stall: Positive = 10.0
+    """Without a new minimum of remaining bytes for this long, pre-copy does not converge."""
+    max_downtime_ms: Annotated[int, Field(gt=0)] = 2000
+    """The downtime limit is raised up to this for a pre-copy that stalls."""
+    switch: Positive = 20.0
+    """From the pause of the guest to its running again."""
+    deadline_reserve: Positive = 5.0
+    """Kept of a deadline for fencing and switching."""
+    unreachable: Positive = 20.0
+    """How long a node may stay silent before the move decides without it."""
+
+
+class MovePlan(Value):
+    """What a move found when it began; every later step works from this."""
+
+    request: MoveRequest
+    epoch: int
+    """The epoch before the move; the commit point raises it by one."""
+    resources: Resources
+    image: str
+    address: OverlayInterface
+    mac: str
+    disk_mib: int
+    profile: GuestProfile
+    started_at: Utc
+
+    @classmethod
+    def of(cls, request: MoveRequest, shard: Shard, status: ShardStatus, started_at: Utc) -> "MovePlan":
+        return cls(
+            request=request, epoch=shard.epoch, resources=status.resources, image=status.image,
+            address=status.address, mac=status.mac, disk_mib=status.disk_mib, profile=status.profile,
+            started_at=started_at,
+        )  # fmt: skip
+
+
+class Transfer(Value):
+    """How the part of a move ended that carries memory and ownership."""
+
+    phase: MovePhase
+    """COMMITTED, ROLLING_BACK (ended before the commit point), ABORTED (given back after it) or IN_DOUBT."""
+    strategy: str = "pre-copy"
+    epoch_after: int
+    downtime_seconds: float = 0.0
+    memory_bytes: int = 0
+    disk_bytes: int = 0
+    error: str = ""
+
+
+Observer = Callable[[MoveId, MovePhase], None]
+"""Told of every phase as it is entered; must return at once, since the guest may be paused meanwhile."""
+
+
+def _nobody(_move: MoveId, _phase: MovePhase) -> None:
+    return
+
+
+@dataclass(frozen=True)
+class MoveContext:
+    """What the composition root hands in."""
+
+    agents: Callable[[NodeId], AgentClient]
+    shards: ShardOwnership
+    clock: Clock
+    limits: MoveLimits = field(default_factory=MoveLimits)
+    observer: Observer = _nobody
+
+
+__all__ = ["Landing", "MoveContext", "MoveLimits", "MovePlan", "Mover", "Observer", "ShardOwnership", "Transfer"]

@@ -1,0 +1,82 @@
+"""The fallback ladder of a pre-copy that does not converge. Pure: samples in, one piece of advice out.
+
+1. pre-copy with QEMU's downtime limit at 100 ms
+2. stalled: the limit is raised to what the rest would take, up to the policy's maximum
+3. the deadline comes too near for another round: stop the guest and copy the rest
+4. stalled at the maximum without a deadline: give up; the guest has never stopped
+"""
+
+from collections.abc import Sequence
+from enum import StrEnum
+
+from engine.migration.base import MoveLimits
+from engine.model.value import Value
+
+_EWMA_WEIGHT = 0.3
+_RAISE_FACTOR = 1.3
+_STOP_FACTOR = 1.5
+_FLOOR_BYTES_PER_SECOND = 1e6
+"""Until bandwidth has been measured, assume little."""
+
+
+class Sample(Value):
+    """One look at a running pre-copy; ``at`` in seconds since it began."""
+
+    at: float
+    remaining_bytes: int
+    bytes_per_second: float
+
+
+class Verb(StrEnum):
+    KEEP_ON = "keep_on"
+    RAISE_DOWNTIME = "raise_downtime"
+    STOP_GUEST = "stop_guest"
+    GIVE_UP = "give_up"
+
+
+class Advice(Value):
+    verb: Verb
+    downtime_limit_ms: int | None = None
+    reason: str = ""
+
+
+KEEP_ON = Advice(verb=Verb.KEEP_ON)
+
+
+def bandwidth(samples: Sequence[Sample]) -> float:
+    """Bytes per second, exponentially weighted towards the newest sample."""
+    estimate = 0.0
+    for sample in samples:
+        if sample.bytes_per_second > 0:
+            newest = sample.bytes_per_second
+            estimate = newest if estimate == 0 else estimate + _EWMA_WEIGHT * (newest - estimate)
+    return max(estimate, _FLOOR_BYTES_PER_SECOND)
+
+
+def seconds_stalled(samples: Sequence[Sample]) -> float:
+    """Since the last new minimum of remaining bytes (a saw tooth: only minima tell)."""
+    if not samples:
+        return 0.0
+    lowest = min(samples, key=lambda sample: (sample.remaining_bytes, sample.at))
+    return samples[-1].at - lowest.at
+
+
+def advise(
+    samples: Sequence[Sample], *, seconds_left: float | None, downtime_limit_ms: int, limits: MoveLimits
+) -> Advice:
+    """What to do now. ``seconds_left`` until the source is gone, None for a voluntary move."""
+    if not samples:
+        return KEEP_ON
+    now, rate = samples[-1], bandwidth(samples)
+    rest = now.remaining_bytes / rate
+    if seconds_left is not None and seconds_left - limits.deadline_reserve <= rest * _STOP_FACTOR:
+        return Advice(
+            verb=Verb.STOP_GUEST, reason=f"{rest:.1f} s of copying left, {seconds_left:.1f} s to the deadline"
+        )
+    stalled = seconds_stalled(samples) >= limits.stall
+    if stalled and downtime_limit_ms < limits.max_downtime_ms:
+        wanted = min(limits.max_downtime_ms, max(downtime_limit_ms * 2, int(rest * 1000 * _RAISE_FACTOR)))
+        return Advice(verb=Verb.RAISE_DOWNTIME, downtime_limit_ms=wanted, reason="no new minimum of remaining bytes")
+    if seconds_left is None and now.at > limits.precopy:
+        return Advice(verb=Verb.GIVE_UP, reason=f"not converged within {limits.precopy:g} s")
+    return KEEP_ON

@@ -1,0 +1,119 @@
+"""A shard moves live between two real nodes while a client writes numbered records over one TCP connection."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.image import read_records
+from engine.migration.base import MoveContext
+from engine.migration.workflow import DurableMover, configure
+from engine.model.ids import MoveId, NodeId, ShardId
+from engine.model.move import MovePhase, MoveReport, MoveRequest
+from engine.model.plan import MoveCause
+from tests.small_fleet import SmallFleet
+
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(170)]
+AGENT_MEMORY_BYTES = 80_000_000
+
+
+@pytest.fixture(scope="module")
+def fleet() -> Iterator[SmallFleet]:
+    if shutil.which("qemu-system-x86_64") is None:
+        pytest.skip("QEMU is not installed: no live move is tested")
+    with tempfile.TemporaryDirectory(prefix="swt-") as folder, SmallFleet(Path(folder)) as running:
+        yield running
+
+
+@pytest.fixture
+def mover(fleet: SmallFleet) -> Iterator[DurableMover]:
+    from dbos import DBOS
+
+    DBOS.destroy()
+    DBOS(
+        config={
+            "name": "shardwright-test",
+            "system_database_url": f"sqlite:///{fleet.folder / 'dbos.sqlite'}",
+            "application_version": "test",
+            "run_admin_server": False,
+            "log_level": "ERROR",
+        }
+    )
+    configure(MoveContext(agents=fleet.clients, shards=fleet.shard_map, clock=fleet.clock))
+    DBOS.launch()
+    yield DurableMover()
+    DBOS.destroy()
+
+
+def request(move: str, shard: str, source: str, destination: str) -> MoveRequest:
+    return MoveRequest(
+        id=MoveId(move),
+        shard=ShardId(shard),
+        source=NodeId(source),
+        destination=NodeId(destination),
+        cause=MoveCause.OPERATOR,
+    )
+
+
+def test_a_shard_moves_there_and_back_and_no_record_is_lost_or_doubled(
+    fleet: SmallFleet, mover: DurableMover, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shard, _ = fleet.carve("there", "nA")
+    client = fleet.start_client(shard)
+    client.wait_for_records(50)
+    there = mover.move(request("m-there", "there", "nA", "nB"))
+    client.wait_for_records(client.acked() + 50)
+    back = mover.move(request("m-back", "there", "nB", "nA"))
+    client.wait_for_records(client.acked() + 50)
+    summary = client.finish()
+
+    for report, epochs in ((there, (1, 2)), (back, (2, 3))):
+        assert (report.phase, report.error) == (MovePhase.CLEANED, "")
+        assert (report.epoch_before, report.epoch_after) == epochs
+        assert 0 < report.downtime_seconds < 2
+        assert report.memory_bytes > 10_000_000
+        assert report.disk_bytes >= 64 << 20
+    assert summary.error == ""
+    assert summary.acked == summary.sent
+    assert read_records(fleet.disk("nA", "there")) == list(range(1, summary.sent + 1))
+    assert not fleet.disk("nB", "there").exists()
+    owner = fleet.shard_map.get(ShardId("there"))
+    assert (owner.node, owner.epoch) == ("nA", 3)
+    with capsys.disabled():
+        print(f"\n{_line(there)}\n{_line(back)}\nlongest gap seen by the client: {summary.longest_gap_seconds:.3f} s")
+    fleet.clients(NodeId("nA")).release(ShardId("there"), 3)
+
+
+def test_agents_are_light(fleet: SmallFleet, mover: DurableMover) -> None:
+    for node in fleet.names:
+        assert fleet.clients(NodeId(node)).status().resident_bytes < AGENT_MEMORY_BYTES
+
+
+def test_a_destination_that_cannot_run_the_guest_is_refused_and_the_source_goes_on(
+    fleet: SmallFleet, mover: DurableMover
+) -> None:
+    shard, status = fleet.carve("stays", "nA")
+    client = fleet.start_client(shard)
+    client.wait_for_records(10)
+    big = fleet.clients(NodeId("nB")).status().capacity
+    fill, _ = fleet.carve("filler", "nB", big.model_copy(update={"vcpus": 4.0, "memory_gib": 0.125}), disk_mib=1)
+    report = mover.move(request("m-full", "stays", "nA", "nB"))
+    client.wait_for_records(client.acked() + 10)
+    summary = client.finish()
+    assert report.phase is MovePhase.ABORTED
+    assert "no room" in report.error
+    assert summary.error == ""
+    assert fleet.shard_map.get(shard.id).node == "nA"
+    fleet.clients(NodeId("nA")).release(shard.id, 1)
+    fleet.clients(NodeId("nB")).release(fill.id, 1)
+
+
+def _line(report: MoveReport) -> str:
+    seconds = (report.finished_at - report.started_at).total_seconds()
+    return (
+        f"{report.request.source} -> {report.request.destination}: {seconds:.2f} s, "
+        f"downtime {report.downtime_seconds * 1000:.0f} ms, memory {report.memory_bytes / 1e6:.0f} MB, "
+        f"disk {report.disk_bytes / 1e6:.0f} MB"
+    )
