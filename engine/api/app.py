@@ -1,66 +1,117 @@
 """The HTTP face of the control plane: JSON under /v1, pages under /. No rules inside."""
 
 from collections.abc import Sequence
+from threading import Lock
+from typing import Any
 
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.responses import PlainTextResponse, Response, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.middleware.base import RequestResponseEndpoint
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from engine import metrics
+from engine.api.bill_csv import bill_csv
+from engine.api.problems import PROBLEM_JSON, Problem, answer_with_problems
 from engine.api.view import BillView, ControlView, ShardView
-from engine.errors import ShardwrightError, UnknownName, UsageError
 from engine.model.capacity import CapacityTarget
 from engine.model.move import MoveReport
 from engine.model.placement import Node
 from engine.model.plan import Plan
-from engine.namespace.names import parse_name
+from engine.namespace.names import parse
 from engine.web.pages import pages
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+"""Nothing is loaded from elsewhere and nobody frames the page; the charts set styles of their own."""
 
-def control_app(view: ControlView) -> FastAPI:
-    """Routes over ``view``; errors of the vocabulary become problem documents."""
+
+def control_app(view: ControlView, *, hosts: Sequence[str] = LOOPBACK) -> FastAPI:
+    """Routes over ``view``; errors of the vocabulary become problem documents.
+
+    ``hosts``: names under which the server may be asked (the Host header). Another site's page that points its own
+    name at this address gets nothing. ``("*",)`` allows any.
+    """
     app = FastAPI(title="Shardwright control plane", version="1", docs_url=None, redoc_url=None)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
 
-    @app.exception_handler(ShardwrightError)
-    def problem(_: Request, error: ShardwrightError) -> JSONResponse:
-        status = 404 if isinstance(error, UnknownName) else 400 if isinstance(error, UsageError) else 500
-        body = {"title": error.what, "detail": error.why, "next_step": error.next_step, "status": status}
-        return JSONResponse(body, status_code=status, media_type="application/problem+json")
+    @app.middleware("http")
+    async def protected(request: Request, proceed: RequestResponseEndpoint) -> Response:
+        response = await proceed(request)
+        response.headers.update(_HEADERS)
+        return response
 
-    @app.get("/healthz")
-    def healthy() -> Response:
-        return PlainTextResponse("ok")
+    answer_with_problems(app)
+    app.include_router(_facts(view), prefix="/v1")
+    app.include_router(_operations(view))
+    app.include_router(pages(view))
+    return app
 
-    @app.get("/metrics")
-    def metrics() -> Response:
-        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
-    @app.get("/v1/nodes")
+def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: {"model": Problem, "content": {PROBLEM_JSON: {}}} for status in statuses}
+
+
+def _facts(view: ControlView) -> APIRouter:
+    router = APIRouter(tags=["facts"])
+
+    @router.get("/nodes")
     def nodes() -> Sequence[Node]:
         return view.nodes()
 
-    @app.get("/v1/shards")
+    @router.get("/shards")
     def shards() -> Sequence[ShardView]:
         return view.shards()
 
-    @app.get("/v1/plan")
+    @router.get("/plan")
     def plan() -> Plan | None:
+        """The plan in force; null before the first round."""
         return view.plan()
 
-    @app.get("/v1/targets")
+    @router.get("/targets")
     def targets() -> Sequence[CapacityTarget]:
         return view.targets()
 
-    @app.get("/v1/moves")
+    @router.get("/moves")
     def moves() -> Sequence[MoveReport]:
         return view.moves()
 
-    @app.get("/v1/bills")
+    @router.get("/bills")
     def bills() -> BillView:
         return view.bills()
 
-    @app.get("/v1/resolve")
+    @router.get("/resolve", responses=_problems(400, 404))
     def resolve(name: str) -> ShardView:
-        return view.resolve(parse_name(name))
+        """Where ``shard://NAMESPACE/WORKLOAD/COMPONENT[/N]`` is now."""
+        return view.resolve(parse(name))
 
-    app.include_router(pages(view))
-    return app
+    return router
+
+
+def _operations(view: ControlView) -> APIRouter:
+    router = APIRouter(tags=["operations"])
+    one_scrape = Lock()
+
+    @router.get("/healthz", response_class=PlainTextResponse)
+    def healthy() -> str:
+        return "ok"
+
+    @router.get("/metrics", response_class=PlainTextResponse)
+    def exposition() -> Response:
+        """Prometheus text; what stands now is read from the store at each scrape."""
+        with one_scrape:
+            metrics.observe_fleet(view.nodes(), [row.shard for row in view.shards()])
+            return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    @router.get("/bills.csv", response_class=StreamingResponse)
+    def bill() -> Response:
+        """The merged bill, one FOCUS row per charge."""
+        attachment = {"Content-Disposition": 'attachment; filename="shardwright-bill.csv"'}
+        return StreamingResponse(bill_csv(view.charges()), media_type="text/csv; charset=utf-8", headers=attachment)
+
+    return router

@@ -1,10 +1,11 @@
 """What the API and the web page show: read-only, the same facts the command line prints."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from engine.billing.reconciliation import Reconciliation
 from engine.billing.report import CostReport
+from engine.model.billing import Charge
 from engine.model.capacity import CapacityTarget
 from engine.model.move import MoveReport
 from engine.model.placement import Binding, ComponentName, Node, Shard
@@ -41,6 +42,10 @@ class ControlView(Protocol):
     def moves(self) -> Sequence[MoveReport]: ...
 
     def bills(self) -> BillView: ...
+
+    def charges(self) -> Iterable[Charge]:
+        """Every charge that counts, of all providers: the rows of the merged bill."""
+        ...
 
     def resolve(self, component: ComponentName) -> ShardView: ...
 

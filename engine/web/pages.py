@@ -1,95 +1,108 @@
 """The web pages: server-rendered, readable without scripts; the charts come from Plotly's own file in its package."""
 
+from collections.abc import Sequence
 from functools import cache
-from importlib import import_module
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, HTMLResponse, Response
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from engine.api.view import ControlView
-from engine.model.capacity import CapacityTarget
-from engine.model.plan import Verdict
+from engine.billing.reconciliation import Reconciliation
+from engine.errors import MissingPart, UnknownName
+from engine.model.money import Money
+from engine.model.placement import ShardState
+from engine.model.plan import MoveCause, OfferDecision, Verdict
+from engine.web.outlook import outlook
+from engine.web.rendering import render
 
-_HERE = Path(__file__).parent
-_STATIC = {"style.css": "text/css", "charts.js": "text/javascript"}
-_FAN = (0.05, 0.25, 0.5, 0.75, 0.95)
-
-
-@cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(_HERE / "templates"),
-        autoescape=select_autoescape(),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = lambda share: f"{share:.1%}"
-    environment.filters["money"] = lambda money: f"{money.amount:,.4f} {money.currency}"
-    environment.filters["when"] = lambda moment: moment.strftime("%Y-%m-%d %H:%M:%S UTC")
-    return environment
+_STATIC = {
+    "style.css": "text/css",
+    "charts.js": "text/javascript",
+    "moments.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
+}
+_FOLDER = Path(__file__).parent / "static"
 
 
 def pages(view: ControlView) -> APIRouter:
+    """The pages and their files; nothing in them is fetched from elsewhere."""
     router = APIRouter(default_response_class=HTMLResponse, include_in_schema=False)
 
     def page(request: Request, name: str, **facts: Any) -> HTMLResponse:
-        template = _environment().get_template(f"{name}.html")
-        return HTMLResponse(template.render(title=view.name, here=request.url.path, **facts))
+        return HTMLResponse(render(name, title=view.name, here=request.url.path, **facts))
 
     @router.get("/")
     def overview(request: Request) -> Response:
-        shards = view.shards()
+        moves = sorted(view.moves(), key=lambda move: move.finished_at, reverse=True)
         return page(
             request,
             "overview",
             nodes=view.nodes(),
-            shards=shards,
+            shards=view.shards(),
+            bound=ShardState.BOUND,
             plan=view.plan(),
-            moves=view.moves(),
-            targets=view.targets(),
-            charts=[fan_chart(target) for target in view.targets()],
+            moves=moves,
+            gated=[move for move in moves if move.request.cause is MoveCause.COST and move.request.gate],
+            outlooks=[outlook(target) for target in view.targets()],
+            plotly=version("plotly"),
         )
 
     @router.get("/plan")
     def plan(request: Request) -> Response:
-        return page(request, "plan", plan=view.plan(), chosen=Verdict.CHOSEN)
+        current = view.plan()
+        decisions = chosen_first(current.decisions) if current else ()
+        return page(request, "plan", plan=current, decisions=decisions, chosen=Verdict.CHOSEN)
 
     @router.get("/bills")
     def bills(request: Request) -> Response:
-        return page(request, "bills", bill=view.bills())
+        bill = view.bills()
+        providers = tuple(dict.fromkeys(line.provider for line in bill.report.lines))
+        return page(request, "bills", bill=bill, providers=providers, asked=asked_for(bill.reconciliation))
 
     @router.get("/static/plotly.js")
     def plotly() -> Response:
-        package = Path(str(import_module("plotly").__file__)).parent / "package_data" / "plotly.min.js"
-        return FileResponse(package, media_type="text/javascript")
+        return FileResponse(
+            _plotly_file(), media_type="text/javascript", headers={"Cache-Control": "max-age=86400, immutable"}
+        )
 
     @router.get("/static/{name}")
     def static(name: str) -> Response:
         if name not in _STATIC:
-            return Response(status_code=404)
-        return FileResponse(_HERE / "static" / name, media_type=_STATIC[name])
+            raise UnknownName(f"there is no file {name}")
+        return FileResponse(_FOLDER / name, media_type=_STATIC[name])
 
     return router
 
 
-def fan_chart(target: CapacityTarget) -> dict[str, Any]:
-    """Series for one pool's fan: times and whole shards by quantile (nearest stored quantile)."""
-    times = [step.start.isoformat() for step in target.steps]
-    lines = {}
-    for wanted in _FAN:
-        lines[f"{wanted:.2f}"] = [_nearest(step.shards_by_quantile, wanted) for step in target.steps]
-    return {
-        "pool": target.pool.id,
-        "times": times,
-        "lines": lines,
-        "current": target.current,
-        "desired": target.desired,
-    }
+def chosen_first(decisions: Sequence[OfferDecision]) -> tuple[OfferDecision, ...]:
+    """Chosen rows, then the others; each by price per shard-hour, those without a price last."""
+
+    def order(row: OfferDecision) -> tuple[bool, bool, Any, str]:
+        price = row.price_per_shard_hour
+        return row.verdict is not Verdict.CHOSEN, price is None, price.amount if price else 0, row.offer.id
+
+    return tuple(sorted(decisions, key=order))
 
 
-def _nearest(quantiles: tuple[tuple[float, int], ...], wanted: float) -> int:
-    return min(quantiles, key=lambda pair: abs(pair[0] - wanted))[1]
+def asked_for(reconciliation: Reconciliation) -> tuple[Money, ...]:
+    """The sum of the invoices, one per currency."""
+    sums: dict[str, Money] = {}
+    for verdict in reconciliation.verdicts:
+        total = verdict.invoice.total
+        sums[total.currency] = sums.get(total.currency, Money.zero(total.currency)) + total
+    return tuple(sums.values())
+
+
+@cache
+def _plotly_file() -> Path:
+    """Found without importing the package, which is slow to load."""
+    spec = find_spec("plotly")
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        path = Path(folder) / "package_data" / "plotly.min.js"
+        if path.is_file():
+            return path
+    raise MissingPart("Plotly's script is not installed", next_step="make setup")

@@ -1,4 +1,4 @@
-// One fan chart per pool: the band between quantiles, the median, what is in use and what is wanted.
+// One fan chart per pool: bands between quantiles, the median, what is in use and what is wanted.
 function ink(name) {
   const probe = document.createElement("span");
   probe.style.color = `var(${name})`;
@@ -8,21 +8,53 @@ function ink(name) {
   return colour;
 }
 
-function draw(place) {
-  const fan = JSON.parse(place.dataset.chart);
-  const band = (low, high, opacity) => [
-    { x: fan.times, y: fan.lines[low], mode: "lines", line: { width: 0 }, hoverinfo: "skip", showlegend: false },
-    { x: fan.times, y: fan.lines[high], mode: "lines", line: { width: 0 }, fill: "tonexty",
-      fillcolor: `rgba(60,140,230,${opacity})`, name: `${low} to ${high}` },
-  ];
-  const level = (y, name, dash) => ({ x: [fan.times[0], fan.times.at(-1)], y: [y, y], mode: "lines", name,
-    line: { dash, width: 1.5, color: ink(name === "wanted" ? "--good" : "--quiet") } });
-  const traces = [...band("0.05", "0.95", 0.18), ...band("0.25", "0.75", 0.3),
-    { x: fan.times, y: fan.lines["0.50"], mode: "lines", name: "median", line: { color: ink("--accent"), shape: "hv" } },
-    level(fan.current, "in use", "dot"), level(fan.desired, "wanted", "dash")];
-  Plotly.newPlot(place, traces, { margin: { t: 8, r: 8, b: 30, l: 34 }, paper_bgcolor: "transparent",
-    plot_bgcolor: "transparent", font: { color: ink("--ink"), size: 11 }, yaxis: { rangemode: "tozero", dtick: 1 },
-    legend: { orientation: "h", y: -0.15 } }, { displayModeBar: false, responsive: true });
+function percent(quantile) {
+  return `${Number((quantile * 100).toFixed(1))} %`;
 }
 
-document.addEventListener("DOMContentLoaded", () => document.querySelectorAll(".chart").forEach(draw));
+function traces(fan) {
+  const line = (trace) => ({ x: fan.times, mode: "lines", line: { shape: "hv", width: 0 }, ...trace });
+  const drawn = [];
+  const half = Math.floor(fan.lines.length / 2);
+  for (let i = 0; i < half; i += 1) {
+    const low = fan.lines[i];
+    const high = fan.lines[fan.lines.length - 1 - i];
+    const fillcolor = `rgba(60,140,230,${0.18 + 0.14 * i})`;
+    drawn.push(line({ y: low.shards, hoverinfo: "skip", showlegend: false }));
+    drawn.push(line({ y: high.shards, fill: "tonexty", fillcolor, name: `${percent(low.quantile)} to ${percent(high.quantile)}`,
+      hoverinfo: "skip" }));
+  }
+  if (fan.lines.length % 2) {
+    const middle = fan.lines[half];
+    drawn.push(line({ y: middle.shards, name: middle.quantile === 0.5 ? "median" : percent(middle.quantile),
+      line: { shape: "hv", width: 2, color: ink("--accent") } }));
+  }
+  const level = (height, name, dash, colour) => line({ x: [fan.times[0], fan.times.at(-1)], y: [height, height], name,
+    line: { dash, width: 2, color: ink(colour) } });
+  return [...drawn, level(fan.current, "in use", "dot", "--quiet"), level(fan.desired, "wanted", "dash", "--good")];
+}
+
+function draw(place) {
+  const fan = JSON.parse(place.dataset.chart);
+  const highest = Math.max(fan.current, fan.desired, ...fan.lines.flatMap((line) => line.shards));
+  const grid = { gridcolor: ink("--line"), linecolor: ink("--line"), zerolinecolor: ink("--line") };
+  Plotly.react(place, traces(fan), {
+    margin: { t: 8, r: 12, b: 60, l: 40 },
+    paper_bgcolor: "transparent",
+    plot_bgcolor: "transparent",
+    font: { color: ink("--ink"), size: 12, family: getComputedStyle(document.body).fontFamily },
+    hovermode: "x unified",
+    hoverlabel: { bgcolor: ink("--card"), bordercolor: ink("--line"), font: { color: ink("--ink") } },
+    xaxis: { ...grid, type: "date", hoverformat: "%Y-%m-%d %H:%M UTC" },
+    yaxis: { ...grid, rangemode: "tozero", range: [0, highest * 1.08 + 0.3], title: { text: "shards" },
+      ...(highest <= 10 ? { dtick: 1 } : { tickformat: "d" }) },
+    legend: { orientation: "h", y: -0.18, yanchor: "top" },
+  }, { displayModeBar: false, displaylogo: false, responsive: true });
+}
+
+function drawAll() {
+  document.querySelectorAll(".chart").forEach(draw);
+}
+
+document.addEventListener("DOMContentLoaded", drawAll);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);

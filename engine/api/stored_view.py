@@ -1,0 +1,73 @@
+"""The read side of the control plane, straight from the store: needs no credentials and no network."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from engine.api.view import BillView, ShardView, shard_views
+from engine.billing.reconciliation import reconcile
+from engine.billing.report import Shares, cost_report
+from engine.model.billing import Charge
+from engine.model.capacity import CapacityTarget
+from engine.model.ids import PoolId
+from engine.model.move import MoveReport
+from engine.model.placement import ComponentName, Node, NodeState
+from engine.model.plan import Plan
+from engine.round_record import RoundRecord
+from engine.store.opened import Store
+
+MOVES_SHOWN = 200
+
+
+class StoredView:
+    """``engine.api.view.ControlView``."""
+
+    def __init__(self, name: str, store: Store, workloads: Mapping[PoolId, tuple[str, ...]]) -> None:
+        """``workloads``: pool -> the ``namespace/workload`` names that it serves."""
+        self.name, self._store, self._workloads = name, store, workloads
+
+    def nodes(self) -> Sequence[Node]:
+        states = [state for state in NodeState if state is not NodeState.GONE]
+        return self._store.shard_map.nodes(states=states)
+
+    def shards(self) -> Sequence[ShardView]:
+        shard_map = self._store.shard_map
+        return shard_views(shard_map.search(), shard_map.nodes(), shard_map.bindings())
+
+    def plan(self) -> Plan | None:
+        return self._store.plans.target()
+
+    def targets(self) -> Sequence[CapacityTarget]:
+        latest = self._store.records.latest(1)
+        return RoundRecord.model_validate_json(latest[0].document).targets if latest else ()
+
+    def moves(self) -> Sequence[MoveReport]:
+        return self._store.moves.latest(MOVES_SHOWN)
+
+    def charges(self) -> Sequence[Charge]:
+        return self._store.ledger.charges()
+
+    def bills(self) -> BillView:
+        charges = self.charges()
+        return BillView(
+            report=cost_report(charges, self._shares()),
+            reconciliation=reconcile(self._store.ledger.invoices(), charges),
+        )
+
+    def resolve(self, component: ComponentName) -> ShardView:
+        shard_map = self._store.shard_map
+        shard = shard_map.resolve(component)
+        return ShardView(shard=shard, node=shard_map.node(shard.node), component=component)
+
+    def _shares(self) -> Shares:
+        """How many of a node's shards were bought for which workload; pools that serve several share evenly."""
+        nodes = [node.id for node in self._store.shard_map.nodes()]
+        shares = {}
+        for planned in self._store.plans.bought(nodes):
+            counts: Counter[str] = Counter()
+            for slot in planned.slots:
+                names = self._workloads.get(slot.pool, ())
+                for name in names:
+                    counts[name] += slot.count * (60 // len(names))
+            if counts:
+                shares[planned.node.id] = tuple(sorted(counts.items()))
+        return shares

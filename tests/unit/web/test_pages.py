@@ -1,0 +1,74 @@
+"""The pages as a reader without scripts gets them."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from fastapi.testclient import TestClient
+
+from engine.api.app import control_app
+from engine.billing.reconciliation import reconcile
+from engine.model.billing import Invoice
+from engine.model.money import Money, usd
+from engine.web.pages import asked_for, chosen_first
+from tests.sample_view import MONTH, SampleView
+
+
+@pytest.fixture
+def client() -> Iterator[TestClient]:
+    with TestClient(control_app(SampleView()), base_url="http://127.0.0.1") as opened:
+        yield opened
+
+
+def test_text_from_the_market_stays_text() -> None:
+    """Third-party networks write the reasons and names that the pages show."""
+    view = SampleView(reason="<script>alert(1)</script>' onload='x")
+    with TestClient(control_app(view), base_url="http://127.0.0.1") as client:
+        page = client.get("/plan").text
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert(1)" in page
+
+
+def test_chosen_rows_come_first_and_then_by_price() -> None:
+    plan = SampleView().plan()
+    assert plan is not None
+    assert [row.verdict for row in plan.decisions] != [row.verdict for row in chosen_first(plan.decisions)]
+    ordered = [(row.verdict.value, row.price_per_shard_hour) for row in chosen_first(plan.decisions)]
+    assert [verdict for verdict, _ in ordered] == ["chosen"] * 5 + ["why_not"] * 5
+    prices = [price.amount for verdict, price in ordered if verdict == "chosen" and price]
+    assert prices == sorted(prices)
+    priceless = plan.decisions[0].model_copy(update={"price_per_shard_hour": None})
+    assert chosen_first([priceless, *plan.decisions])[-1] == priceless
+
+
+def test_the_gate_is_a_sum_that_adds_up(client: TestClient) -> None:
+    page = client.get("/").text
+    card = re.search(r'<table class="sum">(.*?)</table>', page, re.DOTALL)
+    assert card
+    figures = [float(text) for text in re.findall(r'<td class="n">(-?[\d.]+)', card[1])]
+    saving, *costs, left = figures
+    assert len(costs) == 5
+    assert saving - sum(costs) == pytest.approx(left, abs=0.0003)
+    assert "passes the gate" in card[1]
+
+
+def test_every_moment_is_readable_by_programs(client: TestClient) -> None:
+    page = client.get("/").text
+    assert '<time datetime="2026-11-23T12:03:09Z">2026-11-23 12:03:09 UTC</time>' in page
+
+
+def test_invoices_in_two_currencies_are_two_sums() -> None:
+    def invoice(number: str, total: Money) -> tuple[str, Invoice]:
+        return "p", Invoice(issuer="i", invoice_id=number, billing_period=MONTH, total=total)
+
+    yen = Money(amount=usd("120").amount, currency="JPY")
+    found = asked_for(reconcile([invoice("1", usd("1.10")), invoice("2", yen), invoice("3", usd("2"))], ()))
+    assert found == (usd("3.10"), yen)
+
+
+def test_files_are_named_and_nothing_else_is_served(client: TestClient) -> None:
+    assert client.get("/static/style.css").headers["content-type"].startswith("text/css")
+    assert client.get("/static/icon.svg").headers["content-type"] == "image/svg+xml"
+    assert client.get("/static/plotly.js").headers["content-type"].startswith("text/javascript")
+    for name in ("..%2fpages.py", "pages.py", "%2e%2e/pages.py"):
+        assert client.get(f"/static/{name}").status_code == 404
