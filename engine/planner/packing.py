@@ -89,10 +89,12 @@ def _pattern(length: int, used: Sequence[int], counts: Sequence[int]) -> Pattern
 
 
 def _maximal(found: Iterator[Pattern]) -> tuple[Pattern, ...]:
-    """Without repeats and without patterns that another one contains; own maxima first."""
+    """Without repeats and without patterns that another one contains; the fullest of every shape first."""
     distinct = sorted(set(found), key=lambda pattern: (-max(pattern), tuple(-count for count in pattern)))
-    return tuple(
+    kept = [
         pattern
         for pattern in distinct
         if not any(other != pattern and all(o >= p for o, p in zip(other, pattern, strict=True)) for other in distinct)
-    )
+    ]
+    fullest = [max(kept, key=lambda pattern, i=index: pattern[i]) for index in range(len(kept[0]))]
+    return tuple(dict.fromkeys((*fullest, *kept)))

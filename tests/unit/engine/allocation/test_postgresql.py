@@ -1,0 +1,40 @@
+"""What the control store does differently on PostgreSQL: migrations and the state lock."""
+
+from collections.abc import Iterator
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import text
+
+from engine.errors import StateInUse
+from engine.store.database import Database, metadata
+from engine.store.migrate import upgrade
+from engine.store.state_lock import hold_state
+
+
+@pytest.fixture
+def postgresql(postgresql_url: str) -> Iterator[Database]:
+    database = Database(postgresql_url)
+    yield database
+    metadata.drop_all(database.engine)
+    with database.transaction() as connection:
+        connection.execute(text("DROP TABLE IF EXISTS alembic_version"))
+    database.dispose()
+
+
+def test_tables_and_migrations_agree(postgresql: Database) -> None:
+    assert upgrade(postgresql) is True
+    assert upgrade(postgresql) is False
+    with postgresql.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "target_metadata": metadata})
+        assert compare_metadata(context, metadata) == []
+
+
+def test_a_second_control_plane_is_refused(postgresql: Database) -> None:
+    other = Database(postgresql.url)
+    with hold_state(postgresql), pytest.raises(StateInUse, match="held by a session from"), hold_state(other):
+        pytest.fail("two at once")
+    with hold_state(other):
+        pass
+    other.dispose()
