@@ -7,6 +7,7 @@ network bandwidth"), by series; sizes of other series are not offered. Spot evic
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import nextafter
 
 from engine.model.capacity import Resources
 from providers.azure_wire import Sku
@@ -113,6 +114,10 @@ def _size(sku: Sku, series: Series, zones: tuple[str, ...]) -> Size | None:
 
 
 def lost_per_month(band: str) -> float | None:
-    """From an eviction band such as ``5-10``; None for a band that Azure has not defined."""
+    """From an eviction band such as ``5-10``; None for a band that Azure has not defined.
+
+    A month is long for a rate per hour: from 5 % on next to nothing is left of it, and the share stops just short of
+    1, which still leaves 30 % alive after a day.
+    """
     hourly = _LOST_PER_HOUR.get(band)
-    return None if hourly is None else 1 - (1 - hourly) ** 730
+    return None if hourly is None else min(1 - (1 - hourly) ** 730, nextafter(1.0, 0.0))
