@@ -87,8 +87,8 @@ def reconcile(
 ) -> tuple[CellResult, ...]:
     """One result per cell of the plan, in its order. Blocks until every attempt has ended.
 
-    ``current_generation`` is read again before each attempt: a plan that is older is refused (ConcurrentUpdate), so that
-    a stale executor cannot move a cell backwards. ``recover`` is called before each attempt and puts right what an
+    ``current_generation`` is read again before each attempt: an older plan is refused (ConcurrentUpdate), so that a
+    stale executor cannot move a cell backwards. ``recover`` is called before each attempt and puts right what an
     interrupted one left. ``on_event`` is called from worker threads.
     """
 

@@ -13,6 +13,18 @@ from stacks.adoption import Inputs, InstanceOf
 from stacks.naming import TOKEN_TAG
 
 _ASSOCIATION = "aws:ec2/routeTableAssociation:RouteTableAssociation"
+_DESCRIBED = {
+    "aws:ec2/vpc:Vpc": ("describe_vpcs", "Vpcs", "VpcId"),
+    "aws:ec2/subnet:Subnet": ("describe_subnets", "Subnets", "SubnetId"),
+    "aws:ec2/internetGateway:InternetGateway": (
+        "describe_internet_gateways",
+        "InternetGateways",
+        "InternetGatewayId",
+    ),
+    "aws:ec2/routeTable:RouteTable": ("describe_route_tables", "RouteTables", "RouteTableId"),
+    "aws:ec2/securityGroup:SecurityGroup": ("describe_security_groups", "SecurityGroups", "GroupId"),
+}
+"""Type -> (EC2 operation, its list, the id in it)."""
 
 
 class AwsAdoption:
@@ -27,7 +39,7 @@ class AwsAdoption:
             if type_ == _ASSOCIATION:
                 return _association(_ec2(cell, settings), str(inputs.get("subnetId")))
             token = (inputs.get("tags") or {}).get(TOKEN_TAG)
-            return _tagged(_ec2(cell, settings), token) if token else None
+            return _tagged(_ec2(cell, settings), type_, token) if token and type_ in _DESCRIBED else None
         except (BotoCoreError, ClientError) as problem:
             raise ProviderUnavailable(f"{cell.id}: what exists cannot be looked up", why=str(problem)) from problem
 
@@ -53,10 +65,11 @@ def _ec2(cell: Cell, settings: ProviderSettings) -> Any:
     )
 
 
-def _tagged(ec2: Any, token: str) -> str | None:
-    filters = [{"Name": "key", "Values": [TOKEN_TAG]}, {"Name": "value", "Values": [token]}]
-    found = ec2.describe_tags(Filters=filters)["Tags"]
-    return str(found[0]["ResourceId"]) if found else None
+def _tagged(ec2: Any, type_: str, token: str) -> str | None:
+    """Asked of the resource type itself: the list of all tags may still name what is deleted."""
+    operation, listed, identifier = _DESCRIBED[type_]
+    found = getattr(ec2, operation)(Filters=[{"Name": f"tag:{TOKEN_TAG}", "Values": [token]}])[listed]
+    return str(found[0][identifier]) if found else None
 
 
 def _association(ec2: Any, subnet: str) -> str | None:

@@ -26,7 +26,7 @@ from pulumi.automation.errors import CommandError
 from pydantic import SecretStr
 from semver import VersionInfo
 
-from engine.clock import Clock
+from engine.clock import Clock, wait_until
 from engine.errors import (
     ConcurrentUpdate,
     ConfigurationError,
@@ -44,9 +44,10 @@ from stacks.base import CellOutcome, PulumiFn, ResourceChanges
 from stacks.events import EventCollector, OnStep
 from stacks.recovery import RecoveryReport, clear_pending
 from stacks.registry import program_for, program_module
-from stacks.state_files import PROJECT, StateFiles
+from stacks.state_files import PROJECT, LockHolder, StateFiles
 
 _LAST_LINES = 8
+_ORPHAN_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -135,16 +136,14 @@ class PulumiCellDriver:
     def recover(self, cell: Cell, provider: SupportsInventory) -> RecoveryReport:
         """After a crash in ``up``: adopt what was created but not recorded, so that nothing is created twice.
 
-        Idempotent; a cell that needs no recovery costs nothing. Raises ConcurrentUpdate while the interrupted engine
-        still runs.
+        Idempotent; a cell that needs no recovery costs nothing. Waits for an engine that outlived its control plane
+        (it ends by itself) and raises ConcurrentUpdate where it does not end.
         """
         if not self.needs_recovery(cell):
             return RecoveryReport(cell=cell)
-        holders = [holder for holder in self._files.locks(cell.stack_name) if holder.alive]
-        if holders:
-            raise ConcurrentUpdate(
-                f"{cell.id}: an update is still running", why=f"process {holders[0].pid} on {holders[0].host}"
-            )
+        self._await_orphans(cell)
+        if not self.needs_recovery(cell):
+            return RecoveryReport(cell=cell)
         with self._opened(cell) as opened:
             stack = opened.stack
             if self._files.locks(cell.stack_name):
@@ -158,6 +157,16 @@ class PulumiCellDriver:
             # Reads what was adopted, and drops what turned out not to exist.
             self._refresh(cell, opened)
             return report
+
+    def _await_orphans(self, cell: Cell) -> None:
+        def alive() -> list[LockHolder]:
+            return [holder for holder in self._files.locks(cell.stack_name) if holder.alive]
+
+        if not wait_until(lambda: not alive(), self._clock, timeout_seconds=_ORPHAN_SECONDS):
+            holder = alive()[0]
+            raise ConcurrentUpdate(
+                f"{cell.id}: an update is still running", why=f"process {holder.pid} on {holder.host} holds the lock"
+            )
 
     # --- inside -----------------------------------------------------------------------------------------------------
 

@@ -315,6 +315,10 @@ class _InstanceKind(_Ec2Kind):
         if inputs.get("instanceMarketOptions"):
             request["InstanceMarketOptions"] = _market(inputs["instanceMarketOptions"])
         started = ec2.run_instances(MinCount=1, MaxCount=1, **request)["Instances"][0]
+        if token and self.describe(ec2, started["InstanceId"]) is None:
+            # The token was spent on an instance that has ended since: this creation is a new one.
+            request["ClientToken"] = sha256(f"{token}/{started['InstanceId']}".encode()).hexdigest()
+            started = ec2.run_instances(MinCount=1, MaxCount=1, **request)["Instances"][0]
         return self._await_running(ec2, started["InstanceId"])
 
     def describe(self, ec2: Ec2, resource_id: str) -> Mapping[str, Any] | None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, ClassVar
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx
 from google.auth import load_credentials_from_dict
@@ -50,9 +50,11 @@ def _authorizer(configuration: Properties) -> Callable[[], str]:
     return current
 
 
-def _run(session: Session, method: str, path: str, body: Document | None = None, key: str = "") -> Document | None:
-    """Send, and wait for the operation that answers; None for 404, and for "already exists" of our own request."""
-    params = {"requestId": str(UUID(sha256(key.encode()).hexdigest()[:32]))} if key else None
+def _run(
+    session: Session, method: str, path: str, body: Document | None = None, request_id: UUID | None = None
+) -> Document | None:
+    """Send, and wait for the operation that answers; None for 404."""
+    params = {"requestId": str(request_id)} if request_id else None
     answer = session.api.call(method, path, body=body, params=params)
     if answer.status_code == httpx.codes.NOT_FOUND:
         return None
@@ -101,12 +103,17 @@ class _Kind(ResourceKind[Session]):
 
     def create(self, session: Session, name: str, inputs: Properties) -> Made:
         parent = f"projects/{session.project}/{self.scope(inputs)}/{self.collection}"
-        key = f"{parent}/{inputs['name']}#{_token(inputs)}"
-        _run(session, "POST", parent, self.body(session, inputs), key)
-        made = self.read(session, f"{parent}/{inputs['name']}", inputs)
-        if made is None:
-            raise ProviderError(f"gcp: {name} was created, but is not there")
-        return made
+        # A spent requestId answers with its old operation, even when what that made is long deleted: then a fresh one.
+        for request_id in (self.request_id(inputs), uuid4()):
+            _run(session, "POST", parent, self.body(session, inputs), request_id)
+            made = self.read(session, f"{parent}/{inputs['name']}", inputs)
+            if made is not None:
+                return made
+        raise ProviderError(f"gcp: {name} was created, but is not there")
+
+    def request_id(self, inputs: Properties) -> UUID:
+        """One creation, one id: a request sent twice creates once."""
+        return uuid4()
 
     def read(self, session: Session, resource_id: str, inputs: Properties) -> Made | None:
         shown = _run(session, "GET", resource_id)
@@ -166,6 +173,10 @@ class _InstanceKind(_Kind):
 
     def scope(self, inputs: Properties) -> str:
         return f"zones/{inputs['zone']}"
+
+    def request_id(self, inputs: Properties) -> UUID:
+        token = (inputs.get("metadata") or {}).get("shardwright-token")
+        return UUID(sha256(token.encode()).hexdigest()[:32]) if token else uuid4()
 
     def body(self, session: Session, inputs: Properties) -> dict[str, Any]:
         disk = inputs["bootDisk"].get("initializeParams", {})
@@ -228,10 +239,6 @@ class _InstanceKind(_Kind):
 
 def _items(metadata: Properties) -> list[dict[str, str]]:
     return [{"key": key, "value": value} for key, value in metadata.items()]
-
-
-def _token(inputs: Properties) -> str:
-    return str((inputs.get("metadata") or {}).get("shardwright-token", ""))
 
 
 KINDS: dict[str, ResourceKind[Any]] = {

@@ -1,0 +1,125 @@
+"""``kill -9`` of the engine in the middle of an update: nothing is created twice, nothing is lost."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from engine.clock import SystemClock
+from engine.errors import ConcurrentUpdate, ShardwrightError
+from engine.model.placement import Cell
+from providers.base import SupportsInventory
+from providers.registry import open_provider
+from stacks.events import StepEvent, StepState
+from stacks.state_files import StateFiles
+from tests.e2e.stacks.sandbox_cells import AWS, HARBOR, Cloud, MakeDriver, bought, cell_plan, user_data
+
+_PATIENCE_SECONDS = 20.0
+
+
+def killer(files: StateFiles, cell: Cell, name: str, happened: Callable[[], bool]) -> Callable[[StepEvent], None]:
+    """Stops the engine when the creation of ``name`` begins, lets it run a millisecond at a time until the provider
+    has created it, and kills it before it can write that down."""
+
+    def on_step(step: StepEvent) -> None:
+        if (step.name, step.op, step.state) != (name, "create", StepState.STARTED):
+            return
+        pid = files.locks(cell.stack_name)[0].pid
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        os.kill(pid, signal.SIGSTOP)
+        while not happened() and time.monotonic() < deadline:
+            os.kill(pid, signal.SIGCONT)
+            time.sleep(0.001)
+            os.kill(pid, signal.SIGSTOP)
+        os.kill(pid, signal.SIGKILL)
+
+    return on_step
+
+
+@pytest.mark.parametrize("cell", [AWS, HARBOR], ids=lambda cell: cell.kind)
+def test_an_instance_created_but_not_recorded_is_adopted(
+    cell: Cell, make_driver: MakeDriver, cloud: Cloud, tmp_path: Path
+) -> None:
+    files = StateFiles(f"file://{tmp_path / 'state'}")
+    nodes = [bought(cell, f"killed-{cell.kind}-{n}", cloud) for n in (1, 2)]
+    victim = nodes[0].node.id
+    provider = open_provider(cloud.settings[cell.provider], clock=SystemClock())
+    assert isinstance(provider, SupportsInventory)
+
+    def created() -> bool:
+        return any(found.node == victim for found in cloud.instances(cell.provider))
+
+    try:
+        dying = make_driver(on_event=killer(files, cell, victim, created))
+        with pytest.raises(ShardwrightError):
+            dying.up(cell_plan(cell, *nodes), user_data(*nodes))
+        assert created()
+        pending = [operation["resource"]["urn"].rpartition("::")[2] for operation in files.pending(cell.stack_name)]
+        assert victim in pending
+        before = {found.node: found.instance_id for found in cloud.instances(cell.provider)}
+
+        # A control plane that starts afresh, as after a crash.
+        driver = make_driver()
+        with pytest.raises(ConcurrentUpdate, match="recover"):
+            driver.up(cell_plan(cell, *nodes), user_data(*nodes))
+        report = driver.recover(cell, provider)
+        assert victim in [urn.rpartition("::")[2] for urn in report.adopted]
+        outcome = driver.up(cell_plan(cell, *nodes), user_data(*nodes))
+        after = {found.node: found.instance_id for found in cloud.instances(cell.provider)}
+        assert len(cloud.instances(cell.provider)) == 2
+        assert set(after) == {node.node.id for node in nodes}
+        assert {name: after[name] for name in before} == before, "what ran before runs on"
+        assert len(outcome.nodes) == 2
+        assert driver.up(cell_plan(cell, *nodes), user_data(*nodes)).changes.none
+        assert driver.recover(cell, provider).nothing_to_do
+    finally:
+        make_driver().recover(cell, provider)
+        make_driver().destroy(cell)
+    assert cloud.instances(cell.provider) == []
+
+
+def test_a_network_created_but_not_recorded_is_found_by_its_token(
+    make_driver: MakeDriver, cloud: Cloud, tmp_path: Path
+) -> None:
+    """AWS chooses a VPC's id; an interrupted update must not leave one behind."""
+    files = StateFiles(f"file://{tmp_path / 'state'}")
+    provider = open_provider(cloud.settings["aws"], clock=SystemClock())
+    assert isinstance(provider, SupportsInventory)
+    ec2 = _ec2(cloud)
+    node = bought(AWS, "killed-vpc-1")
+
+    def ours() -> list[str]:
+        filters = [{"Name": "tag:shardwright-cell", "Values": [AWS.id]}]
+        return [vpc["VpcId"] for vpc in ec2.describe_vpcs(Filters=filters)["Vpcs"]]
+
+    try:
+        dying = make_driver(on_event=killer(files, AWS, "vpc", lambda: bool(ours())))
+        with pytest.raises(ShardwrightError):
+            dying.up(cell_plan(AWS, node), user_data(node))
+        before = ours()
+        assert len(before) == 1
+        driver = make_driver()
+        report = driver.recover(AWS, provider)
+        assert [urn.rpartition("::")[2] for urn in report.adopted] == ["vpc"]
+        driver.up(cell_plan(AWS, node), user_data(node))
+        assert ours() == before
+    finally:
+        make_driver().recover(AWS, provider)
+        make_driver().destroy(AWS)
+    assert ours() == []
+
+
+def _ec2(cloud: Cloud):  # type: ignore[no-untyped-def]
+    import boto3
+
+    settings = cloud.settings["aws"]
+    return boto3.client(
+        "ec2",
+        region_name=AWS.region,
+        endpoint_url=settings.endpoint,
+        aws_access_key_id=settings.credentials["access_key_id"].get_secret_value(),
+        aws_secret_access_key=settings.credentials["secret_access_key"].get_secret_value(),
+    )
