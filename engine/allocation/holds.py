@@ -57,8 +57,8 @@ class RecoveryReport(Value):
 
 
 class PlanHolds:
-    """``providers`` by configured name. One that knows holds is asked for one (key: the node's token); for the others
-    the lease of our own stands, limited by the quoted quantity.
+    """``providers`` by configured name. One that knows holds is asked for one per node; for the others the lease of our
+    own stands, limited by the quoted quantity. A lease's key is its node's token.
     """
 
     def __init__(self, locking: ResourceLocking, providers: Mapping[str, Provider]) -> None:
@@ -140,7 +140,7 @@ class PlanHolds:
         lease = self._locking.reserve_quote(quote, 1, key=planned.token, group=plan.id, holder=planned.node.id)
         provider = self._holder_of(quote)
         if provider is not None and lease.hold_document is None:
-            lease = self._locking.note_hold(lease, provider.hold(_one_unit(quote), key=planned.token))
+            lease = self._locking.note_hold(lease, provider.hold(_one_unit(quote), key=_key_at_provider(lease)))
         return HeldNode(node=planned.node.id, hold=_hold_in(lease), fencing=lease.fencing)
 
     def _confirm_group(self, group: PlanId) -> None:
@@ -171,7 +171,7 @@ class PlanHolds:
         """The provider's id of the hold. Where a crash swallowed its answer, the same key finds the same hold."""
         if lease.hold_document is None:
             try:
-                lease = self._locking.note_hold(lease, provider.hold(_one_unit(quote), key=lease.key))
+                lease = self._locking.note_hold(lease, provider.hold(_one_unit(quote), key=_key_at_provider(lease)))
             except ProviderError:
                 return None
         return _hold_in(lease).provider_reference
@@ -193,6 +193,13 @@ def _purchases(plan: Plan) -> Iterator[tuple[PlannedNode, Quote]]:
         for planned in cell.nodes:
             if planned.quote is not None:
                 yield planned, planned.quote
+
+
+def _key_at_provider(lease: Lease) -> str:
+    """The same for every attempt at one grant, and another for every grant: a node's token comes again when the plan
+    is made anew, and must not find the hold that was given back."""
+    quote = "" if lease.quote is None else lease.quote.id
+    return f"{lease.key}:{quote}:{lease.fencing}"
 
 
 def _one_unit(quote: Quote) -> Quote:

@@ -1,15 +1,13 @@
 """What runs now, as the planner sees it."""
 
-from collections import Counter
-from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Annotated
 
 from pydantic import Field
 
 from engine.model.market import PurchaseOption
-from engine.model.placement import Node, NodeState, Shard, ShardState
-from engine.model.plan import Plan, PlannedNode, ShardSlot
+from engine.model.placement import Node, NodeState
+from engine.model.plan import PlannedNode, ShardSlot
 from engine.model.value import Value
 from engine.planner.policy import PlanPolicy
 
@@ -68,28 +66,3 @@ class InventoryNode(Value):
 
 class Inventory(Value):
     nodes: tuple[InventoryNode, ...] = ()
-
-
-def inventory_from(
-    target: Plan | None, nodes: Iterable[Node], bought: Iterable[PlannedNode], shards: Iterable[Shard]
-) -> Inventory:
-    """The inventory as the control store knows it.
-
-    ``target``: the plan in force, whose slots its nodes have; ``nodes``: what the shard map says of them (planned ones
-    it does not know yet are expected); ``bought``: each node as it was bought; ``shards``: bound ones are in use.
-    """
-    planned = {p.node.id: p for cell in (target.cells if target is not None else ()) for p in cell.nodes}
-    known = {node.id: node for node in nodes}
-    origins = {p.node.id: p for p in bought}
-    in_use = Counter(shard.node for shard in shards if shard.state is ShardState.BOUND)
-    return Inventory(
-        nodes=tuple(
-            InventoryNode(
-                node=known.get(node, as_planned.node),
-                slots=as_planned.slots,
-                planned=origins.get(node, as_planned),
-                in_use=in_use[node] if node in known else None,
-            )
-            for node, as_planned in sorted(planned.items())
-        )
-    )

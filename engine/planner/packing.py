@@ -1,6 +1,7 @@
 """Slices into units: all four resources at once, and exactly, because a pattern is checked when it is made."""
 
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 
 from engine.model.capacity import Resources
 
@@ -96,5 +97,5 @@ def _maximal(found: Iterator[Pattern]) -> tuple[Pattern, ...]:
         for pattern in distinct
         if not any(other != pattern and all(o >= p for o, p in zip(other, pattern, strict=True)) for other in distinct)
     ]
-    fullest = [max(kept, key=lambda pattern, i=index: pattern[i]) for index in range(len(kept[0]))]
+    fullest = [max(kept, key=itemgetter(index)) for index in range(len(kept[0]))]
     return tuple(dict.fromkeys((*fullest, *kept)))

@@ -52,8 +52,9 @@ class Judgement:
 
 
 def sample_scenarios(needs: Needs, groups: Sequence[str], *, count: int, seed: int) -> Scenarios:
-    """At least ``count`` scenarios: no pool's paths are dropped."""
-    total = max([count, *(len(pool.demand) for pool in needs.pools)])
+    """At least ``count`` scenarios: no pool's paths are dropped, and each counts as often as the others."""
+    most = max((len(pool.demand) for pool in needs.pools), default=1)
+    total = -(-count // most) * most
     rng = np.random.default_rng(seed)
     clocks = {group: -np.log1p(-(rng.permutation(total) + rng.random(total)) / total) for group in sorted(groups)}
     rows = np.arange(total)

@@ -26,6 +26,7 @@ class Market:
         self.name, self._clock = name, clock
         self.holds: dict[str, Hold] = {}
         self.paid: set[str] = set()
+        self.answered: dict[str, Hold] = {}
         self.calls: list[str] = []
         self.crash: str | None = None
         self.fail: Exception | None = None
@@ -43,9 +44,10 @@ class Market:
         assert quote.quantity == 1
         expires_at = self._clock.now() + timedelta(minutes=3)
         found = Hold(id=HoldId(f"h-{key}"), key=key, quote=quote, expires_at=expires_at, provider_reference=f"r-{key}")
-        self.holds.setdefault(f"r-{key}", found)
+        if key not in self.answered:
+            self.answered[key] = self.holds[f"r-{key}"] = found
         self._maybe_crash("hold")
-        return self.holds[f"r-{key}"]
+        return self.answered[key]
 
     def confirm(self, hold: Hold) -> Reservation:
         reference = hold.provider_reference or ""
@@ -131,6 +133,17 @@ def test_one_refusal_gives_everything_back(
     assert locking.leases.phase(plan.id) == HoldPhase.RELEASED
     with pytest.raises(ConcurrentUpdate):
         holds.confirm_all(plan)
+
+
+def test_a_plan_made_anew_is_held_anew(plan: Plan, holds: PlanHolds, harbor: Market) -> None:
+    """Same nodes, same tokens, and the provider remembers the keys of what was given back."""
+    holds.hold_all(plan)
+    holds.release_all(plan.id)
+    assert not harbor.holds
+    holds.hold_all(plan)
+    assert len(harbor.holds) == 2
+    holds.confirm_all(plan)
+    assert harbor.paid == set(harbor.holds)
 
 
 def test_a_lapsed_hold_gives_everything_back(

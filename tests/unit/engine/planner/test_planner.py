@@ -14,9 +14,9 @@ from engine.model.capacity import Placement, RiskClass
 from engine.model.ids import OfferId
 from engine.model.market import PurchaseOption, Quote
 from engine.model.money import Money, usd
-from engine.model.placement import Node, NodeState, Shard, ShardState
+from engine.model.placement import NodeState
 from engine.model.plan import OfferRejection, Plan, Verdict
-from engine.planner.inventory import Inventory, inventory_from
+from engine.planner.inventory import Inventory
 from engine.planner.planner import plan
 from engine.planner.policy import PlanPolicy, ScoreWeights
 from tests.unit.engine.planner.cases import (
@@ -346,18 +346,3 @@ def test_placement_is_kept() -> None:
     only = Placement(providers=("gcp", "harbor"))
     made = plan_of([certain(pool(placement=only), 4)], demo_market())
     assert set(_shards_by_provider(made)) <= {"gcp", "harbor"}
-
-
-def test_the_inventory_as_the_store_knows_it() -> None:
-    first = plan_of([certain(pool(), 3)], demo_market())
-    planned = [node for cell in first.cells for node in cell.nodes]
-    known: list[Node] = [planned[0].node.model_copy(update={"state": NodeState.JOINED, "instance_id": "i-1"})]
-    bound = Shard.model_construct(node=planned[0].node.id, state=ShardState.BOUND)
-    found = inventory_from(first, known, planned, [bound])
-    by_id = {item.node.id: item for item in found.nodes}
-    assert len(by_id) == len(planned)
-    assert by_id[planned[0].node.id].node.instance_id == "i-1"
-    assert by_id[planned[0].node.id].shards_in_use == 1
-    assert by_id[planned[1].node.id].node.state is NodeState.EXPECTED
-    assert all(item.planned.quote is not None for item in found.nodes)
-    assert inventory_from(None, [], [], []) == Inventory()
