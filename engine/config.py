@@ -93,7 +93,8 @@ class PolicyTable(_Table):
     instance_families: tuple[str, ...] = ()
     term_hours: Annotated[float, Field(gt=0)] = 24.0
     """For how long capacity is bought ahead."""
-    min_move_saving: Decimal = Decimal("0.01")
+    min_move_saving: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """A cost-driven move must save at least this share of what staying would cost, net of what it costs."""
 
     @property
     def budget(self) -> Money | None:

@@ -10,16 +10,17 @@ from typing import ParamSpec, Protocol, TypeVar
 from dbos import DBOS
 
 from engine.allocation.holds import HoldsReport
-from engine.errors import BudgetExceeded, PolicyViolation, ShardwrightError
+from engine.errors import ShardwrightError
 from engine.market.discovery import MarketView
+from engine.market.negotiation import Negotiation
 from engine.model.capacity import CapacityTarget
 from engine.model.ids import OfferId, PlanId, RoundId
-from engine.model.market import Quote
 from engine.model.move import MoveReport, MoveRequest
 from engine.model.placement import Shard
 from engine.model.plan import Plan
-from engine.model.value import Utc, Value
-from engine.reconcile import CellFailure
+from engine.model.value import Utc
+from engine.reconcile import CellFailure, CellResult
+from engine.round_record import RoundRecord
 from stacks.base import CellOutcome
 
 P = ParamSpec("P")
@@ -27,26 +28,6 @@ R = TypeVar("R")
 
 MAX_PLANS_PER_ROUND = 3
 """How often a round plans again because a quote could not be held after all."""
-
-
-class RoundRecord(Value):
-    """The record that explains a round: what was seen, decided, done and spent."""
-
-    id: RoundId
-    started_at: Utc
-    finished_at: Utc
-    targets: tuple[CapacityTarget, ...]
-    offers_seen: int
-    quotes: tuple[Quote, ...]
-    plan: Plan
-    outcomes: tuple[CellOutcome, ...]
-    failures: tuple[CellFailure, ...]
-    shards: tuple[Shard, ...]
-    moves: tuple[MoveReport, ...]
-
-    @property
-    def changed(self) -> bool:
-        return any(not outcome.changes.none for outcome in self.outcomes) or bool(self.moves)
 
 
 class RoundSteps(Protocol):
@@ -58,15 +39,13 @@ class RoundSteps(Protocol):
 
     def discover(self, targets: Sequence[CapacityTarget]) -> MarketView: ...
 
-    def negotiate(
-        self, round_id: RoundId, targets: Sequence[CapacityTarget], view: MarketView
-    ) -> tuple[Quote, ...]: ...
+    def negotiate(self, round_id: RoundId, targets: Sequence[CapacityTarget], view: MarketView) -> Negotiation: ...
 
     def decide(
         self,
         targets: Sequence[CapacityTarget],
         view: MarketView,
-        quotes: Sequence[Quote],
+        negotiation: Negotiation,
         excluded: Sequence[OfferId],
     ) -> Plan: ...
 
@@ -84,21 +63,27 @@ class RoundSteps(Protocol):
         """Makes the plan the target, if its parent still is. Raises ConcurrentUpdate."""
         ...
 
-    def grow(self, plan: Plan) -> tuple[CellOutcome | CellFailure, ...]:
+    def confirm(self, plan: Plan) -> HoldsReport:
+        """Pays for what is held. Raises NotFound when a hold has lapsed; then everything was given back."""
+        ...
+
+    def grow(self, plan: Plan) -> tuple[CellResult, ...]:
         """One attempt per cell; nodes that leave are still kept."""
         ...
 
-    def carve(self, plan: Plan) -> tuple[Shard, ...]:
+    def moves_off(self, plan: Plan) -> tuple[MoveRequest, ...]:
+        """Where each bound shard of a leaving node goes; before carving, so that its new place is still free."""
+        ...
+
+    def move(self, requests: Sequence[MoveRequest]) -> tuple[MoveReport, ...]:
+        """Not a recorded step: every move is a workflow of its own."""
+        ...
+
+    def carve(self, plan: Plan, targets: Sequence[CapacityTarget]) -> tuple[Shard, ...]:
         """Waits (bounded) for the agents, carves the slots, binds the components."""
         ...
 
-    def moves_off(self, plan: Plan) -> tuple[MoveRequest, ...]:
-        """Where each bound shard of a leaving node goes."""
-        ...
-
-    def move(self, requests: Sequence[MoveRequest]) -> tuple[MoveReport, ...]: ...
-
-    def shrink(self, plan: Plan) -> tuple[CellOutcome | CellFailure, ...]:
+    def shrink(self, plan: Plan) -> tuple[CellResult, ...]:
         """The second attempt per cell, without the nodes that leave."""
         ...
 
@@ -131,17 +116,18 @@ def run_round(round_id: RoundId) -> RoundRecord:
     started_at = _step("start", steps.started, round_id)
     targets = _step("forecast", steps.forecast, round_id)
     view = _step("discover", steps.discover, targets)
-    quotes = _step("negotiate", steps.negotiate, round_id, targets, view)
-    plan = _plan_and_hold(steps, targets, view, quotes)
+    negotiation = _step("negotiate", steps.negotiate, round_id, targets, view)
+    plan = _plan_and_hold(steps, targets, view, negotiation)
     try:
         _step("gate", steps.gate, plan)
         _step("adopt", steps.adopt, plan)
-    except (PolicyViolation, BudgetExceeded, ShardwrightError):
+        _step("confirm", steps.confirm, plan)
+    except ShardwrightError:
         _step("release", steps.release, plan)
         raise
     grown = _step("grow", steps.grow, plan)
-    shards = _step("carve", steps.carve, plan)
     moves = _move_off(steps, plan)
+    shards = _step("carve", steps.carve, plan, targets)
     attempts = grown + (_step("shrink", steps.shrink, plan) if plan.leaving else ())
     record = RoundRecord(
         id=round_id,
@@ -149,7 +135,7 @@ def run_round(round_id: RoundId) -> RoundRecord:
         finished_at=_step("finish", steps.started, round_id),
         targets=targets,
         offers_seen=len(view.offers),
-        quotes=quotes,
+        quotes=negotiation.quotes,
         plan=plan,
         outcomes=tuple(result for result in attempts if isinstance(result, CellOutcome)),
         failures=tuple(result for result in attempts if isinstance(result, CellFailure)),
@@ -161,12 +147,12 @@ def run_round(round_id: RoundId) -> RoundRecord:
 
 
 def _plan_and_hold(
-    steps: RoundSteps, targets: tuple[CapacityTarget, ...], view: MarketView, quotes: tuple[Quote, ...]
+    steps: RoundSteps, targets: tuple[CapacityTarget, ...], view: MarketView, negotiation: Negotiation
 ) -> Plan:
     """Plan, then hold; what cannot be held is left out of the next plan (InsufficientCapacity -> next quote)."""
     excluded: tuple[OfferId, ...] = ()
     for _ in range(MAX_PLANS_PER_ROUND):
-        plan = _step("decide", steps.decide, targets, view, quotes, excluded)
+        plan = _step("decide", steps.decide, targets, view, negotiation, excluded)
         report = _step("hold", steps.hold, plan)
         if not report.refused:
             return plan

@@ -25,7 +25,7 @@ def fetch(
     config: ConfigFile = None, start: Moment = None, end: Moment = None, output: OutputOption = Output.TABLE
 ) -> None:
     """Fetch each provider's bill into the ledger; exit 6 if one does not reconcile with its invoice."""
-    from engine.app import fetch_bills, load, open_store, stored_view
+    from engine.app.configured import fetch_bills, load, open_store, stored_view
 
     configuration = load(config)
     with open_store(configuration) as store:
@@ -39,7 +39,7 @@ def fetch(
 @app.command("report")
 def report(config: ConfigFile = None, output: OutputOption = Output.TABLE) -> None:
     """The ledger by provider and workload, and the verdict on each invoice."""
-    from engine.app import load, open_store, stored_view
+    from engine.app.configured import load, open_store, stored_view
 
     configuration = load(config)
     with open_store(configuration) as store:
@@ -54,7 +54,7 @@ def export(
     config: ConfigFile = None,
 ) -> None:
     """Write the merged bill as one FOCUS file."""
-    from engine.app import load, open_store
+    from engine.app.configured import load, open_store
     from engine.billing.focus import write_focus
 
     with open_store(load(config)) as store:

@@ -22,7 +22,7 @@ ConfigFile = Annotated[
 @app.command("check")
 def check(config: ConfigFile = None) -> None:
     """Report every problem of the file at once (exit 2), or say that it is good."""
-    from engine.app import find_configuration
+    from engine.app.configured import find_configuration
     from engine.config import load_configuration
 
     path = find_configuration(config)
@@ -35,7 +35,7 @@ def show(
     config: ConfigFile = None, output: Annotated[Output, typer.Option(help="table or json")] = Output.TABLE
 ) -> None:
     """Show the configuration as it is understood; secrets show as where they are read from."""
-    from engine.app import find_configuration
+    from engine.app.configured import find_configuration
     from engine.config import load_configuration
 
     path = find_configuration(config)

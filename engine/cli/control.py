@@ -29,7 +29,7 @@ def run(
 
     Without a configuration file the embedded sandbox is started and ends with the command.
     """
-    from engine.app import run_rounds
+    from engine.app.embedded import run_rounds
     from engine.cli.market import plan_tables
 
     console = err()

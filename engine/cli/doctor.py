@@ -14,7 +14,7 @@ def register(app: typer.Typer) -> None:
 
 def doctor(output: Annotated[Output, typer.Option(help="table or json")] = Output.TABLE) -> None:
     """List every part, its version, where it came from, and how to mend what is missing."""
-    from engine.app import part_checks
+    from engine.app.configured import part_checks
     from engine.doctor import examine, healthy
 
     parts = examine(part_checks())

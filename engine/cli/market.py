@@ -29,7 +29,7 @@ def offers(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Ask every provider what it sells now; cheapest per vCPU first. Providers that fail are named, not fatal."""
-    from engine.app import discover_offers, load
+    from engine.app.configured import discover_offers, load
 
     view = discover_offers(load(config), vcpus=vcpus, memory_gib=memory_gib)
     for failure in view.failures:
@@ -59,7 +59,7 @@ def offers(
 
 def plan(config: ConfigFile = None, output: OutputOption = Output.TABLE) -> None:
     """Show the plan in force: what was chosen, what was not and why, what it costs and risks."""
-    from engine.app import load, open_store, stored_view
+    from engine.app.configured import load, open_store, stored_view
 
     configuration = load(config)
     with open_store(configuration) as store:

@@ -16,7 +16,7 @@ _DEFAULT = Path(".shardwright/sandbox")
 @app.command("up")
 def up(state: StateDirectory = _DEFAULT, seed: int = 7, meter_speed: float = 1.0) -> None:
     """Start it and leave it running; writes a shardwright.toml that points at it."""
-    from engine.app import sandbox_up
+    from engine.app.embedded import sandbox_up
 
     configuration = sandbox_up(state, seed=seed, meter_speed=meter_speed, say=err().print)
     err().print(f"sandbox is up; next: shardwright run --config {configuration} --rounds 1", markup=False)
@@ -25,7 +25,7 @@ def up(state: StateDirectory = _DEFAULT, seed: int = 7, meter_speed: float = 1.0
 @app.command("down")
 def down(state: StateDirectory = _DEFAULT) -> None:
     """End it and everything it made. Already down = success."""
-    from engine.app import sandbox_down
+    from engine.app.embedded import sandbox_down
 
     sandbox_down(state)
     err().print("sandbox is down")

@@ -24,12 +24,12 @@ def resolve(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Say where a component is now: its stable address, and the shard, node and provider behind it."""
-    from engine.app import load, open_store, stored_view
-    from engine.namespace.names import parse_name
+    from engine.app.configured import load, open_store, stored_view
+    from engine.namespace.names import parse
 
     configuration = load(config)
     with open_store(configuration) as store:
-        found = stored_view(configuration, store).resolve(parse_name(name))
+        found = stored_view(configuration, store).resolve(parse(name))
     if output is Output.JSON:
         print_json("shard", found)
         return
@@ -47,7 +47,7 @@ def resolve(
 
 def nodes(config: ConfigFile = None, output: OutputOption = Output.TABLE) -> None:
     """List the nodes that are there or expected."""
-    from engine.app import load, open_store, stored_view
+    from engine.app.configured import load, open_store, stored_view
 
     configuration = load(config)
     with open_store(configuration) as store:
@@ -65,7 +65,7 @@ def nodes(config: ConfigFile = None, output: OutputOption = Output.TABLE) -> Non
 
 def shards(config: ConfigFile = None, output: OutputOption = Output.TABLE) -> None:
     """List the shards, where they are and what is bound to them."""
-    from engine.app import load, open_store, stored_view
+    from engine.app.configured import load, open_store, stored_view
 
     configuration = load(config)
     with open_store(configuration) as store:
@@ -94,6 +94,6 @@ def agent(
     agent_config: Annotated[Path, typer.Option("--agent-config", help="Written by the node's user data.")],
 ) -> None:
     """Run the node agent (what a node's user data starts)."""
-    from engine.app import run_agent
+    from engine.app.configured import run_agent
 
     run_agent(agent_config)

@@ -30,6 +30,8 @@ class Need(Value):
     """Wanted probability that a unit is still there at the end of the term."""
     slice: Resources = ONE_VCPU
     """What units are cut into: offers are compared by price per slice."""
+    spot_substitutes: bool = True
+    """False where policy caps spot: the next unit's alternative is then a firm one, whatever spot costs."""
 
 
 class Declined(Exception):

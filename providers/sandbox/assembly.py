@@ -39,7 +39,7 @@ from providers.sandbox.netns import NetworkSetupFailed
 from providers.sandbox.nodes import HostedNode, HostedNodes
 from providers.sandbox.places import LOOPBACK_LIMITS, LoopbackPlaces, NamespacePlaces, Places
 from providers.sandbox.relay import Relay
-from providers.sandbox.servers import ServerClient, ServerCommand, ServerProcess
+from providers.sandbox.servers import PluginCommand, ServerClient, ServerCommand, ServerProcess
 from providers.sandbox.underlay import METADATA_ADDRESS, Attachment, Underlay
 
 Say = Callable[[str], None]
@@ -92,6 +92,7 @@ class Sandbox:
         self._metadata = MetadataServer(self._nodes, clock)
         self._secret = secrets.token_urlsafe(24)
         self._servers: dict[str, ServerProcess] = {}
+        self._plugins: dict[str, ServerProcess] = {}
         self._clients: dict[str, ServerClient] = {}
         self._underlay: Underlay | None = None
         self._relay: Relay | None = None
@@ -131,6 +132,7 @@ class Sandbox:
             seed=self._options.seed,
             meter_speed=self._options.meter_speed,
             providers=providers,
+            plugins=self._plugin_ports(),
             ca_file=str(tls.ca),
             control_url=control.url,
             control_token=token,
@@ -141,8 +143,8 @@ class Sandbox:
         )
 
     def end_servers(self) -> None:
-        for server in self._servers.values():
-            server.end()
+        for process in (*self._servers.values(), *self._plugins.values()):
+            process.end()
 
     # -- orders
 
@@ -209,12 +211,20 @@ class Sandbox:
             )
             log = logs / f"{spec.name}.log"
             self._servers[spec.name] = ServerProcess(command, tag=self._tag, secret=self._secret, log=log)
-        self._say(f"starting {len(specs)} provider servers")
+        for plugin in sorted({spec.plugin for spec in specs if spec.plugin}):
+            log = logs / f"plugin-{plugin}.log"
+            self._plugins[plugin] = ServerProcess(
+                PluginCommand(name=plugin), tag=self._tag, secret=self._secret, log=log
+            )
+        self._say(f"starting {len(specs)} provider servers and {len(self._plugins)} plugins")
         for spec in specs:
             port = self._servers[spec.name].wait_ready(self._stop)
             endpoint = f"{'https' if spec.tls else 'http'}://127.0.0.1:{port}"
             self._clients[spec.name] = ServerClient(spec.name, endpoint, ca_file=str(tls.ca) if spec.tls else None)
             self._say(f"{spec.name} serves on {endpoint}")
+
+    def _plugin_ports(self) -> tuple[tuple[str, int], ...]:
+        return tuple((name, process.wait_ready(self._stop)) for name, process in self._plugins.items())
 
     def _make_underlay(self) -> Underlay | None:
         if not self._options.namespaces or os.geteuid() != 0:

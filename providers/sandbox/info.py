@@ -20,6 +20,8 @@ class ProviderSpec(Value):
     name: str
     kind: str
     module: str
+    plugin: str | None = None
+    """The Pulumi plugin that a stand-in takes the place of; None: the real plugin is ours and works here too."""
     account: str
     regions: tuple[str, ...]
     tls: bool = False
@@ -33,6 +35,7 @@ SPECS = {
             name="aws",
             kind="aws",
             module="providers.sandbox.aws",
+            plugin="aws",
             account="123456789012",
             regions=("us-east-1", "eu-west-1"),
             reclaim_notice_seconds=120.0,
@@ -41,6 +44,7 @@ SPECS = {
             name="gcp",
             kind="gcp",
             module="providers.sandbox.gcp",
+            plugin="gcp",
             account="shardwright-sandbox",
             regions=("us-central1", "europe-west1"),
             reclaim_notice_seconds=30.0,
@@ -49,6 +53,7 @@ SPECS = {
             name="azure",
             kind="azure",
             module="providers.sandbox.azure",
+            plugin="azure-native",
             account="00000000-0000-4000-8000-000000000001",
             regions=("eastus", "westeurope"),
             tls=True,
@@ -117,6 +122,8 @@ class SandboxInfo(Value):
     seed: int = 0
     meter_speed: Decimal = Decimal(1)
     providers: tuple[SandboxProvider, ...] = ()
+    plugins: tuple[tuple[str, int], ...] = ()
+    """(Pulumi plugin, port) of the stand-ins, to be attached to the engine."""
     ca_file: str | None = None
     control_url: str = ""
     control_token: str = ""

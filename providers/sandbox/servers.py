@@ -52,6 +52,10 @@ class ServerCommand(Value):
     port: int = 0
     tls: TlsFiles | None = None
 
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
     def argv(self) -> list[str]:
         spec = self.spec
         argv = [sys.executable, "-m", spec.module, "--port", str(self.port), "--account", spec.account]
@@ -62,11 +66,20 @@ class ServerCommand(Value):
         return argv
 
 
-class ServerProcess:
-    """One server as a child process. Its stderr goes to a log file."""
+class PluginCommand(Value):
+    """A stand-in for the Pulumi plugin of that name; it prints the bare port, as Pulumi's plugins do."""
 
-    def __init__(self, command: ServerCommand, *, tag: str, secret: str, log: Path) -> None:
-        self.spec, self._log = command.spec, log
+    name: str
+
+    def argv(self) -> list[str]:
+        return [sys.executable, "-m", "providers.sandbox.plugins", self.name]
+
+
+class ServerProcess:
+    """One server or plugin as a child process. Its stderr goes to a log file."""
+
+    def __init__(self, command: ServerCommand | PluginCommand, *, tag: str, secret: str, log: Path) -> None:
+        self.name, self._log = command.name, log
         self._lines: queue.Queue[str] = queue.Queue()
         log.parent.mkdir(parents=True, exist_ok=True)
         environment = os.environ | {MARKER: tag} | dict.fromkeys(SECRET_VARIABLES, secret)
@@ -80,7 +93,7 @@ class ServerProcess:
                 start_new_session=True,
                 text=True,
             )
-        threading.Thread(target=self._read, name=f"stdout-{self.spec.name}", daemon=True).start()
+        threading.Thread(target=self._read, name=f"stdout-{self.name}", daemon=True).start()
 
     @property
     def pid(self) -> int:
@@ -95,8 +108,8 @@ class ServerProcess:
             except queue.Empty:
                 waited += 0.1
                 continue
-            word, _, port = line.strip().partition(" ")
-            if word == "ready" and port.isdigit():
+            port = line.strip().removeprefix("ready ")
+            if port.isdigit():
                 return int(port)
             if not line:
                 raise self._failed("it ended before it was ready")
@@ -122,7 +135,7 @@ class ServerProcess:
         except OSError:
             tail = ""
         return ServerFailed(
-            f"the sandbox server {self.spec.name!r} did not start", why="; ".join(part for part in (why, tail) if part)
+            f"the sandbox server {self.name!r} did not start", why="; ".join(part for part in (why, tail) if part)
         )
 
 

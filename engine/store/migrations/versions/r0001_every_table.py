@@ -1,4 +1,4 @@
-"""Every table of the first version: shard map, joining, plans and rounds, resource locking, ledger."""
+"""Every table of the first version: shard map, joining, plans and rounds, moves, resource locking, ledger."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,6 +11,7 @@ def upgrade() -> None:
     _shard_map()
     _joining()
     _plans()
+    _moves()
     _locking()
     _ledger()
 
@@ -171,6 +172,19 @@ def _locking() -> None:
     )
 
 
+def _moves() -> None:
+    op.create_table(
+        "moves",
+        sa.Column("id", sa.String(length=128), nullable=False),
+        sa.Column("shard", sa.String(length=128), nullable=False),
+        sa.Column("finished_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("document", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("ix_moves_shard", "moves", ["shard"], unique=False)
+    op.create_index("ix_moves_finished_at", "moves", ["finished_at"], unique=False)
+
+
 def _ledger() -> None:
     op.create_table(
         "bill_deliveries",
@@ -208,6 +222,7 @@ def downgrade() -> None:
         "lease_groups",
         "leases",
         "stocks",
+        "moves",
         "rounds",
         "purchases",
         "plan_target",

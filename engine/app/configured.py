@@ -1,0 +1,165 @@
+"""What can be done from a configuration alone: find it, read it, open the store and the providers it names."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine.clock import Clock, SystemClock
+from engine.config import Configuration, load_configuration
+from engine.errors import ConfigurationError
+from engine.model.ids import PoolId
+from engine.model.placement import ComponentName
+
+if TYPE_CHECKING:
+    from engine.api.stored_view import StoredView
+    from engine.billing.fetch import Fetched
+    from engine.doctor import Check
+    from engine.market.discovery import MarketView
+    from engine.planner.policy import PlanPolicy
+    from engine.store.opened import Store
+    from providers.base import Provider
+
+CONFIGURATION_NAME = "shardwright.toml"
+EMBEDDED = Path(".shardwright/sandbox")
+DISK_MIB = 64
+"""Size of a shard's disk."""
+DISCOVERY_SECONDS = 30.0
+
+
+def find_configuration(given: Path | None) -> Path:
+    """The given file, else shardwright.toml here, else that of the embedded sandbox. Raises ConfigurationError."""
+    if given is not None:
+        return given
+    candidates = (Path(CONFIGURATION_NAME), EMBEDDED / CONFIGURATION_NAME)
+    for candidate in candidates:
+        if candidate.exists():
+            return candidate
+    raise ConfigurationError(
+        "there is no configuration",
+        why=f"neither {candidates[0]} nor {candidates[1]} exists",
+        next_step="shardwright sandbox up, or write a shardwright.toml (docs/reference.md)",
+    )
+
+
+def load(given: Path | None) -> Configuration:
+    return load_configuration(find_configuration(given))
+
+
+@contextmanager
+def open_store(configuration: Configuration) -> "Iterator[Store]":
+    """The control store, also beside a running control plane."""
+    from engine.store.opened import opened_store
+
+    configuration.state.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with opened_store(configuration.database_url, SystemClock()) as store:
+        yield store
+
+
+def stored_view(configuration: Configuration, store: "Store") -> "StoredView":
+    from engine.api.stored_view import StoredView
+
+    workloads = {
+        pool: tuple(sorted({f"{name.namespace}/{name.workload}" for name in names}))
+        for pool, names in components(configuration).items()
+    }
+    return StoredView(configuration.name, store, workloads)
+
+
+def open_providers(configuration: Configuration, clock: Clock) -> "dict[str, Provider]":
+    """By configured name. Raises AuthenticationFailed where credentials are missing."""
+    from providers.registry import open_provider
+
+    return {settings.name: open_provider(settings, clock=clock) for settings in configuration.provider_settings()}
+
+
+def components(configuration: Configuration) -> Mapping[PoolId, tuple[ComponentName, ...]]:
+    """Which components each pool serves."""
+    found: dict[PoolId, list[ComponentName]] = {}
+    for workload in configuration.workloads:
+        for component in workload.components:
+            name = ComponentName(namespace=workload.namespace, workload=workload.name, component=component.name)
+            found.setdefault(PoolId(component.pool), []).append(name)
+    return {pool: tuple(names) for pool, names in found.items()}
+
+
+def plan_policy(configuration: Configuration) -> "PlanPolicy":
+    from engine.planner.policy import MoveTerms, PlanPolicy
+
+    table = configuration.policy
+    largest_gib = max(shard_type.memory_gib for shard_type in configuration.shard_types)
+    return PlanPolicy(
+        currency=table.currency,
+        max_provider_share=table.max_provider_share,
+        max_spot_share=table.max_spot_share,
+        regions=table.regions,
+        instance_families=table.instance_families,
+        hourly_budget=table.budget,
+        min_move_saving=table.min_move_saving,
+        moves=MoveTerms(expected_stay_hours=table.term_hours, egress_gib=largest_gib + DISK_MIB / 1024),
+        node_prefix=configuration.name,
+    )
+
+
+def fetch_bills(
+    configuration: Configuration, store: "Store", *, start: datetime | None, end: datetime | None
+) -> "Fetched":
+    """Default period: this month until now. Times without a zone are UTC."""
+    from datetime import UTC
+
+    from engine.billing.fetch import fetch
+    from engine.model.value import Interval
+
+    clock = SystemClock()
+    until = end.replace(tzinfo=UTC) if end and end.tzinfo is None else end or clock.now()
+    first = until.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    since = start.replace(tzinfo=UTC) if start and start.tzinfo is None else start or first
+    return fetch(open_providers(configuration, clock), store.ledger, Interval(start=since, end=until))
+
+
+def discover_offers(configuration: Configuration, *, vcpus: float, memory_gib: float) -> "MarketView":
+    from engine.market.discovery import discover
+    from engine.model.capacity import Resources
+    from engine.model.market import OfferQuery
+
+    clock = SystemClock()
+    providers = list(open_providers(configuration, clock).values())
+    need = OfferQuery(at_least=Resources(vcpus=vcpus, memory_gib=memory_gib))
+    return discover(providers, need, clock=clock, timeout_seconds=DISCOVERY_SECONDS)
+
+
+def part_checks() -> "tuple[Check, ...]":
+    """The checks of the parts that other packages own: the Pulumi engine and the guest image."""
+    from agent.image import find_busybox, find_kernel
+    from engine.doctor import Part
+    from engine.errors import MissingPart
+    from stacks.engine_binary import find_engine
+
+    def pulumi() -> Part:
+        found = find_engine()
+        if found is None:
+            return Part(name="pulumi engine", ok=False, remedy="make setup")
+        return Part(name="pulumi engine", ok=True, version=found.version, origin=f"{found.origin}: {found.path}")
+
+    def kernel() -> Part:
+        found = find_kernel()
+        version = found.name.removeprefix("kernel-") if found else ""
+        return Part(
+            name="guest kernel", ok=found is not None, version=version, origin=str(found or ""), needed_for="shards",
+            remedy="make setup",
+        )  # fmt: skip
+
+    def busybox() -> Part:
+        try:
+            return Part(name="static busybox", ok=True, origin=str(find_busybox()), needed_for="shards")
+        except MissingPart as missing:
+            return Part(name="static busybox", ok=False, needed_for="shards", remedy=missing.next_step)
+
+    return pulumi, kernel, busybox
+
+
+def run_agent(path: Path) -> None:
+    from agent.__main__ import main
+
+    main(["--config", str(path)])

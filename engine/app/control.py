@@ -1,0 +1,210 @@
+"""A control plane on the real parts, wired and launched."""
+
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from engine.allocation.holds import PlanHolds
+from engine.allocation.locking import ResourceLocking
+from engine.app.configured import DISK_MIB, components, plan_policy
+from engine.app.demand import ForecastDemand
+from engine.cell_updates import CellUpdates
+from engine.clock import Clock, SystemClock
+from engine.config import Configuration
+from engine.control_plane import ControlPlane, NoticeDesk
+from engine.durable import durable_workflows, workflow_database_url
+from engine.errors import MissingPart
+from engine.evacuation import workflow as evacuations
+from engine.events import Observe
+from engine.fleet.agent_client import AgentClients
+from engine.fleet.certificates import CertificateAuthority, ControlCredentials
+from engine.fleet.join import ControlListener, join_secret
+from engine.fleet.nodes import Fleet
+from engine.fleet.user_data import UserDataSettings
+from engine.market.strategies import open_strategies
+from engine.migration import workflow as migration
+from engine.migration.base import MoveContext
+from engine.migration.several import Moves
+from engine.model.plan import CellPlan, Plan
+from engine.rounds import serve
+from engine.steps import ControlSteps, Terms
+from engine.store.join_tokens import JoinTokens
+from engine.store.opened import opened_store
+from engine.store.state_lock import hold_state
+from policies.pack_config import pack_config
+from policies.rules import Limits
+from providers.base import ProviderSettings
+from providers.registry import open_provider
+from stacks.driver import PolicyPack, PulumiCellDriver
+from stacks.engine_binary import require_engine
+
+METADATA_URL = "http://169.254.169.254"
+"""Where instances of every cloud find their metadata."""
+_POLICIES = Path(__file__).resolve().parent.parent.parent / "policies"
+_PLUGIN_SECONDS = 30
+
+
+@contextmanager
+def control_plane(configuration: Configuration, observe: Observe) -> Iterator[ControlPlane]:
+    """Wire everything, launch the workflows (unfinished ones go on at once) and listen for agents.
+
+    Raises StateInUse, MissingPart, AuthenticationFailed, ConfigurationError.
+    """
+    clock = SystemClock()
+    state = configuration.state.directory
+    state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    settings = {one.name: one for one in configuration.provider_settings()}
+    with ExitStack() as stack:
+        store = stack.enter_context(opened_store(configuration.database_url, clock))
+        stack.enter_context(hold_state(store.database))
+        providers = {name: open_provider(one, clock=clock) for name, one in settings.items()}
+        authority = CertificateAuthority.load_or_create(state / "fleet", clock)
+        credentials = ControlCredentials(authority, state / "fleet" / "control", clock)
+        agents = AgentClients(store.shard_map.node, credentials, clock, random.Random())  # noqa: S311
+        stack.callback(agents.close)
+        tokens = JoinTokens(store.database, clock, join_secret(state / "fleet"))
+        advertised = configuration.control.advertise or f"{configuration.control.listen}:{configuration.control.port}"
+
+        def user_data_settings(provider: str) -> UserDataSettings:
+            one = settings[provider]
+            return UserDataSettings(
+                control_url=f"https://{advertised}",
+                control_ca_pem=authority.ca_pem,
+                provider_kind=one.kind,
+                metadata_url=one.metadata_url or METADATA_URL,
+            )
+
+        fleet = Fleet(
+            shard_map=store.shard_map,
+            tokens=tokens,
+            agents=agents,
+            clock=clock,
+            settings_for=user_data_settings,
+            disk_mib=DISK_MIB,
+        )
+        desk = NoticeDesk()
+        listener = ControlListener(
+            configuration.control.listen,
+            configuration.control.port,
+            authority=authority,
+            credentials=credentials,
+            tokens=tokens,
+            on_join=fleet.on_join,
+            on_notice=desk,
+        )
+        judged = _JudgedPlan(configuration)
+        driver = stack.enter_context(_cell_driver(configuration, settings, judged, clock))
+        moves = Moves(migration.DurableMover(), observe, keep=store.moves.put)
+        steps = ControlSteps(
+            terms=Terms(
+                policy=plan_policy(configuration),
+                pools=configuration.pool_values(),
+                cells=configuration.cells(),
+                components=components(configuration),
+                term=configuration.term,
+                seed=configuration.forecast.seed,
+            ),
+            demand=ForecastDemand(configuration, clock, observe),
+            providers=providers,
+            strategies=open_strategies(),
+            shard_map=store.shard_map,
+            plans=store.plans,
+            records=store.records,
+            holds=PlanHolds(ResourceLocking(store.database, clock), providers),
+            updates=CellUpdates(driver, providers, max_workers=configuration.pulumi.parallel_cells, judging=judged.set),
+            fleet=fleet,
+            moves=moves,
+            clock=clock,
+            observe=observe,
+        )
+        migration.configure(MoveContext(agents=agents, shards=store.shard_map, clock=clock))
+        evacuations.configure(
+            evacuations.EvacuationContext(
+                shard_map=store.shard_map,
+                fleet=fleet,
+                moves=moves,
+                placements={pool.id: pool.placement for pool in configuration.pool_values()},
+                observe=observe,
+            )
+        )
+        serve(steps)
+        url = listener.start()
+        stack.callback(listener.stop)
+        workflows = workflow_database_url(state, configuration.database_url)
+        stack.enter_context(durable_workflows(configuration.name, workflows))
+        plane = ControlPlane(
+            name=configuration.name,
+            store=store,
+            steps=steps,
+            fleet=fleet,
+            clock=clock,
+            observe=observe,
+            url=url,
+        )
+        desk.open(plane)
+        yield plane
+
+
+class _JudgedPlan:
+    """What the policy pack is told about the whole plan, while it judges one cell of it."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self._configuration = configuration
+        self._plan: Plan | None = None
+
+    def set(self, plan: Plan) -> None:
+        self._plan = plan
+
+    def config(self, cell: CellPlan) -> str:
+        table = self._configuration.policy
+        limits = Limits(
+            regions=table.regions,
+            instance_families=table.instance_families,
+            max_spot_share=table.max_spot_share,
+            max_provider_share=table.max_provider_share,
+            hourly_budget=table.hourly_budget,
+            currency=table.currency,
+        )
+        return pack_config(limits, self._plan, cell.cell)
+
+
+@contextmanager
+def _cell_driver(
+    configuration: Configuration, settings: Mapping[str, ProviderSettings], judged: _JudgedPlan, clock: Clock
+) -> Iterator[PulumiCellDriver]:
+    """With the plugin of third-party networks running beside it, where there are any."""
+    state = configuration.state.directory.resolve()
+    found = require_engine()
+    with ExitStack() as stack:
+        ports = dict(configuration.pulumi.attached_plugins)
+        if any(one.kind == "network" for one in settings.values()) and "shardnet" not in ports:
+            ports["shardnet"] = stack.enter_context(_network_plugin())
+        yield PulumiCellDriver(
+            work_dir=state / "pulumi",
+            state_url=configuration.pulumi.state_url or f"file://{state / 'pulumi' / 'state'}",
+            passphrase=configuration.pulumi.passphrase.read("pulumi.passphrase", os.environ),
+            engine_root=Path(found.root),
+            settings=settings,
+            clock=clock,
+            plugin_ports=ports,
+            policy_pack=PolicyPack(folder=_POLICIES, config=judged.config),
+        )
+
+
+@contextmanager
+def _network_plugin() -> Iterator[int]:
+    """The port of a running ``shardnet`` plugin. Raises MissingPart when it does not start."""
+    command = [sys.executable, "-m", "providers.network.plugin"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        line = process.stdout.readline() if process.stdout is not None else ""
+        if not line.strip().isdigit():
+            raise MissingPart("the shardnet plugin does not start", next_step=" ".join(command))
+        yield int(line)
+    finally:
+        process.terminate()
+        process.wait(timeout=_PLUGIN_SECONDS)

@@ -1,0 +1,41 @@
+"""The forecaster as the source of a round's targets, telling what it expects in words."""
+
+from engine.clock import Clock
+from engine.config import Configuration
+from engine.events import Event, Observe
+from engine.model.capacity import CapacityTarget
+from engine.model.ids import PoolId
+from forecasting.demand import PoolSource, UsageDemand
+
+
+class ForecastDemand:
+    """``engine.steps.Demand``."""
+
+    def __init__(self, configuration: Configuration, clock: Clock, observe: Observe) -> None:
+        table = configuration.forecast
+        by_id = {pool.id: pool for pool in configuration.pool_values()}
+        sources = [
+            PoolSource(pool=by_id[PoolId(pool.id)], series=pool.series, per_shard=pool.per_shard)
+            for pool in configuration.pools
+        ]
+        self._observe = observe
+        self._demand = UsageDemand(
+            sources,
+            usage=table.usage,
+            metric=table.metric,
+            horizon=table.horizon_steps,
+            budget_seconds=table.budget_seconds,
+            paths=table.paths,
+            seed=table.seed,
+            registry=configuration.state.directory / "models",
+            clock=clock,
+        )
+
+    def targets(self) -> tuple[CapacityTarget, ...]:
+        found = self._demand.demand()
+        for one in found:
+            text = f"{one.target.pool.id}: {one.sentence} (seasonal naive says: {one.naive_sentence})"
+            facts = one.model_dump(mode="json", exclude={"target"})
+            facts |= {"pool": one.target.pool.id, "desired": one.target.desired, "current": one.target.current}
+            self._observe(Event(step="forecast", text=text, facts=facts))
+        return tuple(one.target for one in found)

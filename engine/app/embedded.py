@@ -1,0 +1,148 @@
+"""The embedded sandbox and the rounds that run on it, or on a configuration of the user's own."""
+
+import shutil
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from decimal import Decimal
+from pathlib import Path
+
+from engine.app.configured import CONFIGURATION_NAME, load, stored_view
+from engine.config import Configuration, load_configuration
+from engine.errors import UsageError
+from engine.events import Event
+from engine.round_record import RoundRecord
+
+Say = Callable[[str], None]
+EMBEDDED_NAME = "sw"
+
+
+def sandbox_up(state: Path, *, seed: int, meter_speed: float, say: Say) -> Path:
+    """Start a sandbox that outlives this command; the configuration that points at it."""
+    from providers.sandbox import supervisor
+
+    port = free_port()
+    info = supervisor.start(
+        state.resolve(),
+        seed=seed,
+        meter_speed=Decimal(str(meter_speed)),
+        control_ports=(port,),
+        parent_pid=0,
+        progress=say,
+    )
+    for limit in info.limits:
+        say(f"without namespaces: {limit}")
+    from providers.sandbox.configuration import write_configuration
+
+    return write_configuration(
+        info,
+        state.resolve() / CONFIGURATION_NAME,
+        name=EMBEDDED_NAME,
+        state_directory=state.resolve() / "control",
+        control_port=port,
+    )
+
+
+def sandbox_down(state: Path) -> None:
+    """Raises UsageError naming what could not be taken away."""
+    from providers.sandbox import supervisor
+
+    left = supervisor.stop(state.resolve())
+    if left:
+        raise UsageError("the sandbox left something behind", why=", ".join(map(str, left)))
+
+
+@contextmanager
+def embedded_configuration(usage: Path | None, metric: str | None, say: Say) -> Iterator[Configuration]:
+    """A sandbox for the length of the context, with nothing of it left afterwards."""
+    from providers.sandbox import supervisor
+    from providers.sandbox.configuration import DEFAULT_POOLS, write_configuration
+
+    state = Path(tempfile.mkdtemp(prefix="shardwright-"))
+    port = free_port()
+    try:
+        say("no configuration is given: starting the embedded sandbox")
+        info = supervisor.start(state / "sandbox", seed=7, control_ports=(port,), progress=say)
+        pools = tuple(pool.model_copy(update={"per_shard": None}) for pool in DEFAULT_POOLS[:1])
+        path = write_configuration(
+            info,
+            state / CONFIGURATION_NAME,
+            name=EMBEDDED_NAME,
+            state_directory=state / "control",
+            control_port=port,
+            pools=pools if usage else DEFAULT_POOLS,
+            usage=usage,
+            metric=metric,
+        )
+        yield load_configuration(path)
+    finally:
+        supervisor.stop(state / "sandbox")
+        shutil.rmtree(state, ignore_errors=True)
+
+
+def run_rounds(
+    config: Path | None,
+    *,
+    rounds: int,
+    usage: Path | None,
+    metric: str | None,
+    every_seconds: float,
+    serve: bool,
+    say: Say,
+) -> Iterator[RoundRecord]:
+    """Records as rounds end. With ``serve`` it stays until interrupted, with the web page up."""
+    from engine.app.control import control_plane
+
+    def observe(event: Event) -> None:
+        say(f"{event.step}: {event.text}")
+
+    with ExitStack() as stack:
+        if config is None and not Path(CONFIGURATION_NAME).exists():
+            configuration = stack.enter_context(embedded_configuration(usage, metric, say))
+        else:
+            configuration = with_usage(load(config), usage, metric)
+        plane = stack.enter_context(control_plane(configuration, observe))
+        if serve:
+            url = stack.enter_context(web_page(configuration, plane.store))
+            say(f"web page: {url}")
+        yield from plane.rounds(rounds, every_seconds=every_seconds)
+        while serve:
+            plane.clock.sleep(3600)
+
+
+@contextmanager
+def web_page(configuration: Configuration, store: object) -> Iterator[str]:
+    """Serve the API and the pages on loopback from a thread; its URL."""
+    import threading
+
+    import uvicorn
+
+    from engine.api.app import control_app
+    from engine.store.opened import Store
+
+    assert isinstance(store, Store)
+    listener = socket.create_server(("127.0.0.1", configuration.control.web_port))
+    app = control_app(stored_view(configuration, store))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="web", daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+    finally:
+        server.should_exit = True
+        thread.join(3)
+
+
+def with_usage(configuration: Configuration, usage: Path | None, metric: str | None) -> Configuration:
+    """The configuration with the command line's usage history in place of its own."""
+    if usage is None and metric is None:
+        return configuration
+    table = configuration.forecast
+    changed = table.model_copy(update={"usage": usage or table.usage, "metric": metric or table.metric})
+    return configuration.model_copy(update={"forecast": changed})
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])

@@ -1,0 +1,101 @@
+"""A running control plane: rounds one after another, nodes joining, evacuations when a provider takes a node back."""
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from dbos import DBOS, SetWorkflowID, WorkflowHandle
+
+from agent.wire import NoticeReport
+from engine.clock import Clock
+from engine.evacuation.workflow import start_evacuation
+from engine.events import Event, Observe
+from engine.fleet.nodes import Fleet
+from engine.model.ids import NodeId, RoundId
+from engine.model.market import ReclaimNotice
+from engine.model.move import MoveReport
+from engine.round_record import RoundRecord
+from engine.rounds import run_round
+from engine.steps import ControlSteps
+from engine.store.opened import Store
+
+_UNFINISHED = ("PENDING", "ENQUEUED")
+
+
+@dataclass(frozen=True)
+class ControlPlane:
+    """Everything is wired and the workflows are launched; see engine.app for how."""
+
+    name: str
+    store: Store
+    steps: ControlSteps
+    fleet: Fleet
+    clock: Clock
+    observe: Observe
+    url: str
+    """Where agents join."""
+
+    def rounds(self, count: int, *, every_seconds: float = 0.0) -> Iterator[RoundRecord]:
+        """Run ``count`` rounds, those that an earlier process left unfinished first. Raises what stopped a round."""
+        resumed = self._unfinished()
+        for number in range(count):
+            if number and every_seconds:
+                self.clock.sleep(every_seconds)
+            handle: WorkflowHandle[RoundRecord]
+            if resumed:
+                round_id = resumed.pop(0)
+                self.observe(Event(step="resume", text=f"round {round_id} goes on where it was interrupted"))
+                handle = DBOS.retrieve_workflow(round_id)
+            else:
+                round_id = self._next_id()
+                with SetWorkflowID(round_id):
+                    handle = DBOS.start_workflow(run_round, round_id)
+            yield handle.get_result()
+
+    def on_notice(self, node: NodeId, report: NoticeReport) -> None:
+        """From an agent: its provider takes the node back. Starts the evacuation, once."""
+        notice = self.fleet.notice(node, report)
+        if notice is not None:
+            text = f"{notice.provider} takes {node} back in {_left(notice):.0f} s: {notice.reason}"
+            self.observe(Event(step="notice", text=text))
+            start_evacuation(notice)
+
+    def evacuation(self, node: NodeId) -> tuple[MoveReport, ...]:
+        """Blocks until the node's evacuation has ended. The evacuation must have begun."""
+        handle: WorkflowHandle[tuple[MoveReport, ...]] = DBOS.retrieve_workflow(f"evacuate-{node}")
+        return handle.get_result()
+
+    def _unfinished(self) -> list[RoundId]:
+        found = DBOS.list_workflows(name="round", status=list(_UNFINISHED), load_input=False, load_output=False)
+        return [RoundId(one.workflow_id) for one in sorted(found, key=lambda one: one.created_at or 0)]
+
+    def _next_id(self) -> RoundId:
+        known = DBOS.list_workflows(name="round", load_input=False, load_output=False)
+        return RoundId(f"{self.name}-round-{len(known) + 1}")
+
+
+class NoticeDesk:
+    """Takes notices before the control plane is complete (agents may report at once) and hands them over after."""
+
+    def __init__(self) -> None:
+        self._plane: ControlPlane | None = None
+        self._waiting: list[tuple[NodeId, NoticeReport]] = []
+        self._lock = threading.Lock()
+
+    def __call__(self, node: NodeId, report: NoticeReport) -> None:
+        with self._lock:
+            if self._plane is None:
+                self._waiting.append((node, report))
+                return
+        self._plane.on_notice(node, report)
+
+    def open(self, plane: ControlPlane) -> None:
+        with self._lock:
+            self._plane, waiting = plane, list(self._waiting)
+            self._waiting.clear()
+        for node, report in waiting:
+            plane.on_notice(node, report)
+
+
+def _left(notice: ReclaimNotice) -> float:
+    return notice.notice.total_seconds()

@@ -1,0 +1,101 @@
+"""Leaving a node that its provider takes back, as a durable workflow: choose, make room, move, give up the rest."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from dbos import DBOS, SetWorkflowID, WorkflowHandle
+
+from engine.errors import ShardwrightError
+from engine.evacuation.choice import Evacuation, plan_evacuation
+from engine.events import Event, Observe
+from engine.fleet.nodes import Fleet
+from engine.migration.several import Moves
+from engine.model.capacity import Placement
+from engine.model.ids import NodeId, PoolId
+from engine.model.market import ReclaimNotice
+from engine.model.move import MovePhase, MoveReport
+from engine.model.placement import NodeState
+from engine.model.plan import MoveCause
+from engine.store.shard_map import ShardMap
+
+
+@dataclass(frozen=True)
+class EvacuationContext:
+    shard_map: ShardMap
+    fleet: Fleet
+    moves: Moves
+    placements: Mapping[PoolId, Placement]
+    observe: Observe
+
+
+_contexts: list[EvacuationContext] = []
+
+
+def configure(context: EvacuationContext) -> None:
+    """Set what evacuations of this process work with; before DBOS is launched."""
+    _contexts[:] = [context]
+
+
+def start_evacuation(notice: ReclaimNotice) -> WorkflowHandle[tuple[MoveReport, ...]]:
+    """Begin, or find the evacuation of that node: a node is left once."""
+    with SetWorkflowID(f"evacuate-{notice.node}"):
+        return DBOS.start_workflow(evacuate, notice.node, notice.at)
+
+
+@DBOS.workflow(name="evacuate")
+def evacuate(node: NodeId, deadline: datetime) -> tuple[MoveReport, ...]:
+    """Moves every bound shard off the node before the deadline; what finds no place is given up by name."""
+    context = _context()
+    choice = DBOS.run_step({"name": "choose"}, _choose, node, deadline)
+    DBOS.run_step({"name": "make_room"}, _make_room, choice)
+    reports = context.moves.run(choice.moves)
+    DBOS.run_step({"name": "leave"}, _leave, node)
+    return reports
+
+
+def _choose(node: NodeId, deadline: datetime) -> Evacuation:
+    context = _context()
+    choice = plan_evacuation(
+        node,
+        context.shard_map.nodes(),
+        context.shard_map.search(),
+        context.placements,
+        cause=MoveCause.RECLAIM,
+        deadline=deadline,
+        attempt="reclaim",
+    )
+    context.observe(
+        Event(
+            step="evacuation",
+            text=f"{node} is taken back at {deadline:%H:%M:%S} UTC: {len(choice.moves)} shards move, "
+            f"{len(choice.displaced)} spares give way, {len(choice.stranded)} find no place",
+        )
+    )
+    return choice
+
+
+def _make_room(choice: Evacuation) -> None:
+    context = _context()
+    known = {shard.id: shard for shard in context.shard_map.search()}
+    for shard_id in choice.displaced:
+        if shard_id in known:
+            context.fleet.release(known[shard_id])
+
+
+def _leave(node: NodeId) -> None:
+    """Whatever is still on the node goes with it; the next round replaces it."""
+    context = _context()
+    context.shard_map.update_node(node, state=NodeState.GONE)
+    for shard in context.shard_map.search(node=node):
+        context.fleet.release(shard)
+
+
+def succeeded(reports: tuple[MoveReport, ...]) -> bool:
+    return all(report.phase is MovePhase.CLEANED for report in reports)
+
+
+def _context() -> EvacuationContext:
+    if not _contexts:
+        raise ShardwrightError("evacuations are not configured in this process")
+    return _contexts[0]

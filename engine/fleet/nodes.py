@@ -1,0 +1,145 @@
+"""The fleet: nodes that are expected, have joined, and the shards that are carved from them."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+from pydantic import SecretStr
+
+from agent.wire import CarveRequest, NoticeReport
+from engine.clock import Clock, wait_until
+from engine.errors import NotFound, ProviderUnavailable, ShardwrightError, StaleEpoch, UnknownName
+from engine.fleet.agent_client import AgentClients
+from engine.fleet.join import NodeJoined
+from engine.fleet.user_data import UserDataSettings, render_user_data
+from engine.model.ids import NodeId, ShardId
+from engine.model.market import ReclaimNotice
+from engine.model.placement import Node, NodeState, Shard, ShardState
+from engine.model.plan import Plan, PlannedNode
+from engine.model.value import Value
+from engine.store.join_tokens import JoinTokens
+from engine.store.shard_map import ShardMap
+
+OVERLAY_PREFIX = 16
+JOIN_SECONDS = 90.0
+PARALLEL_NODES = 8
+
+
+class Carved(Value):
+    """What came of carving one shard; ``failure`` is empty when it is ready."""
+
+    shard: ShardId
+    boot_seconds: float | None = None
+    failure: str = ""
+
+
+class Fleet:
+    """Safe to share between threads."""
+
+    def __init__(
+        self,
+        *,
+        shard_map: ShardMap,
+        tokens: JoinTokens,
+        agents: AgentClients,
+        clock: Clock,
+        settings_for: Callable[[str], UserDataSettings],
+        disk_mib: int = 64,
+        join_seconds: float = JOIN_SECONDS,
+    ) -> None:
+        """``settings_for`` gives a provider's user-data settings by its configured name."""
+        self._map, self._tokens, self._agents, self._clock = shard_map, tokens, agents, clock
+        self._settings_for, self._disk_mib, self._join_seconds = settings_for, disk_mib, join_seconds
+
+    # -- nodes
+
+    def expect(self, node: Node) -> None:
+        """Enter a node that is about to be created. What is already known about it stays."""
+        try:
+            self._map.node(node.id)
+        except UnknownName:
+            self._map.put_node(node)
+
+    def user_data(self, plan: Plan) -> Mapping[NodeId, str]:
+        """By node; the same text for the same node every time. Secret: each holds a join token."""
+        return {planned.node.id: self._render(planned.node) for cell in plan.cells for planned in cell.nodes}
+
+    def _render(self, node: Node) -> str:
+        settings = self._settings_for(node.cell.split("/", 1)[0])
+        return render_user_data(node, SecretStr(self._tokens.issue(node.id)), settings)
+
+    def on_join(self, joined: NodeJoined) -> None:
+        """Called by the join listener. Raises UnknownName for a node nobody expects."""
+        self._map.update_node(
+            joined.node,
+            state=NodeState.JOINED,
+            agent_url=joined.agent_url,
+            underlay_address=joined.underlay_address,
+        )
+
+    def notice(self, node: NodeId, report: NoticeReport) -> ReclaimNotice | None:
+        """The node is being reclaimed; None when that was known already."""
+        known = self._map.node(node)
+        if known.state in (NodeState.RECLAIMING, NodeState.GONE):
+            return None
+        self._map.update_node(node, state=NodeState.RECLAIMING)
+        provider = known.cell.split("/", 1)[0]
+        return ReclaimNotice(node=node, provider=provider, seen_at=report.seen_at, at=report.at, reason=report.reason)
+
+    def wait_joined(self, planned: Iterable[PlannedNode]) -> tuple[Node, ...]:
+        """Those of the nodes that have joined, once all have or the time is up."""
+        wanted = [item.node.id for item in planned]
+
+        def joined() -> tuple[Node, ...]:
+            return tuple(node for node in self._map.nodes(states=[NodeState.JOINED]) if node.id in wanted)
+
+        wait_until(lambda: len(joined()) == len(wanted), self._clock, timeout_seconds=self._join_seconds)
+        return joined()
+
+    # -- shards
+
+    def carve_all(self, shards: Sequence[Shard]) -> tuple[Carved, ...]:
+        """Side by side over nodes (an agent boots one guest at a time); a failure stops only its own shard."""
+        if not shards:
+            return ()
+        with ThreadPoolExecutor(max_workers=PARALLEL_NODES) as pool:
+            return tuple(pool.map(self._carve, shards))
+
+    def _carve(self, shard: Shard) -> Carved:
+        request = CarveRequest(
+            shard=shard.id,
+            epoch=shard.epoch,
+            resources=shard.nominal,
+            address=f"{shard.address}/{OVERLAY_PREFIX}",
+            mac=shard.mac,
+            disk_mib=self._disk_mib,
+        )
+        try:
+            status = self._agents(shard.node).carve(request)
+            self._map.set_state(shard.id, ShardState.READY, expected_epoch=shard.epoch)
+            if status.measured.read_iops is not None:
+                self._map.set_measured(
+                    shard.id, shard.nominal.model_copy(update={"storage_iops": float(status.measured.read_iops)})
+                )
+        except ShardwrightError as problem:
+            return Carved(shard=shard.id, failure=str(problem))
+        return Carved(shard=shard.id, boot_seconds=status.measured.boot_seconds)
+
+    def release(self, shard: Shard) -> None:
+        """Give a shard up, on its node and in the map. A node that is gone took its shards with it."""
+        self._map.set_state(shard.id, ShardState.RELEASED)
+        node = self._map.node(shard.node)
+        if node.state is not NodeState.GONE and node.agent_url is not None:
+            try:
+                self._agents(shard.node).release(shard.id, shard.epoch)
+            except (NotFound, UnknownName, StaleEpoch):
+                pass
+            except ProviderUnavailable:
+                if node.state is NodeState.JOINED:
+                    raise
+        self._map.remove(shard.id)
+
+
+def remaining(notice: ReclaimNotice, clock: Clock) -> timedelta:
+    """How much of the notice is left."""
+    return max(timedelta(0), notice.at - clock.now())

@@ -1,0 +1,31 @@
+"""The record that explains a round."""
+
+from engine.model.capacity import CapacityTarget
+from engine.model.ids import RoundId
+from engine.model.market import Quote
+from engine.model.move import MoveReport
+from engine.model.placement import Shard
+from engine.model.plan import Plan
+from engine.model.value import Utc, Value
+from engine.reconcile import CellFailure
+from stacks.base import CellOutcome
+
+
+class RoundRecord(Value):
+    """The record that explains a round: what was seen, decided, done and spent."""
+
+    id: RoundId
+    started_at: Utc
+    finished_at: Utc
+    targets: tuple[CapacityTarget, ...]
+    offers_seen: int
+    quotes: tuple[Quote, ...]
+    plan: Plan
+    outcomes: tuple[CellOutcome, ...]
+    failures: tuple[CellFailure, ...]
+    shards: tuple[Shard, ...]
+    moves: tuple[MoveReport, ...]
+
+    @property
+    def changed(self) -> bool:
+        return any(not outcome.changes.none for outcome in self.outcomes) or bool(self.moves)

@@ -1,0 +1,325 @@
+"""The steps of a round on the real parts. Each finds its own traces when it is run again; none makes a choice."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from random import Random
+from typing import Protocol
+
+from engine.allocation.holds import HoldsReport, PlanHolds
+from engine.carving import plan_bindings, plan_carving
+from engine.cell_updates import CellUpdates
+from engine.clock import Clock
+from engine.events import Event, Observe
+from engine.fleet.nodes import Fleet
+from engine.inventory import current_inventory
+from engine.market.base import LiveMarket, Need, Strategy
+from engine.market.discovery import MarketView, discover
+from engine.market.negotiation import Negotiation, negotiate
+from engine.migration.several import Moves
+from engine.model.capacity import CapacityTarget, Pool, Resources
+from engine.model.ids import MoveId, OfferId, PlanId, PoolId, RoundId
+from engine.model.market import OfferQuery
+from engine.model.move import MoveReport, MoveRequest
+from engine.model.placement import Cell, ComponentName, NodeState, Shard, ShardState
+from engine.model.plan import CellPlan, Plan, PlannedNode
+from engine.model.value import Interval, Utc
+from engine.planner.move_gate import propose_moves
+from engine.planner.planner import plan as make_plan
+from engine.planner.policy import PlanPolicy
+from engine.reconcile import CellFailure, CellResult
+from engine.round_record import RoundRecord
+from engine.store.plans import PlanStore
+from engine.store.round_records import RoundRecords, StoredRound
+from engine.store.shard_map import ShardMap
+from providers.base import Provider
+
+DISCOVERY_SECONDS = 30.0
+
+
+class Demand(Protocol):
+    def targets(self) -> tuple[CapacityTarget, ...]: ...
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What the configuration says about rounds."""
+
+    policy: PlanPolicy
+    pools: tuple[Pool, ...]
+    cells: tuple[Cell, ...]
+    components: Mapping[PoolId, tuple[ComponentName, ...]]
+    term: timedelta
+    seed: int
+
+
+@dataclass(frozen=True)
+class ControlSteps:
+    """``engine.rounds.RoundSteps``."""
+
+    terms: Terms
+    demand: Demand
+    providers: Mapping[str, Provider]
+    strategies: Sequence[Strategy]
+    shard_map: ShardMap
+    plans: PlanStore
+    records: RoundRecords
+    holds: PlanHolds
+    updates: CellUpdates
+    fleet: Fleet
+    moves: Moves
+    clock: Clock
+    observe: Observe
+
+    def started(self, round_id: RoundId) -> Utc:
+        return self.clock.now()
+
+    def forecast(self, round_id: RoundId) -> tuple[CapacityTarget, ...]:
+        self._say("forecast", f"round {round_id}: forecasting {len(self.terms.pools)} pools")
+        return self.demand.targets()
+
+    def discover(self, targets: Sequence[CapacityTarget]) -> MarketView:
+        need = OfferQuery(at_least=_smallest([target.pool.shard_type.resources for target in targets]))
+        view = discover(list(self.providers.values()), need, clock=self.clock, timeout_seconds=DISCOVERY_SECONDS)
+        by_provider = dict.fromkeys(self.providers, 0)
+        for offer in view.offers:
+            by_provider[offer.provider] += 1
+        self._say(
+            "discover",
+            f"{len(view.offers)} offers: " + ", ".join(f"{name} {count}" for name, count in by_provider.items()),
+            offers=by_provider,
+            refused=len(view.rejections),
+            failures=[f"{failure.provider}: {failure.reason}" for failure in view.failures],
+        )
+        return view
+
+    def negotiate(self, round_id: RoundId, targets: Sequence[CapacityTarget], view: MarketView) -> Negotiation:
+        now = self.clock.now()
+        need = Need(
+            key=round_id,
+            max_units=max(1, sum(target.desired for target in targets)),
+            term=Interval(start=now, end=now + self.terms.term),
+            slice=_smallest([target.pool.shard_type.resources for target in targets]),
+            spot_substitutes=self.terms.policy.max_spot_share >= 1,
+        )
+        market = LiveMarket(providers=self.providers, clock=self.clock, rng=Random(round_id))  # noqa: S311
+        result = negotiate(view, need, self.strategies, market)
+        counts: dict[str, int] = {}
+        for quote in result.quotes:
+            counts[quote.strategy] = counts.get(quote.strategy, 0) + 1
+        self._say(
+            "negotiate",
+            f"{len(result.quotes)} firm quotes: " + ", ".join(f"{name} {n}" for name, n in sorted(counts.items())),
+            quotes=dict(counts),
+        )
+        return result
+
+    def decide(
+        self,
+        targets: Sequence[CapacityTarget],
+        view: MarketView,
+        negotiation: Negotiation,
+        excluded: Sequence[OfferId],
+    ) -> Plan:
+        now = self.clock.now()
+        quotes = [q for q in negotiation.quotes if q.offer.id not in excluded and q.expires_at > now]
+        parent = self.plans.target()
+        plan = make_plan(
+            self.terms.policy,
+            targets,
+            current_inventory(self.shard_map, self.plans),
+            quotes,
+            view.offers,
+            (*view.rejections, *negotiation.rejections),
+            parent,
+            cells=self.terms.cells,
+            now=now,
+            seed=self.terms.seed,
+        )
+        bought = [node for cell in plan.cells for node in cell.nodes if node.quote is not None]
+        self._say(
+            "decide",
+            f"plan {plan.id}: buy {len(bought)}, give back {len(plan.leaving)}, "
+            f"{plan.expected_hourly_cost} per hour ({plan.solver}, {plan.solve_seconds:.2f} s)",
+            bought=[node.node.id for node in bought],
+        )
+        return plan
+
+    def hold(self, plan: Plan) -> HoldsReport:
+        report = self.holds.hold_all(plan)
+        for refusal in report.refused:
+            self._say("hold", f"{refusal.offer} cannot be held: {refusal.reason}")
+        self._say("hold", f"{len(report.held)} holds", holds=len(report.held), refused=len(report.refused))
+        return report
+
+    def release(self, plan: Plan) -> None:
+        self.holds.release_all(plan.id)
+        self._say("release", f"the holds of plan {plan.id} are released")
+
+    def gate(self, plan: Plan) -> None:
+        self._say("gate", "the policy pack judges a preview of every cell")
+        findings = self.updates.judge(plan, self.fleet.user_data(plan))
+        for finding in findings:
+            self._say("gate", f"{finding.level}: {finding.policy}: {finding.message}")
+        self._say("gate", "the policy pack lets the plan pass", advisory=len(findings))
+
+    def adopt(self, plan: Plan) -> PlanId:
+        return self.plans.make_target(plan)
+
+    def confirm(self, plan: Plan) -> HoldsReport:
+        report = self.holds.confirm_all(plan)
+        self._say("confirm", f"{len(report.held)} reservations", reservations=len(report.held))
+        return report
+
+    def grow(self, plan: Plan) -> tuple[CellResult, ...]:
+        for cell in plan.cells:
+            for planned in cell.nodes:
+                if planned.quote is not None:
+                    self.fleet.expect(planned.node)
+        return self._update(self._with_leaving(plan))
+
+    def _update(self, plan: Plan) -> tuple[CellResult, ...]:
+        results = self.updates.run(plan, self.fleet.user_data(plan))
+        for result in results:
+            if isinstance(result, CellFailure):
+                self._say("reconcile", f"{result.cell.id}: {result.what}; {result.why}", failed=result.kind)
+                continue
+            for node_id, instance_id in result.nodes:
+                self.shard_map.update_node(node_id, instance_id=instance_id)
+            changes = result.changes
+            self._say(
+                "reconcile",
+                f"{result.cell.id}: {changes.create} created, {changes.update} updated, {changes.delete} deleted, "
+                f"{changes.same} unchanged in {result.seconds:.1f} s",
+            )
+        return results
+
+    def _with_leaving(self, plan: Plan) -> Plan:
+        """The plan with the nodes that leave still in their cells: they go once their shards have moved."""
+        known = {item.node.id: item.planned for item in current_inventory(self.shard_map, self.plans).nodes}
+        staying: dict[str, list[PlannedNode]] = {}
+        for node_id in plan.leaving:
+            planned = known.get(node_id)
+            if planned is not None and self.shard_map.node(node_id).state is not NodeState.RECLAIMING:
+                staying.setdefault(planned.node.cell, []).append(planned.model_copy(update={"quote": None}))
+        cells = tuple(
+            CellPlan(cell=cell.cell, generation=cell.generation, nodes=(*cell.nodes, *staying.get(cell.cell.id, ())))
+            for cell in plan.cells
+        )
+        return plan.model_copy(update={"cells": cells})
+
+    def moves_off(self, plan: Plan) -> tuple[MoveRequest, ...]:
+        self.fleet.wait_joined(_planned(plan))
+        inventory = current_inventory(self.shard_map, self.plans)
+        proposals = propose_moves(self.terms.policy, plan, inventory, self.shard_map.search())
+        requests = tuple(
+            MoveRequest(
+                id=MoveId(f"move-{proposal.shard}-g{plan.generation}"),
+                shard=proposal.shard,
+                source=proposal.source,
+                destination=proposal.destination,
+                cause=proposal.cause,
+                gate=proposal.gate,
+            )
+            for proposal in proposals
+        )
+        for request in requests:
+            facts = None if request.gate is None else request.gate.model_dump(mode="json")
+            text = f"{request.shard} moves from {request.source} to {request.destination}"
+            self._say("moves", text, gate=facts)
+        return requests
+
+    def move(self, requests: Sequence[MoveRequest]) -> tuple[MoveReport, ...]:
+        return self.moves.run(requests)
+
+    def carve(self, plan: Plan, targets: Sequence[CapacityTarget]) -> tuple[Shard, ...]:
+        joined = {node.id for node in self.fleet.wait_joined(_planned(plan))}
+        for node_id in sorted({planned.node.id for planned in _planned(plan)} - joined):
+            self._say("carve", f"{node_id} has not joined; its shards wait for the next round")
+        nodes = [planned for planned in _planned(plan) if planned.node.id in joined]
+        carving = plan_carving(nodes, self.shard_map.search())
+        for shard_id in carving.surplus:
+            self.fleet.release(self.shard_map.get(shard_id))
+        types = {pool.shard_type.name: pool.shard_type for pool in self.terms.pools}
+        for new in carving.new:
+            self.shard_map.add_shard(
+                new.id,
+                shard_type=new.shard_type,
+                pool=new.pool,
+                node=new.node,
+                nominal=types[new.shard_type].resources,
+            )
+        shards = [self.shard_map.get(shard_id) for shard_id in (*carving.unfinished, *(n.id for n in carving.new))]
+        self._carve_all(shards)
+        self._bind({target.pool.id: target.current for target in targets})
+        return self.shard_map.search()
+
+    def _carve_all(self, shards: Sequence[Shard]) -> None:
+        for carved in self.fleet.carve_all(shards):
+            if carved.failure:
+                self._say("carve", f"{carved.shard}: {carved.failure}")
+            else:
+                self._say("carve", f"{carved.shard} is ready", boot_seconds=carved.boot_seconds)
+
+    def _bind(self, replicas: Mapping[PoolId, int]) -> None:
+        choice = plan_bindings(self.terms.components, replicas, self.shard_map.search(), self.shard_map.bindings())
+        for component in choice.unbind:
+            self.shard_map.unbind(component)
+        for component, shard_id in choice.bind:
+            self.shard_map.bind(component, shard_id)
+            self._say("bind", f"{component} -> {shard_id}")
+
+    def shrink(self, plan: Plan) -> tuple[CellResult, ...]:
+        """A node is given back only when nothing is bound to it any more, which is read again here."""
+        stuck = {
+            shard.node for shard in self.shard_map.search(state=ShardState.BOUND) if shard.node in set(plan.leaving)
+        }
+        for node_id in sorted(stuck):
+            self._say("shrink", f"{node_id} stays: a component is still bound to one of its shards")
+        gone = [node_id for node_id in plan.leaving if node_id not in stuck]
+        for node_id in gone:
+            for shard in self.shard_map.search(node=node_id):
+                self.fleet.release(shard)
+        final = self._with_leaving(plan.model_copy(update={"leaving": tuple(sorted(stuck))}))
+        results = self._update(final)
+        failed = {result.cell.id for result in results if isinstance(result, CellFailure)}
+        for node_id in gone:
+            node = self.shard_map.node(node_id)
+            if node.cell not in failed:
+                self.shard_map.update_node(node_id, state=NodeState.GONE)
+                for planned in self.plans.bought([node_id]):
+                    self.holds.release_node(planned.token)
+        return results
+
+    def record(self, record: RoundRecord) -> None:
+        self.records.put(
+            StoredRound(
+                id=record.id,
+                started_at=record.started_at,
+                finished_at=record.finished_at,
+                plan=record.plan.id,
+                document=record.model_dump_json(),
+            )
+        )
+        self._say("record", f"round {record.id} is done")
+
+    def _say(self, step: str, text: str, **facts: object) -> None:
+        self.observe(Event.model_validate({"step": step, "text": text, "facts": facts}))
+
+
+def _planned(plan: Plan) -> tuple[PlannedNode, ...]:
+    return tuple(node for cell in plan.cells for node in cell.nodes)
+
+
+def _smallest(slices: Sequence[Resources]) -> Resources:
+    """What every useful unit must hold at least: the minimum over the slices, resource by resource."""
+
+    def least(read: Callable[[Resources], float]) -> float:
+        return min((read(slice_) for slice_ in slices), default=0.0)
+
+    return Resources(
+        vcpus=least(lambda r: r.vcpus),
+        memory_gib=least(lambda r: r.memory_gib),
+        storage_iops=least(lambda r: r.storage_iops),
+        network_mbps=least(lambda r: r.network_mbps),
+    )

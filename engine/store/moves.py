@@ -1,0 +1,40 @@
+"""The history of moves: one report each, as a document."""
+
+from sqlalchemy import Column, String, Table, Text, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from engine.model.move import MoveReport
+from engine.store.database import Database, UtcDateTime, metadata
+
+moves = Table(
+    "moves",
+    metadata,
+    Column("id", String(128), primary_key=True),
+    Column("shard", String(128), nullable=False, index=True),
+    Column("finished_at", UtcDateTime, nullable=False, index=True),
+    Column("document", Text, nullable=False),
+)
+
+
+class MoveHistory:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def put(self, report: MoveReport) -> None:
+        """Add, or replace the report of the same move."""
+        row = {
+            "id": report.request.id,
+            "shard": report.request.shard,
+            "finished_at": report.finished_at,
+            "document": report.model_dump_json(),
+        }
+        is_postgresql = self._database.engine.dialect.name == "postgresql"
+        insert = (postgresql.insert(moves) if is_postgresql else sqlite.insert(moves)).values(row)
+        with self._database.transaction() as connection:
+            connection.execute(insert.on_conflict_do_update(index_elements=[moves.c.id], set_=row))
+
+    def latest(self, count: int) -> tuple[MoveReport, ...]:
+        """Newest first."""
+        query = select(moves.c.document).order_by(moves.c.finished_at.desc()).limit(count)
+        with self._database.transaction() as connection:
+            return tuple(MoveReport.model_validate_json(text) for text in connection.execute(query).scalars())

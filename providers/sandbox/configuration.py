@@ -1,0 +1,150 @@
+"""shardwright.toml for a running sandbox: the same file a real installation has, pointing at loopback."""
+
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from engine.model.value import Value
+from providers.sandbox.info import SandboxInfo, SandboxProvider
+
+PASSPHRASE_FILE = "passphrase"  # noqa: S105 (a file name)
+
+
+class PoolChoice(Value):
+    """One pool of the embedded configuration, and the component that it serves."""
+
+    id: str
+    component: str
+    risk_class: str
+    per_shard: float | None = None
+
+
+DEFAULT_POOLS = (
+    PoolChoice(id="web", component="api", risk_class="gold", per_shard=7.0),
+    PoolChoice(id="batch", component="worker", risk_class="bronze", per_shard=11.0),
+)
+"""``per_shard`` fits the synthetic usage; for a usage file it is left to be derived."""
+
+
+def write_configuration(
+    info: SandboxInfo,
+    path: Path,
+    *,
+    name: str,
+    state_directory: Path,
+    control_port: int,
+    pools: tuple[PoolChoice, ...] = DEFAULT_POOLS,
+    usage: Path | None = None,
+    metric: str | None = None,
+) -> Path:
+    """Writes ``path`` and, beside it with mode 0600, the secrets it refers to. Returns ``path``."""
+    folder = path.parent
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    passphrase = folder / PASSPHRASE_FILE
+    if not passphrase.exists():
+        _write_secret(passphrase, secrets.token_urlsafe(24))
+    lines = [
+        "# Written for a running sandbox; a real installation's file differs in its providers only.",
+        f"name = {_text(name)}",
+        "",
+        "[state]",
+        f"directory = {_text(str(state_directory))}",
+        "",
+        "[control]",
+        'listen = "127.0.0.1"',
+        f"port = {control_port}",
+        f"advertise = {_text(f'{info.relay_host}:{control_port}')}",
+        "",
+        "[pulumi]",
+        f"passphrase = {{ file = {_text(str(passphrase))} }}",
+        f"attached_plugins = {{ {', '.join(f'{plugin} = {port}' for plugin, port in info.plugins)} }}",
+        "",
+        "[forecast]",
+        *([f"usage = {_text(str(usage.resolve()))}"] if usage else []),
+        *([f"metric = {_text(metric)}"] if metric else []),
+        "horizon_steps = 24",
+        "budget_seconds = 20",
+        "",
+        *_POLICY,
+        *(line for provider in info.providers for line in _provider(provider, folder)),
+        *(line for pool in pools for line in _pool(pool)),
+        "[[workloads]]",
+        'namespace = "shop"',
+        'name = "web"',
+        "components = ["
+        + ", ".join(f"{{ name = {_text(pool.component)}, pool = {_text(pool.id)} }}" for pool in pools)
+        + "]",
+        "",
+    ]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+_POLICY = """[policy]
+max_provider_share = 0.34
+max_spot_share = 0.5
+hourly_budget = "2.00"
+
+[[risk_classes]]
+name = "gold"
+rank = 0
+quantile = 0.95
+max_shortfall = 0.01
+
+[[risk_classes]]
+name = "bronze"
+rank = 1
+quantile = 0.8
+max_shortfall = 0.05
+
+[[shard_types]]
+name = "cpu.small"
+vcpus = 1
+memory_gib = 0.125
+storage_iops = 400
+network_mbps = 100
+min_performance = 0.5
+""".splitlines()
+
+
+def _provider(provider: SandboxProvider, folder: Path) -> Iterator[str]:
+    yield "[[providers]]"
+    yield f"name = {_text(provider.name)}"
+    yield f"kind = {_text(provider.kind)}"
+    yield f"account = {_text(provider.account)}"
+    yield f"regions = {json.dumps(list(provider.regions))}"
+    yield f"endpoint = {_text(provider.endpoint)}"
+    if provider.ca_file:
+        yield f"ca_file = {_text(provider.ca_file)}"
+    if provider.metadata_url:
+        yield f"metadata_url = {_text(provider.metadata_url)}"
+    for key, value in provider.credentials:
+        file = folder / "credentials" / f"{provider.name}.{key}"
+        _write_secret(file, value)
+        yield f"credentials.{key} = {{ file = {_text(str(file))} }}"
+    yield ""
+
+
+def _pool(pool: PoolChoice) -> Iterator[str]:
+    yield "[[pools]]"
+    yield f"id = {_text(pool.id)}"
+    yield 'shard_type = "cpu.small"'
+    yield f"risk_class = {_text(pool.risk_class)}"
+    if pool.per_shard is not None:
+        yield f"per_shard = {pool.per_shard}"
+    yield ""
+
+
+def _text(value: str) -> str:
+    """A TOML basic string (JSON's escapes are a subset of TOML's)."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _write_secret(path: Path, value: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path.unlink(missing_ok=True)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(value)
