@@ -66,18 +66,7 @@ class GcpProvider:
         if not options or not regions:
             return []
         prices = self._fresh_prices()
-        found = []
-        for region in regions:
-            for zone, types in self._types_of(region).items():
-                for facts in types:
-                    resources = resources_of(facts)
-                    if resources is None or resources.holds(need.at_least) < 1:
-                        continue
-                    for option in options:
-                        timeline = _price(prices, region, facts, option)
-                        if timeline:
-                            found.append(self._offer(region, zone, facts, resources, option, timeline))
-        return found
+        return [offer for region in regions for offer in self._offers_of(region, need, options, prices)]
 
     def quote(self, offer: Offer, quantity: int, term: Interval) -> Quote:
         """On demand: the list price, which is its own ceiling. Spot: the price now, under an on-demand ceiling.
@@ -148,36 +137,53 @@ class GcpProvider:
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
-    def _offer(
+    def _offers_of(
+        self, region: str, need: OfferQuery, options: Sequence[PurchaseOption], prices: PriceTable
+    ) -> Iterator[Offer]:
+        zones: dict[str, tuple[MachineType, list[str]]] = {}
+        for zone, types in self._types_of(region).items():
+            for facts in types:
+                zones.setdefault(facts.name, (facts, []))[1].append(zone)
+        for facts, where in zones.values():
+            resources = resources_of(facts)
+            if resources is None or resources.holds(need.at_least) < 1:
+                continue
+            for option in options:
+                timeline = _price(prices, region, facts, option)
+                if timeline:
+                    yield from self._offers_in(region, where, facts, resources, option, timeline)
+
+    def _offers_in(
         self,
         region: str,
-        zone: str,
+        zones: Sequence[str],
         facts: MachineType,
         resources: Resources,
         option: PurchaseOption,
         timeline: Timeline,
-    ) -> Offer:
-        family = family_of(facts.name)
-        spot = option is PurchaseOption.SPOT
-        history = timeline[-_POINTS:] if spot else ()
-        return Offer(
-            id=OfferId(f"{self.name}/{self._settings.account}/{zone}/{facts.name}/{option.value}"),
-            provider=self.name,
-            account=self._settings.account,
-            region=region,
-            zone=zone,
-            instance_type=facts.name,
-            resources=resources,
-            performance=FAMILIES[family].performance,
-            option=option,
-            price=Money(amount=timeline[-1][1]),
-            price_at=self._clock.now(),
-            price_history=tuple(PricePoint(at=at, price=Money(amount=price)) for at, price in history),
-            reliability=Reliability(
-                interruption_per_month=SPOT_LOST_PER_MONTH if spot else None,
-                correlation_group=f"{self.name}/{region}/{zone}/{family}",
-            ),
-        )
+    ) -> Iterator[Offer]:
+        family, spot = family_of(facts.name), option is PurchaseOption.SPOT
+        past = timeline[-_POINTS:] if spot else []
+        history = tuple(PricePoint(at=at, price=Money(amount=price)) for at, price in past)
+        for zone in zones:
+            yield Offer(
+                id=OfferId(f"{self.name}/{self._settings.account}/{zone}/{facts.name}/{option.value}"),
+                provider=self.name,
+                account=self._settings.account,
+                region=region,
+                zone=zone,
+                instance_type=facts.name,
+                resources=resources,
+                performance=FAMILIES[family].performance,
+                option=option,
+                price=Money(amount=timeline[-1][1]),
+                price_at=self._clock.now(),
+                price_history=history,
+                reliability=Reliability(
+                    interruption_per_month=SPOT_LOST_PER_MONTH if spot else None,
+                    correlation_group=f"{self.name}/{region}/{zone}/{family}",
+                ),
+            )
 
     def _facts(self, offer: Offer) -> MachineType:
         types = self._types_of(offer.region).get(offer.zone, ())

@@ -28,18 +28,24 @@ Timeline = list[tuple[datetime, Decimal]]
 class FamilyPrice:
     """USD per vCPU-hour and per GiB-hour over time."""
 
-    core: Timeline
-    ram: Timeline
+    steps: tuple[tuple[datetime, Decimal, Decimal], ...]
+    """(from when, price of a vCPU, price of a GiB), oldest first, never empty."""
 
     def of(self, vcpus: int, memory_gib: Decimal) -> Timeline:
-        """The price of a whole machine: every moment at which either part changed, once both are known."""
-        moments = sorted({at for at, _ in self.core} | {at for at, _ in self.ram})
-        first = max(self.core[0][0], self.ram[0][0])
-        return [
-            (at, _in_force(self.core, at) * vcpus + _in_force(self.ram, at) * memory_gib)
-            for at in moments
-            if at >= first
-        ]
+        """The price of a whole machine: a point wherever either part changed."""
+        return [(at, core * vcpus + ram * memory_gib) for at, core, ram in self.steps]
+
+
+def _joined(cores: Timeline, rams: Timeline) -> FamilyPrice:
+    """From the first moment at which both prices are known."""
+    changes = sorted([(at, "core", price) for at, price in cores] + [(at, "ram", price) for at, price in rams])
+    now: dict[str, Decimal] = {}
+    steps: dict[datetime, tuple[datetime, Decimal, Decimal]] = {}
+    for at, part, price in changes:
+        now[part] = price
+        if len(now) == 2:
+            steps[at] = (at, now["core"], now["ram"])
+    return FamilyPrice(tuple(steps.values()))
 
 
 PriceTable = dict[tuple[str, str, PurchaseOption], FamilyPrice]
@@ -58,9 +64,7 @@ def price_table(skus: Iterable[Sku], regions: Sequence[str]) -> PriceTable:
         for region in set(sku.service_regions) & set(regions) if timeline else ():
             parts.setdefault((region, described["family"].lower(), option), {})[described["part"]] = timeline
     return {
-        key: FamilyPrice(core=found["Core"], ram=found["Ram"])
-        for key, found in parts.items()
-        if "Core" in found and "Ram" in found
+        key: _joined(found["Core"], found["Ram"]) for key, found in parts.items() if "Core" in found and "Ram" in found
     }
 
 
@@ -73,7 +77,3 @@ def _timeline(sku: Sku, unit: str) -> Timeline:
         if rate.unit_price.currency_code == "USD" and rate.unit_price.amount > 0
     ]
     return sorted(priced)
-
-
-def _in_force(timeline: Timeline, at: datetime) -> Decimal:
-    return next((price for since, price in reversed(timeline) if since <= at), timeline[0][1])

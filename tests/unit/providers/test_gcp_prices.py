@@ -42,7 +42,7 @@ def test_a_machine_costs_cores_and_memory() -> None:
 
 def test_a_dollar_and_more_reads_units_and_nanos() -> None:
     table = price_table([core("1.25"), ram()], [REGION])
-    assert table[REGION, "e2", PurchaseOption.ON_DEMAND].core == [(MORNING, Decimal("1.25"))]
+    assert table[REGION, "e2", PurchaseOption.ON_DEMAND].of(1, Decimal(0)) == [(MORNING, Decimal("1.25"))]
 
 
 def test_spot_is_told_by_description_and_usage_type() -> None:
