@@ -5,9 +5,9 @@ import os
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -19,6 +19,7 @@ from agent.moves import MoveAgent
 from agent.peer import peer_of
 from agent.shards import ShardHost
 from agent.wire import (
+    NAME,
     CarveRequest,
     EpochRequest,
     MirrorRequest,
@@ -55,6 +56,7 @@ _STATUS_BY_ERROR: tuple[tuple[type[ShardwrightError], int], ...] = (
     (UsageError, 422),
 )
 Body = TypeVar("Body", bound=Value)
+_SHARD: TypeAdapter[ShardId] = TypeAdapter(Annotated[ShardId, NAME])
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -212,4 +214,7 @@ def resident_bytes() -> int:
 
 
 def _shard_of(request: Request) -> ShardId:
-    return ShardId(request.path_params["shard"])
+    try:
+        return _SHARD.validate_python(request.path_params["shard"])
+    except ValidationError:
+        raise UsageError("not a shard id") from None

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 
-from agent.wire import Name
+from agent.wire import NAME
 from engine.errors import ConfigurationError
 from engine.model.capacity import Resources
 from engine.model.ids import NodeId
@@ -37,7 +37,7 @@ def _https(url: str) -> str:
 
 class AgentConfig(Value):
     control_url: Annotated[str, AfterValidator(_https)]
-    node: Annotated[NodeId, Name]
+    node: Annotated[NodeId, NAME]
     join_token: SecretStr
     control_ca_pem: str
     capacity: Resources

@@ -35,7 +35,7 @@ def _interface(text: str) -> str:
 OverlayInterface = Annotated[str, AfterValidator(_interface)]
 """IPv4 address with prefix length, e.g. ``10.9.0.2/16``."""
 Mac = Annotated[str, Field(pattern=r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}$")]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+NAME = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
 """Ids become file names on the node, so their letters are bounded."""
 
 
@@ -52,7 +52,7 @@ class Problem(Value):
 class JoinRequest(Value):
     """A one-use token and a certificate request; everything but its public key is ignored."""
 
-    node: Annotated[NodeId, Name]
+    node: Annotated[NodeId, NAME]
     token: str
     csr_pem: str
     agent_url: str
@@ -115,7 +115,7 @@ class GuestProfile(Value):
 class CarveRequest(Value):
     """A shard to boot. Repeating it with the same epoch is harmless."""
 
-    shard: Annotated[ShardId, Name]
+    shard: Annotated[ShardId, NAME]
     epoch: Epoch
     resources: Resources
     image: str = "records"
@@ -186,7 +186,7 @@ class ResizeRequest(Value):
 class MoveCommand(Value):
     """Which move, at which epoch. A lower epoch than the node has stored is refused (StaleEpoch)."""
 
-    move: Annotated[MoveId, Name]
+    move: Annotated[MoveId, NAME]
     epoch: Epoch
 
 
@@ -198,7 +198,7 @@ class ReserveRequest(MoveCommand):
 class PrepareRequest(MoveCommand):
     """To the destination: the guest as it will arrive. ``epoch`` is the source's."""
 
-    source: NodeId
+    source: Annotated[NodeId, NAME]
     resources: Resources
     image: str
     address: OverlayInterface

@@ -139,8 +139,9 @@ class ControlListener:
         return reply(certificate)
 
     async def _renew(self, request: Request) -> Response:
+        node = _node_of(request)
         asked = await body(request, RenewRequest)
-        return reply(self._authority.sign_node(_node_of(request), asked.csr_pem))
+        return reply(self._authority.sign_node(node, asked.csr_pem))
 
     async def _notice(self, request: Request) -> Response:
         node = _node_of(request)

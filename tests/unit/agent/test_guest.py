@@ -1,0 +1,96 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agent import guest
+from agent.guest import GuestRecord, alive, command_line, kill, measured, start_ticks
+from agent.image import READY_MARK, GuestImage
+from agent.wire import GuestProfile, NetworkMode
+from engine.model.capacity import Resources
+from engine.model.ids import ShardId
+
+IMAGE = GuestImage(name="records", kernel="/k", initrd="/i", kernel_version="6", digest="d")
+PROFILE = GuestProfile(qemu_version="7.2", machine="pc-i440fx-7.2", accelerator="tcg", cpu="max", image_digest="d")
+
+
+def record(**changes: object) -> GuestRecord:
+    return GuestRecord(
+        shard=ShardId("s1"), resources=Resources(vcpus=1.5, memory_gib=0.125), image="records",
+        address="10.9.0.2/16", mac="52:54:00:09:00:02", disk_mib=64, profile=PROFILE, network=NetworkMode.BRIDGE,
+        tap="sw0123456789",
+    ).model_copy(update=changes)  # fmt: skip
+
+
+def test_source_and_destination_differ_only_in_waiting() -> None:
+    source = command_line(record(), IMAGE, direct_io=True, mtu=1450)
+    destination = command_line(record(incoming=True), IMAGE, direct_io=True, mtu=1450)
+    assert destination == [*source, "-incoming", "defer", "-S"]
+
+
+def test_the_command_line_carries_the_shard() -> None:
+    line = " ".join(command_line(record(), IMAGE, direct_io=True, mtu=1450))
+    assert "-M pc-i440fx-7.2,hpet=off -accel tcg" in line
+    assert "-smp 2 -m 128" in line
+    assert "shard.address=10.9.0.2/16 shard.mtu=1450" in line
+    assert "ifname=sw0123456789" in line
+    assert "-sandbox on" in line
+    assert "spawn=deny" in line
+    assert '"cache":{"direct":true}' in line
+
+
+def test_without_a_bridge_the_record_server_is_forwarded_on_loopback_only() -> None:
+    arguments = command_line(
+        record(network=NetworkMode.USER, tap=None, forwarded_port=12345), IMAGE, direct_io=False, mtu=None
+    )
+    netdev = arguments[arguments.index("-netdev") + 1]
+    assert "hostfwd=tcp:127.0.0.1:12345-10.9.0.2:7000" in netdev
+    assert "net=10.9.0.0/16,host=10.9.255.254" in netdev
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> subprocess.Popen[bytes]:
+    return guest.start([sys.executable, "-c", "import time; time.sleep(60)"], tmp_path)
+
+
+def test_a_guest_is_named_by_pid_and_start(process: subprocess.Popen[bytes]) -> None:
+    mine = record(pid=process.pid, start_ticks=start_ticks(process.pid))
+    recycled = mine.model_copy(update={"start_ticks": mine.start_ticks - 1})
+    assert alive(mine)
+    assert not alive(recycled)
+    assert kill(recycled)  # nothing to kill: that process is another one
+    assert alive(mine)
+    assert kill(mine)
+    assert not alive(mine)
+    process.wait()
+
+
+def test_a_guest_is_in_a_session_of_its_own(process: subprocess.Popen[bytes]) -> None:
+    session = int(Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[3])
+    assert session == process.pid
+    process.kill()
+    process.wait()
+
+
+def test_what_the_guest_measured_is_read_from_its_console(tmp_path: Path) -> None:
+    (tmp_path / "serial.log").write_text(
+        "shardwright-measured cpu_rounds_per_second 62500\r\n"
+        f"shardwright-measured read_iops 1066\r\nshardwright-measured cpu broken\r\n{READY_MARK}\r\n"
+    )
+    said = measured(tmp_path, 3.2)
+    assert (said.boot_seconds, said.cpu_rounds_per_second, said.read_iops) == (3.2, 62500, 1066)
+    assert guest.is_ready(tmp_path)
+
+
+def test_a_silent_console_says_nothing(tmp_path: Path) -> None:
+    assert not guest.is_ready(tmp_path)
+    assert measured(tmp_path, None).read_iops is None
+
+
+def test_a_disk_is_made_once(tmp_path: Path) -> None:
+    guest.create_disk(tmp_path / "disk", 2)
+    assert (tmp_path / "disk").stat().st_size == 2 << 20
+    (tmp_path / "disk").write_bytes(b"kept")
+    guest.create_disk(tmp_path / "disk", 2)
+    assert (tmp_path / "disk").read_bytes() == b"kept"

@@ -1,0 +1,15 @@
+import socket
+
+from agent.network import free_port, tap_name
+from engine.model.ids import NodeId, ShardId
+
+
+def test_a_tap_has_a_name_that_the_kernel_takes_and_no_two_share() -> None:
+    names = {tap_name(NodeId(f"node-{n}"), ShardId("shard" * 20 + str(s))) for n in range(3) for s in range(3)}
+    assert len(names) == 9
+    assert all(len(name) <= 15 for name in names)
+
+
+def test_a_free_port_can_be_listened_on() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", free_port("127.0.0.1")))

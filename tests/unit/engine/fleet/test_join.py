@@ -1,0 +1,187 @@
+"""Real TLS on loopback: who may join, renew and report, and who may not."""
+
+import asyncio
+import random
+import socket
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from agent.config import AgentConfig
+from agent.identity import Identity
+from agent.peer import client_context
+from agent.wire import CONTROL_NAME, NoticeReport
+from engine.clock import SystemClock
+from engine.errors import AuthenticationFailed, ConfigurationError
+from engine.fleet.certificates import CertificateAuthority, ControlCredentials
+from engine.fleet.join import ControlListener, NodeJoined, join_secret
+from engine.model.capacity import Resources
+from engine.model.ids import NodeId
+from engine.store.database import Database
+from engine.store.join_tokens import JoinTokens
+
+CLOCK = SystemClock()
+
+
+class Control:
+    """A join listener and what it heard."""
+
+    def __init__(self, folder: Path, database: Database) -> None:
+        self.authority = CertificateAuthority.load_or_create(folder / "fleet", CLOCK)
+        self.tokens = JoinTokens(database, CLOCK, join_secret(folder / "fleet"))
+        self.joined: list[NodeJoined] = []
+        self.notices: list[tuple[NodeId, NoticeReport]] = []
+        self.listener = ControlListener(
+            "127.0.0.1", 0,
+            authority=self.authority,
+            credentials=ControlCredentials(self.authority, folder / "fleet", CLOCK),
+            tokens=self.tokens,
+            on_join=self.joined.append,
+            on_notice=lambda node, notice: self.notices.append((node, notice)),
+        )  # fmt: skip
+        self.url = self.listener.start()
+
+    def identity(self, folder: Path, node: str, *, token: str | None = None, ca: str | None = None) -> Identity:
+        config = AgentConfig(
+            control_url=self.url,
+            node=NodeId(node),
+            join_token=SecretStr(token or self.tokens.issue(NodeId(node))),
+            control_ca_pem=ca or self.authority.ca_pem,
+            capacity=Resources(vcpus=2, memory_gib=4),
+            work_dir=str(folder),
+            underlay_address="127.0.0.1",
+        )
+        return Identity(config, CLOCK, random.Random(1))
+
+    def client(self, identity: Identity | None) -> httpx.Client:
+        ca = self.listener._credentials.ca_file
+        context = (
+            client_context(ca=ca)
+            if identity is None
+            else client_context(ca=ca, certificate=identity.certificate_file, key=identity.key_file)
+        )
+        return httpx.Client(verify=context, base_url=self.url, trust_env=False)
+
+
+@pytest.fixture
+def control(tmp_path: Path, database: Database) -> Iterator[Control]:
+    running = Control(tmp_path, database)
+    yield running
+    running.listener.stop()
+
+
+def join(identity: Identity) -> None:
+    asyncio.run(asyncio.wait_for(identity.join("https://127.0.0.1:7443"), 10))
+
+
+def notice() -> NoticeReport:
+    return NoticeReport(seen_at=CLOCK.now(), at=CLOCK.now(), reason="test")
+
+
+def test_a_node_joins_and_is_announced(control: Control, tmp_path: Path) -> None:
+    node = control.identity(tmp_path / "n1", "n1")
+    join(node)
+    assert node.usable()
+    assert [(one.node, one.agent_url) for one in control.joined] == [("n1", "https://127.0.0.1:7443")]
+    assert node.key_file.stat().st_mode & 0o777 == 0o600
+    assert (node.folder / "server-key.pem").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_token_works_for_one_machine_only(control: Control, tmp_path: Path) -> None:
+    token = control.tokens.issue(NodeId("n1"))
+    join(control.identity(tmp_path / "first", "n1", token=token))
+    with pytest.raises(AuthenticationFailed, match="wrong, used or too old"):
+        join(control.identity(tmp_path / "second", "n1", token=token))
+    assert len(control.joined) == 1
+
+
+def test_a_wrong_token_is_refused(control: Control, tmp_path: Path) -> None:
+    control.tokens.issue(NodeId("n1"))
+    with pytest.raises(AuthenticationFailed):
+        join(control.identity(tmp_path / "n1", "n1", token="guess"))
+    assert control.joined == []
+
+
+def test_a_node_does_not_give_its_token_to_another_control_plane(control: Control, tmp_path: Path) -> None:
+    stranger = CertificateAuthority.load_or_create(tmp_path / "stranger", CLOCK)
+    node = control.identity(tmp_path / "n1", "n1", ca=stranger.ca_pem)
+    with pytest.raises(TimeoutError):  # it goes on trying: nobody it trusts answers
+        asyncio.run(asyncio.wait_for(node.join("https://127.0.0.1:7443"), 1.0))
+    assert control.joined == []
+
+
+def test_a_certificate_is_renewed_for_the_node_that_it_names(control: Control, tmp_path: Path) -> None:
+    node = control.identity(tmp_path / "n1", "n1")
+    join(node)
+    first = node.certificate_file.read_text()
+    asyncio.run(node.renew())
+    assert node.certificate_file.read_text() != first
+    assert "n1" in str(node.folder)
+
+
+def test_a_notice_reaches_the_control_plane(control: Control, tmp_path: Path) -> None:
+    node = control.identity(tmp_path / "n1", "n1")
+    join(node)
+    asyncio.run(node.report_notice(notice()))
+    assert [(who, what.reason) for who, what in control.notices] == [("n1", "test")]
+
+
+def test_a_node_speaks_for_itself_only(control: Control, tmp_path: Path) -> None:
+    node = control.identity(tmp_path / "n1", "n1")
+    join(node)
+    with control.client(node) as client:
+        answer = client.post(
+            "/v1/nodes/n2/notices", content=notice().model_dump_json(), extensions={"sni_hostname": CONTROL_NAME}
+        )
+    assert answer.status_code == 403
+    assert control.notices == []
+
+
+@pytest.mark.parametrize("path", ["/v1/nodes/n1/notices", "/v1/renew"])
+def test_without_a_certificate_only_joining_is_possible(control: Control, path: str) -> None:
+    with control.client(None) as client:
+        answer = client.post(path, content="{}", extensions={"sni_hostname": CONTROL_NAME})
+    assert answer.status_code == 403
+
+
+def test_a_certificate_of_another_authority_is_refused_in_the_handshake(control: Control, tmp_path: Path) -> None:
+    node = control.identity(tmp_path / "n1", "n1")
+    node._csr()
+    stranger = CertificateAuthority.load_or_create(tmp_path / "stranger", CLOCK)
+    node.certificate_file.write_text(stranger.sign_node(NodeId("n1"), node._csr()).certificate_pem)
+    with control.client(node) as client, pytest.raises(httpx.TransportError):
+        client.post("/v1/renew", content="{}", extensions={"sni_hostname": CONTROL_NAME})
+
+
+def test_plain_text_and_old_tls_get_nothing(control: Control) -> None:
+    address = ("127.0.0.1", control.listener.port)
+    with socket.create_connection(address, timeout=5) as link:
+        link.sendall(b"POST /v1/join HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+        assert not link.recv(64).startswith(b"HTTP")
+    old = ssl.create_default_context()
+    old.check_hostname, old.verify_mode = False, ssl.CERT_NONE
+    old.maximum_version = ssl.TLSVersion.TLSv1_2
+    with socket.create_connection(address, timeout=5) as link, pytest.raises(ssl.SSLError):
+        old.wrap_socket(link)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff", b'{"node": "../x"}', b"x" * 100_000])
+def test_a_body_that_is_not_a_request_is_refused_by_name(control: Control, content: bytes) -> None:
+    with control.client(None) as client:
+        answer = client.post("/v1/join", content=content, extensions={"sni_hostname": CONTROL_NAME})
+    assert answer.status_code == 422
+    assert answer.json()["error"] == "UsageError"
+
+
+def test_an_address_in_use_is_named(control: Control, tmp_path: Path) -> None:
+    second = ControlListener(
+        "127.0.0.1", control.listener.port,
+        authority=control.authority, credentials=control.listener._credentials, tokens=control.tokens,
+        on_join=control.joined.append, on_notice=lambda _node, _notice: None,
+    )  # fmt: skip
+    with pytest.raises(ConfigurationError, match="cannot listen"):
+        second.start()
