@@ -21,7 +21,7 @@ from forecasting.sample_forecast import SampleForecast
 RNN = "rnn"
 ORIGINS = 8
 """Recent origins that are scored per series."""
-HOME_ADVANTAGE = 0.95
+HOME_ADVANTAGE = 0.9
 """A baseline takes a series from the network only when it loses less than this share of the network's loss:
 eight origins are few, and the network's prior (all the other series) counts for something."""
 

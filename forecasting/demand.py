@@ -17,17 +17,21 @@ from forecasting.synthetic import synthetic_history
 from forecasting.target import Need, capacity_target, need_for, sentence, shards_for, telling_need
 from forecasting.usage import read_usage
 
-DEFAULT_PEAK_SHARDS = 6
-"""Without a stated amount per shard, the history's peak (its 99th percentile) is what this many shards serve."""
 SEASONAL_NAIVE = "seasonal_naive"
+SYNTHETIC_DAYS = 56 + 8 / 24
+"""Eight weeks, ending on a Monday morning when demand rises."""
 
 
 class PoolSource(Value):
-    """Which series drives a pool, and how much of it one shard serves; None: chosen and said."""
+    """Which series drives a pool, and how much of it one shard serves.
+
+    Without a stated amount, the history's peak (its 99th percentile) is what ``peak_shards`` serve.
+    """
 
     pool: Pool
     series: str | None = None
     per_shard: float | None = None
+    peak_shards: int = 6
 
 
 class PoolDemand(Value):
@@ -93,7 +97,7 @@ class UsageDemand:
     def _histories(self) -> tuple[tuple[History, ...], str]:
         if self._usage is None:
             made = [
-                synthetic_history(seed=self._seed + i, series_id=f"synthetic-{i + 1}", noise=0.08)
+                synthetic_history(seed=self._seed + i, series_id=f"synthetic-{i + 1}", days=SYNTHETIC_DAYS)
                 for i in range(len(self._sources))
             ]
             return tuple(made), "cpu_cores"
@@ -113,7 +117,7 @@ class UsageDemand:
         return found
 
     def _pool_demand(self, source: PoolSource, history: History, metric: str, chosen: Champions) -> PoolDemand:
-        per_shard = source.per_shard or _per_shard(history)
+        per_shard = source.per_shard or _per_shard(history, source.peak_shards)
         current = _current(history, per_shard)
         (forecast,) = chosen.forecast([history], self._horizon)
         (naive,) = chosen.forecast([history], self._horizon, by=SEASONAL_NAIVE)
@@ -146,12 +150,12 @@ def _within(forecast: Forecast) -> timedelta:
     return max(timedelta(hours=1), forecast.freq)
 
 
-def _per_shard(history: History) -> float:
+def _per_shard(history: History, peak_shards: int) -> float:
     measured = history.values[~np.isnan(history.values)]
     if len(measured) == 0:
         raise BadUsageData(f"series {history.series_id} holds no value")
     peak = float(np.quantile(measured, 0.99))
-    return peak / DEFAULT_PEAK_SHARDS if peak > 0 else 1.0
+    return peak / peak_shards if peak > 0 else 1.0
 
 
 def _current(history: History, per_shard: float) -> int:

@@ -19,7 +19,7 @@ def synthetic_history(
     seed: int,
     series_id: str = "synthetic-1",
     start: datetime | None = None,
-    days: int = 56,
+    days: float = 56,
     freq: timedelta = timedelta(hours=1),
     level: float = 20.0,
     noise: float = 0.06,
@@ -30,7 +30,7 @@ def synthetic_history(
     ``noise`` is the standard deviation relative to the mean; ``growth`` the relative growth over the span.
     """
     start = start or datetime(2026, 1, 5, tzinfo=UTC)
-    mean = true_mean(start, freq, int(days * DAY / freq), level=level, growth=growth)
+    mean = true_mean(start, freq, round(days * DAY / freq), level=level, growth=growth)
     values = np.maximum(mean * (1 + noise * red_noise(len(mean), seed)), 0.0)
     return History(series_id, start, freq, values, synthetic=True)
 

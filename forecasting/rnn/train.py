@@ -14,13 +14,17 @@ from pydantic import Field
 from engine.clock import Clock, SystemClock
 from engine.errors import BadUsageData
 from engine.model.value import Value
+from forecasting.rnn.adam import Adam
 from forecasting.rnn.model import QuantileNetwork, pinball_loss
+from forecasting.rnn.threads import one_thread
 from forecasting.rnn.windows import Batch, Index, Panel
 
 FEWEST_WINDOWS = 48
 """Fewer training windows than this teach nothing: use a baseline."""
-CHECKS = 8
+CHECKS = 10
 """How often the held-out loss is measured during a training."""
+PATIENCE = 3
+"""So many checks without a gain end it."""
 
 
 class TrainingPlan(Value):
@@ -90,6 +94,7 @@ def _named(parts: Sequence[tuple[int, Index]]) -> tuple[Index, Index]:
     return series, np.concatenate([origins.astype(np.int64) for _, origins in parts])
 
 
+@one_thread()
 def train(
     panel: Panel, plan: TrainingPlan, windows: Split, *, clock: Clock | None = None
 ) -> tuple[QuantileNetwork, TrainingReport]:
@@ -100,11 +105,11 @@ def train(
         torch.manual_seed(plan.seed)
         network = QuantileNetwork(plan.hidden)
     averaged, best = copy.deepcopy(network).eval(), copy.deepcopy(network).eval()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=plan.learning_rate, weight_decay=1e-3)
+    optimizer = Adam(network.parameters(), weight_decay=1e-3)
     checked = _checked(windows.held_out, np.random.default_rng(plan.seed))
     first = lowest = held_out_loss(network, panel, checked)
     draws = _draws(windows.training, panel, plan)
-    done, stopped_by, next_check = 0, "steps", 1
+    done, stopped_by, next_check, stale = 0, "steps", 1, 0
     while done < plan.steps:
         spent = (clock.now() - started) / budget
         if spent >= 1:
@@ -113,7 +118,11 @@ def train(
         progress = max(done / plan.steps, spent)
         if progress >= next_check / CHECKS:
             next_check = int(progress * CHECKS) + 1
-            lowest = _keep_better(averaged, best, panel, checked, lowest)
+            before, lowest = lowest, _keep_better(averaged, best, panel, checked, lowest)
+            stale = 0 if lowest < before else stale + 1
+            if stale == PATIENCE:
+                stopped_by = "no gain"
+                break
         _step(network, optimizer, next(draws), plan.learning_rate * (0.02 + 0.98 * (1 + cos(pi * progress)) / 2))
         done += 1
         _average(averaged, network, keep=min(0.98, done / (done + 10)))
@@ -148,15 +157,11 @@ def _draws(windows: tuple[Index, Index], panel: Panel, plan: TrainingPlan) -> It
         yield panel.gather(drawn, origins[at])
 
 
-def _step(network: QuantileNetwork, optimizer: torch.optim.Optimizer, batch: Batch, rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = rate
+def _step(network: QuantileNetwork, optimizer: Adam, batch: Batch, rate: float) -> None:
     network.train()
     loss = pinball_loss(network(batch), batch.target)
-    optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-    optimizer.step()
+    optimizer.step(rate, longest_gradient=1.0)
 
 
 @torch.no_grad()
@@ -175,6 +180,7 @@ def _keep_better(
     return lowest
 
 
+@one_thread()
 @torch.no_grad()
 def held_out_loss(network: QuantileNetwork, panel: Panel, windows: tuple[Index, Index]) -> float:
     """Mean scaled pinball loss over the named windows."""

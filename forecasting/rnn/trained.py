@@ -14,6 +14,7 @@ from engine.errors import UsageError
 from forecasting.base import Array, History
 from forecasting.rnn.calibration import Calibration, calibrate, draw_paths
 from forecasting.rnn.model import QuantileNetwork
+from forecasting.rnn.threads import one_thread
 from forecasting.rnn.train import Split, TrainingPlan, TrainingReport, split, train
 from forecasting.rnn.windows import Index, Panel
 from forecasting.sample_forecast import SampleForecast
@@ -104,6 +105,7 @@ def _truth(panel: Panel, series: int, origin: int) -> Array:
     return panel.histories[series].values[origin : origin + panel.horizon]
 
 
+@one_thread()
 @torch.no_grad()
 def _raw_heads(network: QuantileNetwork, panel: Panel, series: Index, origins: Index) -> Array:
     network.eval()

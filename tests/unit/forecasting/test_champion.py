@@ -4,7 +4,7 @@ import pytest
 from engine.clock import ManualClock
 from engine.errors import BadUsageData
 from forecasting.base import History
-from forecasting.champion import champions
+from forecasting.champion import HOME_ADVANTAGE, champions
 from forecasting.rnn.train import TrainingPlan
 from tests.contract.forecaster_contract import hourly
 
@@ -17,7 +17,7 @@ def test_each_series_goes_to_whoever_lost_least(fleet: list[History], plan: Trai
         assert {score.forecaster for score in choice.scores} == {"rnn", "seasonal_naive", "last_value"}
         chosen = choice.wql_of(choice.forecaster)
         assert chosen is not None
-        assert chosen <= min(score.wql for score in choice.scores) / 0.95
+        assert chosen <= min(score.wql for score in choice.scores) / HOME_ADVANTAGE
     naive_on_walk = field.choices[3].wql_of("seasonal_naive")
     assert field.choices[3].forecaster != "seasonal_naive"
     assert naive_on_walk is not None

@@ -65,3 +65,11 @@ def test_the_result_is_the_best_average_seen(fleet: list[History], plan: Trainin
 def test_too_little_history_is_refused(plan: TrainingPlan) -> None:
     with pytest.raises(BadUsageData, match="too little history"):
         split(panel_of([hourly(np.ones(60))], plan))
+
+
+def test_training_without_gain_ends_early(fleet: list[History], plan: TrainingPlan, still: ManualClock) -> None:
+    panel = panel_of(fleet, plan)
+    hopeless = plan.model_copy(update={"steps": 40, "learning_rate": 1e-30})
+    _, report = train(panel, hopeless, split(panel), clock=still)
+    assert report.stopped_by == "no gain"
+    assert report.steps < 40
