@@ -64,7 +64,7 @@ class SampleView:
 
     name = "sample fleet"
 
-    def __init__(self, *, reason: str = "dearer: 0.0369 USD per shard-hour against 0.0178") -> None:
+    def __init__(self, *, reason: str = "") -> None:
         self._nodes = tuple(_node(number) for number in range(len(PLACES)))
         self._plan = _plan(self._nodes, reason)
 
@@ -132,8 +132,8 @@ class EmptyView:
 
 
 def target(pool: Pool, *, current: int, scale: float) -> CapacityTarget:
-    """A day in half hours with its peak after ten hours; 200 paths around the curve."""
-    curve = [scale * (1.4 - cos(2 * pi * (step + 4) / 48)) for step in range(48)]
+    """A day in half hours with its peak after seven hours; 200 paths around the curve."""
+    curve = [scale * (1.4 - cos(2 * pi * (step + 9) / 48)) for step in range(48)]
     spread = [0.6 + 0.9 * number / 199 for number in range(200)]
     paths = tuple(tuple(round(level * factor) for level in curve) for factor in spread)
     steps = tuple(
@@ -254,14 +254,15 @@ def _plan(nodes: Sequence[Node], reason: str) -> Plan:
         for dearer in (0, 1):
             offer = _offer(number, dearer)
             chosen = not dearer
-            words = f"cheapest {place[6].replace('_', ' ')} that keeps the pool within its risk" if chosen else reason
+            each = offer.price * Decimal("0.25")
+            why_not = reason or f"dearer: {each} per shard-hour against 0.0369"
             decisions.append(
                 OfferDecision(
                     offer=offer,
                     verdict=Verdict.CHOSEN if chosen else Verdict.WHY_NOT,
                     units=1 - dearer,
-                    reason=words,
-                    price_per_shard_hour=offer.price * Decimal("0.25"),
+                    reason=f"cheapest {place[6].replace('_', ' ')} within the pool's risk" if chosen else why_not,
+                    price_per_shard_hour=each,
                 )
             )
     return Plan(

@@ -67,7 +67,7 @@ def status_of(error: ShardwrightError) -> int:
 def _answer(request: Request, problem: Problem, cause: HTTPException | None = None) -> Response:
     headers = cause.headers if cause is not None else None
     if not request.url.path.startswith("/v1/") and "text/html" in request.headers.get("accept", ""):
-        page = render("error", title=problem.title, here=request.url.path, problem=problem)
+        page = render("error", title=f"Error {problem.status}", here=request.url.path, problem=problem)
         return HTMLResponse(page, status_code=problem.status, headers=headers)
     body = problem.model_dump(mode="json")
     return JSONResponse(body, status_code=problem.status, media_type=PROBLEM_JSON, headers=headers)

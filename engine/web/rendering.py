@@ -33,9 +33,14 @@ def invoiced(amount: Money) -> Markup:
 
 def when(moment: datetime) -> Markup:
     """UTC for the eye, ISO 8601 for programs; a small script adds the reader's local time as a title."""
-    return Markup('<time datetime="{}">{}</time>').format(
-        moment.strftime("%Y-%m-%dT%H:%M:%SZ"), moment.strftime("%Y-%m-%d %H:%M:%S UTC")
+    return Markup('<time datetime="{}"><span>{}</span> <span>{}</span></time>').format(
+        moment.strftime("%Y-%m-%dT%H:%M:%SZ"), moment.strftime("%Y-%m-%d"), moment.strftime("%H:%M:%S UTC")
     )
+
+
+def path(name: object) -> Markup:
+    """A name with slashes, which may be broken after any of them."""
+    return Markup("/<wbr>").join(str(name).split("/")).replace(Markup("/<wbr>/<wbr>"), Markup("//"))
 
 
 def percent(share: float, places: int = 1) -> str:
@@ -46,7 +51,7 @@ def size(count: int) -> str:
     """Bytes in the largest binary unit that leaves at least 1."""
     for unit, name in _SIZES:
         if count >= unit:
-            return f"{count / unit:.1f} {name}"
+            return f"{count / unit:.1f}".removesuffix(".0") + f" {name}"
     return f"{count} B"
 
 
@@ -63,6 +68,6 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = (money, invoiced, when, percent, size, milliseconds)
+    filters = (money, invoiced, when, path, percent, size, milliseconds)
     environment.filters.update({show.__name__: show for show in filters})
     return environment

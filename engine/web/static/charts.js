@@ -37,8 +37,10 @@ function traces(fan) {
 function draw(place) {
   const fan = JSON.parse(place.dataset.chart);
   const highest = Math.max(fan.current, fan.desired, ...fan.lines.flatMap((line) => line.shards));
+  const paper = matchMedia("print").matches ? { width: Math.min(place.clientWidth, 640) } : { autosize: true };
   const grid = { gridcolor: ink("--line"), linecolor: ink("--line"), zerolinecolor: ink("--line") };
   Plotly.react(place, traces(fan), {
+    ...paper,
     margin: { t: 8, r: 12, b: 60, l: 40 },
     paper_bgcolor: "transparent",
     plot_bgcolor: "transparent",
@@ -57,4 +59,4 @@ function drawAll() {
 }
 
 document.addEventListener("DOMContentLoaded", drawAll);
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
+for (const change of ["(prefers-color-scheme: dark)", "print"]) matchMedia(change).addEventListener("change", drawAll);

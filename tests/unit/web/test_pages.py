@@ -54,7 +54,7 @@ def test_the_gate_is_a_sum_that_adds_up(client: TestClient) -> None:
 
 def test_every_moment_is_readable_by_programs(client: TestClient) -> None:
     page = client.get("/").text
-    assert '<time datetime="2026-11-23T12:03:09Z">2026-11-23 12:03:09 UTC</time>' in page
+    assert '<time datetime="2026-11-23T12:03:09Z"><span>2026-11-23</span> <span>12:03:09 UTC</span></time>' in page
 
 
 def test_invoices_in_two_currencies_are_two_sums() -> None:
