@@ -1,6 +1,6 @@
 """A world of two agents, a shard map and a network in one process, for moves with faults in any place.
 
-The agents obey what the real ones obey (epochs, one landing a move, QEMU running on by itself when its migration breaks)
+The agents obey what the real ones obey (epochs, one landing a move, QEMU running on when its migration breaks)
 and the world checks the two laws at every step: never two guests that run, never a guest that runs without every write
 that was acknowledged before.
 """

@@ -94,7 +94,7 @@ def test_agents_are_light(fleet: SmallFleet, mover: DurableMover) -> None:
 def test_a_destination_that_cannot_run_the_guest_is_refused_and_the_source_goes_on(
     fleet: SmallFleet, mover: DurableMover
 ) -> None:
-    shard, status = fleet.carve("stays", "nA")
+    shard, _ = fleet.carve("stays", "nA")
     client = fleet.start_client(shard)
     client.wait_for_records(10)
     big = fleet.clients(NodeId("nB")).status().capacity

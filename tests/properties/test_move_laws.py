@@ -1,5 +1,6 @@
 """The move's own code in a world where any call may fail, in any order: two laws, and it always ends."""
 
+import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -49,6 +50,7 @@ def recorded_steps() -> Iterator[None]:
 
 def run_move(world: World) -> MoveReport:
     """As a control plane that is started again whenever it dies."""
+
     def observe(_move: object, phase: MovePhase) -> None:
         world.phases.append(phase)
 
@@ -74,8 +76,9 @@ def check(world: World, report: MoveReport) -> None:
     if report.phase is MovePhase.ABORTED:
         assert world.owner == SOURCE
         assert landing is None or not landing.running
-        unreachable = bool(report.error) and not world.source.running
-        assert world.source.running or not world.source.alive or unreachable
+        lost_messages = {Fault.REQUEST_LOST, Fault.ANSWER_LOST} & set(world.faults.values())
+        told = bool(report.error) and bool(lost_messages)
+        assert world.source.running or not world.source.alive or told
 
 
 @given(
@@ -104,6 +107,24 @@ def test_one_lost_message_never_leaves_a_shard_in_doubt(at: int, fault: Fault) -
     report = run_move(world)
     assert report.phase in (MovePhase.CLEANED, MovePhase.ABORTED, MovePhase.COMMITTED)
     check(world, report)
+
+
+def test_every_single_fault_at_every_call() -> None:
+    for fault in Fault:
+        for at in range(30):
+            world = World(faults={at: fault})
+            check(world, run_move(world))
+
+
+def test_two_thousand_seeds() -> None:
+    for seed in range(2000):
+        dice = random.Random(seed)
+        faults = {dice.randrange(40): dice.choice(list(Fault)) for _ in range(dice.randrange(6))}
+        world = World(faults=faults, rounds_to_converge=dice.randrange(5))
+        try:
+            check(world, run_move(world))
+        except AssertionError as broken:
+            raise AssertionError(f"seed {seed}, faults {faults}") from broken
 
 
 def test_without_faults_the_phases_come_in_order() -> None:

@@ -1,0 +1,63 @@
+import pytest
+
+from engine.migration.base import MoveLimits
+from engine.migration.strategies import Advice, Sample, Verb, advise, bandwidth, seconds_stalled
+
+LIMITS = MoveLimits(stall=10, precopy=60, max_downtime_ms=2000, deadline_reserve=5)
+MB = 1_000_000
+
+
+def sample(at: float, remaining_mb: float, mb_per_second: float = 25) -> Sample:
+    return Sample(at=at, remaining_bytes=int(remaining_mb * MB), bytes_per_second=mb_per_second * MB)
+
+
+def ask(*samples: Sample, left: float | None = None, limit_ms: int = 100) -> Advice:
+    return advise(samples, seconds_left=left, downtime_limit_ms=limit_ms, limits=LIMITS)
+
+
+def test_a_move_that_converges_is_left_alone() -> None:
+    assert ask(sample(0, 100), sample(1, 60), sample(2, 20)).verb is Verb.KEEP_ON
+    assert ask().verb is Verb.KEEP_ON
+
+
+def test_a_saw_tooth_that_still_finds_new_minima_does_not_stall() -> None:
+    teeth = [sample(float(at), 40 + (10 if at % 2 else -at / 10)) for at in range(20)]
+    assert seconds_stalled(teeth) <= 1
+    assert ask(*teeth).verb is Verb.KEEP_ON
+
+
+def test_a_stalled_move_may_pause_for_what_is_left() -> None:
+    advice = ask(sample(0, 40), sample(11, 40))
+    assert advice.verb is Verb.RAISE_DOWNTIME
+    assert advice.downtime_limit_ms == 2000  # 40 MB at 25 MB/s x 1.3, capped
+    assert ask(sample(0, 10), sample(11, 10)).downtime_limit_ms == 520
+
+
+def test_a_stalled_move_at_the_limit_waits_until_its_time_is_up() -> None:
+    assert ask(sample(0, 40), sample(50, 40), limit_ms=2000).verb is Verb.KEEP_ON
+    assert ask(sample(0, 40), sample(61, 40), limit_ms=2000).verb is Verb.GIVE_UP
+
+
+def test_before_a_deadline_the_guest_is_stopped_in_time() -> None:
+    enough, short = 5 + 100 / 25 * 1.5 + 0.1, 5 + 100 / 25 * 1.5 - 0.1
+    assert ask(sample(0, 120), sample(1, 100), left=enough).verb is Verb.KEEP_ON
+    assert ask(sample(0, 120), sample(1, 100), left=short).verb is Verb.STOP_GUEST
+
+
+def test_with_a_deadline_a_move_is_never_given_up() -> None:
+    assert ask(sample(0, 40), sample(300, 40), left=100, limit_ms=2000).verb is Verb.KEEP_ON
+
+
+@pytest.mark.parametrize("rates", [[25.0], [0.0, 25.0], [50.0, 0.0]])
+def test_a_sample_without_a_rate_does_not_count(rates: list[float]) -> None:
+    measured = [rate for rate in rates if rate]
+    assert bandwidth([sample(0, 1, rate) for rate in rates]) == measured[0] * MB
+
+
+def test_until_it_is_measured_bandwidth_is_taken_to_be_low() -> None:
+    assert bandwidth([]) == MB
+
+
+def test_bandwidth_follows_the_newest_samples() -> None:
+    falling = bandwidth([sample(0, 1, 100), sample(1, 1, 10), sample(2, 1, 10), sample(3, 1, 10)])
+    assert 10 * MB < falling < 50 * MB
