@@ -32,7 +32,7 @@ class CellUpdates:
         judging: Callable[[Plan], None] = lambda _: None,
         on_event: OnCellEvent = lambda _: None,
     ) -> None:
-        self._driver, self._providers = driver, providers
+        self.driver, self._providers = driver, providers
         self._max_workers, self._judging, self._on_event = max_workers, judging, on_event
 
     def judge(self, plan: Plan, user_data: Mapping[NodeId, str]) -> tuple[PolicyFinding, ...]:
@@ -40,7 +40,7 @@ class CellUpdates:
         self._judging(plan)
         for cell in plan.cells:
             self.recover(cell.cell)
-        results = preview(plan, self._driver, user_data, max_workers=self._max_workers)
+        results = preview(plan, self.driver, user_data, max_workers=self._max_workers)
         failures = [result for result in results if isinstance(result, CellFailure)]
         if any(failure.kind == PolicyViolation.__name__ for failure in failures):
             violations = [failure for failure in failures if failure.kind == PolicyViolation.__name__]
@@ -60,7 +60,7 @@ class CellUpdates:
         self._judging(plan)
         return reconcile(
             plan,
-            self._driver,
+            self.driver,
             user_data,
             max_workers=self._max_workers,
             on_event=self._on_event,
@@ -72,7 +72,7 @@ class CellUpdates:
 
         Raises ConcurrentUpdate, ProviderError.
         """
-        if not self._driver.needs_recovery(cell):
+        if not self.driver.needs_recovery(cell):
             return
         provider = self._providers.get(cell.provider)
         if not isinstance(provider, SupportsInventory):
@@ -81,4 +81,4 @@ class CellUpdates:
                 why=f"provider {cell.provider} cannot list what it runs, so nothing can be adopted",
                 next_step="look at the cell by hand: pulumi stack export",
             )
-        self._driver.recover(cell, provider)
+        self.driver.recover(cell, provider)

@@ -143,7 +143,9 @@ class PoolTable(_Table):
     series: str | None = None
     """Series of the usage file that drives this pool; None: the only one, or pools take them in order."""
     per_shard: Annotated[float, Field(gt=0)] | None = None
-    """Usage that one shard serves, in the metric's unit; None: set so that the history's peak needs six shards."""
+    """Usage that one shard serves, in the metric's unit; None: derived from ``peak_shards``."""
+    peak_shards: Annotated[int, Field(ge=1)] = 6
+    """Without ``per_shard``: the history's peak (its 99th percentile) is what this many shards serve."""
 
 
 class ComponentTable(_Table):

@@ -18,6 +18,7 @@ from engine.round_record import RoundRecord
 from engine.rounds import run_round
 from engine.steps import ControlSteps
 from engine.store.opened import Store
+from providers.base import SupportsInventory
 
 _UNFINISHED = ("PENDING", "ENQUEUED")
 
@@ -64,6 +65,14 @@ class ControlPlane:
         """Blocks until the node's evacuation has ended. The evacuation must have begun."""
         handle: WorkflowHandle[tuple[MoveReport, ...]] = DBOS.retrieve_workflow(f"evacuate-{node}")
         return handle.get_result()
+
+    def instances_left(self) -> int:
+        """Running instances with our tag, over all providers that can list them."""
+        return sum(
+            sum(record.running for record in provider.instances())
+            for provider in self.steps.providers.values()
+            if isinstance(provider, SupportsInventory)
+        )
 
     def _unfinished(self) -> list[RoundId]:
         found = DBOS.list_workflows(name="round", status=list(_UNFINISHED), load_input=False, load_output=False)

@@ -30,13 +30,13 @@ def durable_workflows(name: str, url: str) -> Iterator[None]:
     Every workflow must be registered (its module imported) and served before this is entered.
     """
     os.environ.setdefault("DBOS__APPVERSION", WORKFLOW_VERSION)
-    logging.getLogger("dbos").setLevel(logging.ERROR)
+    logging.getLogger("dbos").setLevel(logging.CRITICAL)
     config: DBOSConfig = {
         "name": f"shardwright-{name}",
         "system_database_url": url,
         "application_version": WORKFLOW_VERSION,
         "executor_id": "control",
-        "log_level": "ERROR",
+        "log_level": "CRITICAL",
         "notification_listener_polling_interval_sec": 0.1,
         "enable_otlp": False,
     }

@@ -15,7 +15,12 @@ class ForecastDemand:
         table = configuration.forecast
         by_id = {pool.id: pool for pool in configuration.pool_values()}
         sources = [
-            PoolSource(pool=by_id[PoolId(pool.id)], series=pool.series, per_shard=pool.per_shard)
+            PoolSource(
+                pool=by_id[PoolId(pool.id)],
+                series=pool.series,
+                per_shard=pool.per_shard,
+                peak_shards=pool.peak_shards,
+            )
             for pool in configuration.pools
         ]
         self._observe = observe

@@ -57,21 +57,19 @@ def sandbox_down(state: Path) -> None:
 def embedded_configuration(usage: Path | None, metric: str | None, say: Say) -> Iterator[Configuration]:
     """A sandbox for the length of the context, with nothing of it left afterwards."""
     from providers.sandbox import supervisor
-    from providers.sandbox.configuration import DEFAULT_POOLS, write_configuration
+    from providers.sandbox.configuration import write_configuration
 
     state = Path(tempfile.mkdtemp(prefix="shardwright-"))
     port = free_port()
     try:
         say("no configuration is given: starting the embedded sandbox")
         info = supervisor.start(state / "sandbox", seed=7, control_ports=(port,), progress=say)
-        pools = tuple(pool.model_copy(update={"per_shard": None}) for pool in DEFAULT_POOLS[:1])
         path = write_configuration(
             info,
             state / CONFIGURATION_NAME,
             name=EMBEDDED_NAME,
             state_directory=state / "control",
             control_port=port,
-            pools=pools if usage else DEFAULT_POOLS,
             usage=usage,
             metric=metric,
         )

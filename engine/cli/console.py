@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -26,6 +26,11 @@ def out() -> Console:
 def err() -> Console:
     """For talk."""
     return Console(stderr=True, highlight=False)
+
+
+def plain(console: Console) -> Callable[[str], None]:
+    """One unwrapped line each, whatever brackets it holds."""
+    return lambda line: console.print(line, markup=False, soft_wrap=True)
 
 
 def print_json(kind: str, data: Any) -> None:

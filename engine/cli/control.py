@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from engine.cli.configure import ConfigFile
-from engine.cli.console import Output, err, out, print_json
+from engine.cli.console import Output, err, out, plain, print_json
 from engine.errors import ExitCode
 
 
@@ -35,7 +35,7 @@ def run(
     console = err()
     records = []
     for record in run_rounds(
-        config, rounds=rounds, usage=usage, metric=metric, every_seconds=every, serve=serve, say=console.print
+        config, rounds=rounds, usage=usage, metric=metric, every_seconds=every, serve=serve, say=plain(console)
     ):
         records.append(record)
         if output is Output.TABLE:

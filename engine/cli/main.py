@@ -34,6 +34,7 @@ def _common(
 
 
 def run() -> None:
+    _log_to_stderr()
     try:
         app(standalone_mode=False)
     except ShardwrightError as error:
@@ -53,6 +54,20 @@ def run() -> None:
             raise
         err().print(f"[bold red]error:[/] {usage()}", markup=True)
         sys.exit(ExitCode.USAGE)
+
+
+def _log_to_stderr() -> None:
+    """Warnings and worse; SHARDWRIGHT_LOG_LEVEL (debug, info …) shows more. Nothing but data goes to stdout."""
+    import logging
+
+    import structlog
+
+    levels = logging.getLevelNamesMapping()
+    level = levels.get(os.environ.get("SHARDWRIGHT_LOG_LEVEL", "warning").upper(), logging.WARNING)
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
 
 
 def _system_error(error: OSError) -> ShardwrightError:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from engine.cli.console import err
+from engine.cli.console import err, plain
 
 app = typer.Typer(help="The embedded clouds on this machine, for trying things out.", no_args_is_help=True)
 
@@ -18,7 +18,7 @@ def up(state: StateDirectory = _DEFAULT, seed: int = 7, meter_speed: float = 1.0
     """Start it and leave it running; writes a shardwright.toml that points at it."""
     from engine.app.embedded import sandbox_up
 
-    configuration = sandbox_up(state, seed=seed, meter_speed=meter_speed, say=err().print)
+    configuration = sandbox_up(state, seed=seed, meter_speed=meter_speed, say=plain(err()))
     err().print(f"sandbox is up; next: shardwright run --config {configuration} --rounds 1", markup=False)
 
 

@@ -18,14 +18,16 @@ class PoolChoice(Value):
     id: str
     component: str
     risk_class: str
-    per_shard: float | None = None
+    peak_shards: int
+    """How many shards the history's peak should need."""
+    providers: tuple[str, ...] = ()
 
 
 DEFAULT_POOLS = (
-    PoolChoice(id="web", component="api", risk_class="gold", per_shard=7.0),
-    PoolChoice(id="batch", component="worker", risk_class="bronze", per_shard=11.0),
+    PoolChoice(id="web", component="api", risk_class="gold", peak_shards=6),
+    PoolChoice(id="ledger", component="db", risk_class="bronze", peak_shards=2, providers=("azure",)),
 )
-"""``per_shard`` fits the synthetic usage; for a usage file it is left to be derived."""
+"""The second pool stands for data that must stay with one provider."""
 
 
 def write_configuration(
@@ -132,8 +134,9 @@ def _pool(pool: PoolChoice) -> Iterator[str]:
     yield f"id = {_text(pool.id)}"
     yield 'shard_type = "cpu.small"'
     yield f"risk_class = {_text(pool.risk_class)}"
-    if pool.per_shard is not None:
-        yield f"per_shard = {pool.per_shard}"
+    yield f"peak_shards = {pool.peak_shards}"
+    if pool.providers:
+        yield f"providers = {json.dumps(list(pool.providers))}"
     yield ""
 
 

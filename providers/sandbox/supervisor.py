@@ -202,6 +202,12 @@ def stop(state_dir: Path) -> list[Leftover]:
     return tear_down(info.tag, state_dir)
 
 
+def pid_of(state_dir: Path) -> int | None:
+    """The supervisor that this process started in the folder; None when it started none there."""
+    process = _started.get(state_dir.resolve())
+    return None if process is None else process.pid
+
+
 def _end(pid: int, process: subprocess.Popen[str] | None) -> None:
     """SIGTERM and wait; SIGKILL when it takes too long."""
     for number in (signal.SIGTERM, signal.SIGKILL):

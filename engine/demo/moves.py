@@ -1,0 +1,166 @@
+"""The two moves of the demo: a spot node is taken back, and a cheaper offer appears."""
+
+from decimal import Decimal
+from pathlib import Path
+
+from pydantic import JsonValue
+from rich.table import Table
+
+from engine.cli.console import table
+from engine.clock import Clock, wait_until
+from engine.control_plane import ControlPlane
+from engine.demo.show import Show
+from engine.demo.traffic import Traffic, prove
+from engine.errors import MoveFailed, ShardwrightError
+from engine.model.market import PurchaseOption
+from engine.model.move import MovePhase, MoveReport
+from engine.model.placement import Node, NodeState, Shard, ShardState
+from engine.model.plan import MoveCause, MoveGateReport, Verdict
+from providers.sandbox.contract import MarketOption
+from providers.sandbox.control import MakeCheaper, SandboxClient
+from providers.sandbox.info import SandboxInfo
+
+RECORDS_BEFORE, RECORDS_AFTER = 40, 40
+NOTICE_SECONDS = 20.0
+CHEAPER_BY = Decimal("0.15")
+
+
+def reclaim(plane: ControlPlane, info: SandboxInfo, work: Path, show: Show, clock: Clock) -> dict[str, JsonValue]:
+    """The market takes a spot node back while a client writes records over one connection to a shard on it."""
+    shard, node = _victim(plane)
+    sandbox = SandboxClient(info)
+    namespace = sandbox.attach_client("demo").namespace if info.namespaces else None
+    traffic = Traffic(shard.address, work / "records.jsonl", namespace)
+    try:
+        traffic.wait_for(RECORDS_BEFORE, clock)
+        show.line(f"the market takes {node.id} back; a client is writing to {shard.id}")
+        sandbox.reclaim(node.id)
+        seen = wait_until(
+            lambda: plane.store.shard_map.node(node.id).state in (NodeState.RECLAIMING, NodeState.GONE),
+            clock,
+            timeout_seconds=NOTICE_SECONDS,
+        )
+        if not seen:
+            raise MoveFailed(f"the reclaim of {node.id} was not noticed in {NOTICE_SECONDS:.0f} s")
+        report = _report_of(shard, plane.evacuation(node.id))
+        traffic.wait_for(RECORDS_AFTER, clock)
+        acknowledged_while = traffic.acknowledged()
+        summary = traffic.stop()
+    finally:
+        traffic.kill()
+    now = plane.store.shard_map.get(shard.id)
+    proof = prove(acknowledged_while, _disk(work, now))
+    if not proof.holds:
+        raise MoveFailed(f"records are missing {proof.missing} or doubled {proof.doubled}")
+    target = plane.store.shard_map.node(now.node)
+    show.result(
+        f"reclaim: {shard.id} moved live from {node.cell} to {target.cell}: downtime "
+        f"{report.downtime_seconds * 1000:.0f} ms, the client's longest wait "
+        f"{summary.longest_gap_seconds * 1000:.0f} ms "
+        f"on one connection, {proof.records} records, none missing, none doubled"
+    )
+    return {
+        "shard": shard.id,
+        "from": node.cell,
+        "to": target.cell,
+        "downtime_ms": round(report.downtime_seconds * 1000, 1),
+        "client_gap_ms": round(summary.longest_gap_seconds * 1000, 1),
+        "connections": summary.connections,
+        "records": proof.records,
+        "missing": len(proof.missing),
+        "doubled": len(proof.doubled),
+        "memory_bytes": report.memory_bytes,
+        "disk_bytes": report.disk_bytes,
+        "seconds": (report.finished_at - report.started_at).total_seconds(),
+        "epoch": now.epoch,
+    }
+
+
+def _victim(plane: ControlPlane) -> tuple[Shard, Node]:
+    """A bound shard on a spot node whose pool may also live with another provider."""
+    free = {pool.id for pool in plane.steps.terms.pools if len(pool.placement.providers) != 1}
+    for shard in plane.store.shard_map.search(state=ShardState.BOUND):
+        node = plane.store.shard_map.node(shard.node)
+        if node.option is PurchaseOption.SPOT and shard.pool in free:
+            return shard, node
+    raise ShardwrightError("no component is bound to a shard on a spot node, so there is nothing to take back")
+
+
+def _report_of(shard: Shard, reports: tuple[MoveReport, ...]) -> MoveReport:
+    report = next((one for one in reports if one.request.shard == shard.id), None)
+    if report is None or report.phase is not MovePhase.CLEANED:
+        raise MoveFailed(f"{shard.id} did not move", why=report.error if report else "it was not evacuated")
+    return report
+
+
+def _disk(work: Path, shard: Shard) -> Path:
+    """The shard's disk on its node; in the sandbox the node's files are on this machine."""
+    found = list((work / "sandbox").rglob(f"{shard.node}/**/{shard.id}/disk.raw"))
+    if len(found) != 1:
+        raise ShardwrightError(f"the disk of {shard.id} on {shard.node} was found {len(found)} times")
+    return found[0]
+
+
+def cheaper_offer(plane: ControlPlane, info: SandboxInfo, show: Show) -> dict[str, JsonValue]:
+    """A price falls at a provider that is not used; the next round moves there what saves more than the move costs."""
+    provider, instance_type = _unused_offer(plane)
+    SandboxClient(info).make_cheaper(
+        MakeCheaper(instance_type=instance_type, factor=CHEAPER_BY, provider=provider, option=MarketOption.ON_DEMAND)
+    )
+    show.line(f"{provider} lowers the price of {instance_type} to {CHEAPER_BY:.0%}")
+    record = next(plane.rounds(1))
+    driven = [report for report in record.moves if report.request.cause is MoveCause.COST]
+    done = [report for report in driven if report.phase is MovePhase.CLEANED and report.request.gate is not None]
+    if not done:
+        raise MoveFailed("no cost-driven move passed the gate", why=f"{len(driven)} were tried: {driven}")
+    report = done[0]
+    gate = report.request.gate
+    assert gate is not None
+    show.result(_gate_table(report, gate))
+    return {
+        "provider": provider,
+        "instance_type": instance_type,
+        "moves": len(done),
+        "shard": report.request.shard,
+        "from": plane.store.shard_map.node(report.request.source).cell,
+        "to": plane.store.shard_map.node(report.request.destination).cell,
+        "downtime_ms": round(report.downtime_seconds * 1000, 1),
+        "gate": gate.model_dump(mode="json"),
+    }
+
+
+def _unused_offer(plane: ControlPlane) -> tuple[str, str]:
+    """The cheapest on-demand offer, seen by the last plan, of a provider without nodes."""
+    plan = plane.store.plans.target()
+    used = {
+        node.cell.split("/", 1)[0]
+        for node in plane.store.shard_map.nodes(states=[NodeState.JOINED, NodeState.EXPECTED])
+    }
+    offers = [
+        decision
+        for decision in (plan.decisions if plan else ())
+        if decision.verdict is Verdict.WHY_NOT
+        and decision.offer.option is PurchaseOption.ON_DEMAND
+        and decision.offer.provider not in used
+        and decision.price_per_shard_hour is not None
+        and decision.offer.resources.vcpus <= 2
+    ]
+    if not offers:
+        raise ShardwrightError("every provider is in use, so no new one can become cheaper")
+    best = min(offers, key=lambda decision: decision.offer.price.amount)
+    return best.offer.provider, best.offer.instance_type
+
+
+def _gate_table(report: MoveReport, gate: MoveGateReport) -> Table:
+    rows = [
+        (f"saving over {gate.expected_stay_hours:g} h", f"{gate.saving.amount:+.5f}"),
+        ("egress", f"{-gate.egress.amount:+.5f}"),
+        ("double pay", f"{-gate.double_pay.amount:+.5f}"),
+        ("downtime", f"{-gate.downtime.amount:+.5f}"),
+        ("risk at the target", f"{-gate.risk_at_target.amount:+.5f}"),
+        ("lost commitment", f"{-gate.lost_commitment.amount:+.5f}"),
+        ("left, so it passes", f"{(gate.saving - gate.cost).amount:+.5f}"),
+    ]
+    downtime = f"{report.downtime_seconds * 1000:.0f} ms"
+    title = f"Move gate for {report.request.shard} ({gate.saving.currency}), downtime {downtime}"
+    return table(title, ("", "amount"), rows, right=(1,))
