@@ -17,6 +17,7 @@ from pathlib import Path
 
 from engine.errors import MissingPart, ShardwrightError
 from engine.model.value import Value
+from stacks.launchers import missing_launchers, put_launchers
 
 _BUILD_FOLDER = Path(__file__).resolve().parent.parent / "tools" / "pulumi"
 _PACKAGE = "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi"
@@ -24,12 +25,6 @@ _VERSION_VARIABLE = "github.com/pulumi/pulumi/sdk/v3/go/common/version.Version"
 _OLDEST = (3, 200, 0)
 _PROBE_SECONDS = 20
 _BUILD_SECONDS = 1800
-_LAUNCHER = "pulumi-analyzer-policy-python"
-_LAUNCHER_TEXT = """#!/bin/sh
-# Runs Python policy packs for an engine without the Python language plugin.
-exec "${SHARDWRIGHT_PYTHON:-python3}" -u -m pulumi.policy "$@"
-"""
-
 Progress = Callable[[str], None]
 """Told one line for each step that may take longer than a moment."""
 
@@ -96,20 +91,8 @@ def install(progress: Progress) -> EngineBinary:
             draft.rename(root)
         found = require_engine()
     if found.origin == "cache":
-        put_policy_launcher(Path(found.root) / "bin")
+        put_launchers(Path(found.root) / "bin")
     return found
-
-
-def put_policy_launcher(folder: Path) -> None:
-    """The engine runs Python policy packs through this program, found beside itself or on PATH."""
-    target = folder / _LAUNCHER
-    if target.exists() and target.read_text(encoding="utf-8") == _LAUNCHER_TEXT:
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    draft = folder / f".{_LAUNCHER}.{os.getpid()}"
-    draft.write_text(_LAUNCHER_TEXT, encoding="utf-8")
-    draft.chmod(0o755)
-    draft.rename(target)
 
 
 def _obtain(draft: Path, progress: Progress) -> None:
@@ -178,7 +161,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m stacks.engine_binary", description=__doc__)
     action = parser.add_mutually_exclusive_group(required=True)
-    action.add_argument("--check", action="store_true", help="exit 0 when the engine and its policy launcher are there")
+    action.add_argument("--check", action="store_true", help="exit 0 when the engine and its launchers are there")
     action.add_argument("--install", action="store_true", help="get what is missing")
     given = parser.parse_args()
     try:
@@ -186,8 +169,9 @@ def main() -> int:
             found = install(lambda line: print(line, file=sys.stderr, flush=True))
         else:
             found = require_engine()
-            if found.origin == "cache" and not (found.path.parent / _LAUNCHER).exists():
-                raise MissingPart(f"{_LAUNCHER} is not beside {found.path}", next_step="make setup")
+            missing = missing_launchers(found.path.parent) if found.origin == "cache" else ()
+            if missing:
+                raise MissingPart(f"{', '.join(missing)}: not beside {found.path}", next_step="make setup")
     except ShardwrightError as problem:
         print(problem, file=sys.stderr)
         return 1

@@ -53,12 +53,13 @@ class StateFiles:
 
     def pending(self, stack: str) -> list[Mapping[str, Any]]:
         """Pulumi's pending operations, as the state has them."""
-        try:
-            document = json.loads(self._state(stack).read_bytes())
-        except FileNotFoundError:
-            return []
-        latest = (document.get("checkpoint") or {}).get("latest") or {}
-        return list(latest.get("pending_operations") or [])
+        return list(self._latest(stack).get("pending_operations") or [])
+
+    def outputs(self, stack: str) -> Mapping[str, Any]:
+        """What the program exported at the end of the last update; secrets stay encrypted."""
+        resources = self._latest(stack).get("resources") or []
+        root: Mapping[str, Any] = next((one for one in resources if one["type"] == "pulumi:pulumi:Stack"), {})
+        return root.get("outputs") or {}
 
     def locks(self, stack: str) -> list[LockHolder]:
         holders = []
@@ -70,6 +71,13 @@ class StateFiles:
                 continue  # released, or being written, while we looked
             holders.append(LockHolder(pid=int(lock["pid"]), host=str(lock["hostname"])))
         return holders
+
+    def _latest(self, stack: str) -> Mapping[str, Any]:
+        try:
+            document = json.loads(self._state(stack).read_bytes())
+        except FileNotFoundError:
+            return {}
+        return (document.get("checkpoint") or {}).get("latest") or {}
 
     def _state(self, stack: str) -> Path:
         return self.folder / ".pulumi" / "stacks" / PROJECT / f"{stack}.json"
