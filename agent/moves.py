@@ -209,6 +209,7 @@ class MoveAgent:
 
     async def _start_mirror(self, here: Guest, landing: Landing) -> None:
         execute = here.monitor.execute
+        self._host.lift_cpu(here)
         await self._drop_target(here)
         await execute("object-add", self._tls_object("client"))
         server = {"type": "inet", "host": landing.host, "port": str(landing.disk_port)}
@@ -325,6 +326,7 @@ class MoveAgent:
             await here.monitor.execute("cont")
             await quietly(here, "announce-self", initial=20, max=300, rounds=6, step=60)
         here.save(move=None, ceded_epoch=0)
+        await self._host.apply_limits(here, here.record.resources)
 
     async def _drop_target(self, here: Guest) -> None:
         await quietly(here, "blockdev-del", node_name=_TARGET)

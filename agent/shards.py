@@ -226,6 +226,10 @@ class ShardHost:
             enforced += ["network_mbps"] if resources.network_mbps > 0 else []
         here.save(resources=resources, limits_enforced=tuple(sorted(enforced)))
 
+    def lift_cpu(self, here: Guest) -> None:
+        """For the time of a move: copying is the node's work, it must not come out of the shard's share."""
+        self._cgroups.limit_cpu(group_name(self.config.node, here.record.shard), 0)
+
     async def resize(self, shard: ShardId, epoch: int, resources: Resources) -> ShardStatus:
         """Change the limits of a running shard; its memory and its number of virtual CPUs stay."""
         self.epochs.accept(shard, epoch)
