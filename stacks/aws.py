@@ -40,6 +40,7 @@ _DECIDED_AT_CREATE = [
 """A running node keeps these: newer images and prices are for new nodes, and its join token is long spent."""
 
 adoption: Adoption = AwsAdoption()
+PLUGIN = "aws"
 NO_CAPACITY = ("InsufficientInstanceCapacity", "SpotMaxPriceTooLow", "InsufficientHostCapacity")
 
 

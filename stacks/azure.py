@@ -58,6 +58,7 @@ _PLACES = {
     "azure-native:network:NetworkInterface": "/providers/Microsoft.Network/networkInterfaces/{networkInterfaceName}",
 }
 adoption: Adoption = _Adoption()
+PLUGIN = "azure-native"
 NO_CAPACITY = ("SkuNotAvailable", "AllocationFailed", "OverconstrainedAllocationRequest", "OverconstrainedZonal")
 
 
@@ -95,7 +96,7 @@ def _declare(cell: Cell, plan: CellPlan, settings: ProviderSettings, user_data: 
         addresses[planned.node.id] = interface.ip_configurations[0].private_ip_address
     pulumi.export(
         "nodes",
-        {name: {"instance_id": machine.name, "address": addresses[name]} for name, machine in machines.items()},
+        {name: {"instance_id": machine.vm_id, "address": addresses[name]} for name, machine in machines.items()},
     )
 
 

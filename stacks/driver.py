@@ -102,6 +102,8 @@ class PulumiCellDriver:
     ) -> None:
         """``settings`` by the provider's configured name; ``plugin_ports``: plugin name -> port of a running plugin.
 
+        A plugin that is not attached is the engine's business: it downloads those of the clouds, and starts shardnet.
+
         Imports the programs of all providers, since their SDKs must be loaded before stacks run in threads.
         Raises MissingPart without an engine in ``engine_root``, ConfigurationError on a state_url it cannot use.
         """
@@ -261,7 +263,7 @@ class PulumiCellDriver:
             work_dir=str(folder),
             project_settings=project,
             secrets_provider="passphrase",
-            env_vars=self._environment(),
+            env_vars=self._environment(cell),
             pulumi_command=self._command,
             program=lambda: None,
         )
@@ -269,7 +271,7 @@ class PulumiCellDriver:
         with self._named_errors(cell, None):
             return _OpenStack(stack=_QuickStack(cell.stack_name, workspace, mode), folder=folder)
 
-    def _environment(self) -> dict[str, str]:
+    def _environment(self, cell: Cell) -> dict[str, str]:
         environment = {
             "PULUMI_CONFIG_PASSPHRASE": self._passphrase.get_secret_value(),
             "PULUMI_BACKEND_URL": self._state_url,
@@ -280,9 +282,9 @@ class PulumiCellDriver:
             "SHARDWRIGHT_PYTHON": sys.executable,
             "PYTHONPATH": os.pathsep.join(part for part in (str(_OURS), os.environ.get("PYTHONPATH", "")) if part),
         }
-        if self._plugin_ports:
-            ports = ",".join(f"{name}:{port}" for name, port in sorted(self._plugin_ports.items()))
-            environment["PULUMI_DEBUG_PROVIDERS"] = ports
+        plugin = program_module(cell.kind).PLUGIN
+        if plugin in self._plugin_ports:
+            environment["PULUMI_DEBUG_PROVIDERS"] = f"{plugin}:{self._plugin_ports[plugin]}"
             # Without this every operation spends seconds on trying to download what is attached already.
             environment["PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"] = "true"
             environment["PULUMI_HOME"] = str(self._work_dir / "pulumi-home")

@@ -1,5 +1,6 @@
 """One Google Cloud cell: a network, a subnetwork, a firewall rule, and a Compute Engine instance per planned node."""
 
+import json
 import re
 from collections.abc import Mapping
 from functools import partial
@@ -46,6 +47,7 @@ _PLACES = {
     "gcp:compute/subnetwork:Subnetwork": "regions/{region}/subnetworks/{name}",
 }
 adoption: Adoption = _Adoption()
+PLUGIN = "gcp"
 NO_CAPACITY = ("ZONE_RESOURCE_POOL_EXHAUSTED", "QUOTA_EXCEEDED")
 
 
@@ -71,15 +73,29 @@ def _declare(cell: Cell, plan: CellPlan, settings: ProviderSettings, user_data: 
 
 
 def _provider(cell: Cell, settings: ProviderSettings) -> Provider:
-    secret = {key: pulumi.Output.secret(value.get_secret_value()) for key, value in settings.credentials.items()}
     return Provider(
         "gcp",
         project=cell.account,
         region=cell.region,
-        credentials=secret.get("service_account_json"),
-        access_token=secret.get("access_token"),
+        **_login(settings),
         compute_custom_endpoint=f"{settings.endpoint.rstrip('/')}/compute/v1/" if settings.endpoint else None,
     )
+
+
+def _login(settings: ProviderSettings) -> dict[str, object]:
+    """What ``providers.gcp_auth`` takes: a service account's key file, a user's refresh token, or an access token.
+
+    With none of these the plugin uses the application default credentials of where it runs.
+    """
+    given = {key: value.get_secret_value() for key, value in settings.credentials.items()}
+    if "service_account_json" in given:
+        return {"credentials": pulumi.Output.secret(given["service_account_json"])}
+    if "refresh_token" in given:
+        user = {key: given.get(key, "") for key in ("client_id", "client_secret", "refresh_token")}
+        return {"credentials": pulumi.Output.secret(json.dumps({"type": "authorized_user", **user}))}
+    if "access_token" in given:
+        return {"access_token": pulumi.Output.secret(given["access_token"])}
+    return {}
 
 
 def network_name(cell: Cell) -> str:

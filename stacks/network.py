@@ -10,6 +10,7 @@ from engine.model.ids import NodeId
 from engine.model.placement import Cell
 from engine.model.plan import CellPlan, PlannedNode
 from providers.base import InstanceRecord, ProviderSettings
+from providers.network.plugin.sdk import PLUGIN as _SHARDNET
 from providers.network.plugin.sdk import RESERVATION, Provider, Reservation
 from stacks.adoption import Adoption, Inputs, InstanceOf
 from stacks.base import PulumiFn
@@ -29,6 +30,7 @@ class _Adoption:
 
 
 adoption: Adoption = _Adoption()
+PLUGIN = _SHARDNET
 NO_CAPACITY = ("insufficient_capacity", "InsufficientCapacity", "not enough units")
 
 

@@ -17,7 +17,8 @@ KINDS = tuple(_PROGRAMS)
 
 
 def program_module(kind: str) -> ModuleType:
-    """Holds ``program`` (stacks.base.Program) and ``adoption`` (stacks.adoption.Adoption).
+    """Holds ``program`` (stacks.base.Program), ``adoption`` (stacks.adoption.Adoption), ``PLUGIN`` (the Pulumi plugin
+    that the program needs) and ``NO_CAPACITY`` (what its errors say when there is none to be had).
 
     Import it in the main thread before stacks run side by side: the SDKs' lazy modules race otherwise.
     Raises ConfigurationError on an unknown kind.

@@ -214,7 +214,7 @@ class Sandbox:
         for plugin in sorted({spec.plugin for spec in specs if spec.plugin}):
             log = logs / f"plugin-{plugin}.log"
             self._plugins[plugin] = ServerProcess(
-                PluginCommand(name=plugin), tag=self._tag, secret=self._secret, log=log
+                PluginCommand(name=plugin, ca_file=tls.ca), tag=self._tag, secret=self._secret, log=log
             )
         self._say(f"starting {len(specs)} provider servers and {len(self._plugins)} plugins")
         for spec in specs:

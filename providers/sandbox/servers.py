@@ -70,6 +70,8 @@ class PluginCommand(Value):
     """A stand-in for the Pulumi plugin of that name; it prints the bare port, as Pulumi's plugins do."""
 
     name: str
+    ca_file: Path | None = None
+    """The authority it trusts; None: the system's."""
 
     def argv(self) -> list[str]:
         return [sys.executable, "-m", "providers.sandbox.plugins", self.name]
@@ -83,6 +85,8 @@ class ServerProcess:
         self._lines: queue.Queue[str] = queue.Queue()
         log.parent.mkdir(parents=True, exist_ok=True)
         environment = os.environ | {MARKER: tag} | dict.fromkeys(SECRET_VARIABLES, secret)
+        if isinstance(command, PluginCommand) and command.ca_file is not None:
+            environment["SSL_CERT_FILE"] = str(command.ca_file)
         with log.open("ab") as errors:
             self.process = subprocess.Popen(
                 command.argv(),

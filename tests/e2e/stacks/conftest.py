@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 import trustme
 from pydantic import SecretStr
@@ -36,9 +37,9 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     }
     try:
         ports = {name: process.port for name, process in servers.items()}
-        yield Cloud(
-            settings_for(ports, str(folder / "ca.pem")), {name: plugin.port for name, plugin in plugins.items()}
-        )
+        key = httpx.get(f"http://127.0.0.1:{ports['gcp']}/_sandbox/service-account", trust_env=False).text
+        settings = settings_for(ports, str(folder / "ca.pem"), service_account_json=key)
+        yield Cloud(settings, {name: plugin.port for name, plugin in plugins.items()})
     finally:
         for process in (*servers.values(), *plugins.values()):
             process.stop()

@@ -90,10 +90,10 @@ class Process:
         self._process.stdout.close()
 
 
-def settings_for(ports: Mapping[str, int], ca_file: str) -> dict[str, ProviderSettings]:
+def settings_for(ports: Mapping[str, int], ca_file: str, *, service_account_json: str) -> dict[str, ProviderSettings]:
     keys = {
         "aws": {"access_key_id": ACCESS_KEY_ID, "secret_access_key": SECRET_ACCESS_KEY},
-        "gcp": {"access_token": SECRET},
+        "gcp": {"service_account_json": service_account_json},
         "azure": {"tenant_id": "tenant", "client_id": "client", "client_secret": SECRET},
         "harbor": {"token": SECRET},
     }
