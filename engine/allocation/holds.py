@@ -5,6 +5,7 @@ before that line everything is given back, after it everything is confirmed. Our
 provider is paid, so that nothing that is paid for can lapse on our side.
 """
 
+import hashlib
 from collections.abc import Collection, Iterator, Mapping
 from enum import StrEnum
 
@@ -199,7 +200,8 @@ def _key_at_provider(lease: Lease) -> str:
     """The same for every attempt at one grant, and another for every grant: a node's token comes again when the plan
     is made anew, and must not find the hold that was given back."""
     quote = "" if lease.quote is None else lease.quote.id
-    return f"{lease.key}:{quote}:{lease.fencing}"
+    digest = hashlib.sha256(f"{lease.key}|{quote}|{lease.fencing}".encode()).hexdigest()
+    return f"{lease.holder}-{digest[:32]}"
 
 
 def _one_unit(quote: Quote) -> Quote:

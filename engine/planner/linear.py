@@ -63,14 +63,21 @@ class Relaxation:
     seconds: float
 
 
-def solve(model: LinearModel, *, gap: float, time_limit: float, seed: int) -> Solution:
-    """One thread and a fixed seed, so that the same model gives the same answer."""
+def solve(
+    model: LinearModel, *, gap: float, time_limit: float, seed: int, start: NDArray[np.float64] | None = None
+) -> Solution:
+    """One thread and a fixed seed, so that the same model gives the same answer.
+
+    ``start``: a known solution, than which the answer is never worse.
+    """
     if not model.cost:
         return Solution(np.zeros(0), 0.0, 0.0, 0.0)
     highs = _opened(seed, time_limit)
     highs.setOptionValue("mip_rel_gap", gap)
     highs.setOptionValue("mip_abs_gap", 1e-7)
     highs.passModel(_as_highs(model))
+    if start is not None:
+        highs.setSolution(len(start), np.arange(len(start), dtype=np.int32), start)
     highs.run()
     info = highs.getInfo()
     found = info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible

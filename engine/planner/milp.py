@@ -5,15 +5,18 @@ per pool the shards it gets, its expected shortage (tangents of a convex curve) 
 a choice from its menu of risks (risk.py).
 """
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
+from operator import ge
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.planner.candidates import Supply
 from engine.planner.linear import LinearModel, relax, solve
+from engine.planner.packing import Pattern
 from engine.planner.programme import (
     IDLE,
     LOST_SHARE,
@@ -24,11 +27,12 @@ from engine.planner.programme import (
     Unit,
     shortfall_limit,
     shortfall_weight,
+    standing,
 )
 from engine.planner.risk import PoolRisk, pool_risk
 
 Pools = tuple[int, ...]
-_MOST_WHOLE = 150
+_MOST_WHOLE = 80
 """Purchases (candidate and filling) that a model solved in whole numbers may have."""
 
 
@@ -55,23 +59,32 @@ class Outcome:
     seconds: float
 
 
-def solve_programme(programme: Programme, *, seed: int) -> Outcome:
+def solve_programme(
+    programme: Programme, *, seed: int, rough: Choice, time_limit: float, refine: bool = False
+) -> Outcome:
     """A large model is first relaxed, and only the purchases that the relaxation finds nearly worth making are solved
-    in whole numbers. The gap is to a bound on the whole model either way.
+    in whole numbers, those of ``rough`` (a choice to start from) and the best of every supply among them. The gap is
+    to a bound on the whole model either way. ``refine``: the risks that ``rough`` takes come first on the menu.
     """
-    model, columns = build(programme)
-    limit, gap = programme.policy.time_limit_seconds, programme.policy.gap
-    units = [column for fillings in columns.units for column in fillings]
+    programme = _with_fillings(programme, rough)
+    model, columns = build(programme, rough, refine=refine)
+    gap = programme.policy.gap
+    known = _start(programme, columns, rough)
+    start = _completed(model, columns, known, seed=seed) if known else None
     bound, spent = inf, 0.0
+    units = [column for fillings in columns.units for column in fillings]
     if len(units) > _MOST_WHOLE:
-        relaxed = relax(model, time_limit=limit, seed=seed)
+        relaxed = relax(model, time_limit=time_limit, seed=seed)
         if relaxed is not None:
             ranked = sorted(units, key=lambda column: (relaxed.reduced_costs[column], column))
-            for column in ranked[_MOST_WHOLE:]:
+            kept = {*ranked[:_MOST_WHOLE], *known, *_best_of_supplies(programme, columns, ranked)}
+            dropped = [column for column in ranked if column not in kept]
+            for column in dropped:
                 model.upper[column] = 0.0
-            bound = relaxed.bound + max(0.0, float(relaxed.reduced_costs[ranked[_MOST_WHOLE]]))
+            if dropped:
+                bound = relaxed.bound + max(0.0, float(relaxed.reduced_costs[dropped[0]]))
             spent = relaxed.seconds
-    solution = solve(model, gap=gap, time_limit=max(0.0, limit - spent), seed=seed)
+    solution = solve(model, gap=gap, time_limit=max(0.0, time_limit - spent), seed=seed, start=start)
     spent += solution.seconds
     if solution.values is None:
         return Outcome(None, 0.0, spent)
@@ -80,9 +93,98 @@ def solve_programme(programme: Programme, *, seed: int) -> Outcome:
     return Outcome(read_choice(programme, columns, solution.values), max(0.0, reached), spent)
 
 
-def build(programme: Programme) -> tuple[LinearModel, Columns]:
+def _with_fillings(programme: Programme, choice: Choice) -> Programme:
+    """The same programme, in which the units of the choice may be filled as they are there."""
+    candidates, running = list(programme.candidates), list(programme.running)
+    for unit in choice.bought:
+        owner = candidates[unit.candidate]
+        filling = _by_shape(programme, unit.shards)
+        if not _fitting(owner.patterns, filling):
+            candidates[unit.candidate] = replace(owner, patterns=(*owner.patterns, filling))
+    for index, added in enumerate(choice.added):
+        filling = _by_shape(programme, added)
+        if any(added) and not _fitting(running[index].patterns, filling):
+            running[index] = replace(running[index], patterns=(*running[index].patterns, filling))
+    return replace(programme, candidates=tuple(candidates), running=tuple(running))
+
+
+def _by_shape(programme: Programme, shards: Sequence[int]) -> Pattern:
+    counts = [0] * len(programme.needs.shapes)
+    for pool, count in enumerate(shards):
+        counts[programme.needs.pools[pool].shape] += count
+    return tuple(counts)
+
+
+def _fitting(patterns: Sequence[Pattern], filling: Pattern) -> list[int]:
+    """Positions of the patterns that hold the filling."""
+    return [index for index, pattern in enumerate(patterns) if all(map(ge, pattern, filling))]
+
+
+def _completed(
+    model: LinearModel, columns: Columns, known: dict[int, float], *, seed: int
+) -> NDArray[np.float64] | None:
+    """Every column of the solution in which the purchases and shards are the known ones."""
+    decided = [column for fillings in (*columns.units, *columns.extend) for column in fillings]
+    decided += [*columns.keep, *columns.share.values(), *columns.lasting]
+    fixed = replace(model, lower=list(model.lower), upper=list(model.upper))
+    for column in decided:
+        fixed.lower[column] = fixed.upper[column] = known.get(column, 0.0)
+    return solve(fixed, gap=0.0, time_limit=1.0, seed=seed).values
+
+
+def _best_of_supplies(programme: Programme, columns: Columns, ranked: Sequence[int]) -> list[int]:
+    """Of every supply the first of ``ranked`` that carries a shape, so that no pool loses its last way out."""
+    owner = {
+        column: (candidate.supply, pattern)
+        for candidate, fillings in zip(programme.candidates, columns.units, strict=True)
+        for pattern, column in zip(candidate.patterns, fillings, strict=True)
+    }
+    best: dict[tuple[Supply, int], int] = {}
+    for column in ranked:
+        supply, pattern = owner[column]
+        for shape, count in enumerate(pattern):
+            if count:
+                best.setdefault((supply, shape), column)
+    return list(best.values())
+
+
+def _start(programme: Programme, columns: Columns, choice: Choice) -> dict[int, float]:
+    """The columns of a choice in whole numbers; empty where it uses what the model does not have."""
+    values: Counter[int] = Counter()
+    index_of = {supply: index for index, supply in enumerate(programme.supplies)}
+    owners = {(index, pool): pools for index, pools in columns.share for pool in pools}
+
+    def put(supply: Supply, patterns: Sequence[Pattern], fillings: Sequence[int], shards: Sequence[int]) -> bool:
+        for pool, count in enumerate(shards):
+            if count and (index_of[supply], pool) not in owners:
+                return False
+            if count:
+                values[columns.share[index_of[supply], owners[index_of[supply], pool]]] += count
+                values[columns.lasting[pool]] += count * (supply.group is None)
+        fitting = _fitting(patterns, _by_shape(programme, shards))
+        if fitting:
+            values[fillings[fitting[0]]] += 1
+        return bool(fitting)
+
+    for unit in choice.bought:
+        candidate = programme.candidates[unit.candidate]
+        if not put(candidate.supply, candidate.patterns, columns.units[unit.candidate], unit.shards):
+            return {}
+    for index, node in enumerate(programme.running):
+        values[columns.keep[index]] += choice.kept[index]
+        added = choice.added[index]
+        if choice.kept[index] and any(added) and not put(node.supply, node.patterns, columns.extend[index], added):
+            return {}
+    return {column: float(value) for column, value in values.items()}
+
+
+def build(programme: Programme, rough: Choice | None = None, *, refine: bool = False) -> tuple[LinearModel, Columns]:
+    """``rough``: a choice that the model must be able to express."""
     pools = range(len(programme.needs.pools))
-    model, columns = LinearModel(), Columns(risks=tuple(pool_risk(programme, pool) for pool in pools))
+    used = standing(programme, rough).by_group if rough is not None else {}
+    groups = [[group for served, group in used if served == pool] for pool in pools]
+    risks = tuple(pool_risk(programme, pool, groups[pool], prefer_used=refine) for pool in pools)
+    model, columns = LinearModel(), Columns(risks=risks)
     _purchases(programme, model, columns)
     _running(programme, model, columns)
     _shares(programme, model, columns)

@@ -6,6 +6,7 @@ for more groups, so each pool gets a short menu: so many shards, these groups. T
 outside of it may still be used as far as its loss leaves what is desired.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from engine.planner.programme import Programme
@@ -30,9 +31,12 @@ class PoolRisk:
     """Groups that the pool may use at all: those it runs on, those of the menu and the cheapest others."""
 
 
-def pool_risk(programme: Programme, pool: int) -> PoolRisk:
+def pool_risk(programme: Programme, pool: int, used: Collection[str] = (), *, prefer_used: bool = False) -> PoolRisk:
+    """``used``: groups that must be considered in any case; with ``prefer_used`` they also come first on the menu."""
     need = programme.needs.pools[pool]
     ranked = _ranked(programme, pool)
+    if prefer_used:
+        ranked.sort(key=lambda group: group not in used)
     asked = programme.asked_quantile(pool)
     levels = [need.desired]
     for height, _ in need.tail():
@@ -47,7 +51,7 @@ def pool_risk(programme: Programme, pool: int) -> PoolRisk:
         options = [RiskOption(levels[-1], ())]
     chosen = tuple(options[:_MOST_OPTIONS])
     running = {node.supply.group for node in programme.running if node.supply.group is not None and node.held[pool] > 0}
-    considered = {*running, *(group for option in chosen for group in option.groups)}
+    considered = {*running, *used, *(group for option in chosen for group in option.groups)}
     for group in ranked:
         if len(considered) >= _MOST_CONSIDERED:
             break

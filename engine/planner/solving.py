@@ -12,6 +12,10 @@ from engine.planner.milp import solve_programme
 from engine.planner.programme import Choice, Programme, hourly_cost, objective, standing
 from engine.planner.screening import Screen
 
+_REFINEMENTS = 2
+_MOST_TRIED = 200
+"""Purchases up to which each is tried for whether the plan is better without it."""
+
 
 @dataclass(frozen=True)
 class Solved:
@@ -40,17 +44,45 @@ def solve_or_explain(programme: Programme, screen: Screen, offers: Sequence[Offe
 
 
 def best_choice(programme: Programme, *, seed: int) -> Solved:
-    """The solver's choice, or the greedy one where that is no worse within the same limits."""
+    """The solver's choice, or the greedy one where that is no worse within the same limits.
+
+    The menu of risks (risk.py) is a guess at which groups are worth their risk. Once a solution shows which are, the
+    programme is solved again from there, until that brings nothing or the time is up.
+    """
     rough = greedy(programme)
-    if programme.policy.time_limit_seconds <= 0:
+    limit = programme.policy.time_limit_seconds
+    if limit <= 0:
         return Solved(rough, "greedy", _simple_gap(programme, rough), 0.0)
-    found = solve_programme(programme, seed=seed)
+    found = solve_programme(programme, seed=seed, rough=rough, time_limit=limit)
     if found.choice is None:
         return Solved(rough, "greedy", _simple_gap(programme, rough), found.seconds)
-    choice = found.choice
+    choice, gap, seconds = found.choice, found.gap, found.seconds
     if _within_budget(programme, rough) and objective(programme, rough) <= objective(programme, choice):
         choice = rough
-    return Solved(choice, "highs", found.gap, found.seconds)
+    for _ in range(_REFINEMENTS):
+        choice = _without_spare_units(programme, choice)
+        if not programme.group_loss or seconds > limit / 2:
+            break
+        again = solve_programme(programme, seed=seed, rough=choice, time_limit=limit - seconds, refine=True)
+        seconds += again.seconds
+        if again.choice is None or objective(programme, again.choice) >= objective(programme, choice) * (1 - 1e-9):
+            break
+        choice, gap = again.choice, again.gap
+    return Solved(choice, "highs", gap, seconds)
+
+
+def _without_spare_units(programme: Programme, choice: Choice) -> Choice:
+    """A unit bought to make room for an exposure that was not taken up after all is one too many."""
+    if len(choice.bought) > _MOST_TRIED:
+        return choice
+    worth = objective(programme, choice)
+    for unit in sorted(choice.bought, key=lambda unit: -programme.candidates[unit.candidate].score):
+        position = choice.bought.index(unit)
+        without = replace(choice, bought=(*choice.bought[:position], *choice.bought[position + 1 :]))
+        better = objective(programme, without)
+        if better < worth:
+            choice, worth = without, better
+    return choice
 
 
 def _within_budget(programme: Programme, choice: Choice) -> bool:

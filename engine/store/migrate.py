@@ -10,6 +10,7 @@ from engine.store.database import Database
 HEAD = "0001"
 """The newest revision in ``migrations/versions``."""
 
+_MIGRATION_LOCK = 0x5348_5744
 _SCRIPTS = Path(__file__).parent / "migrations"
 
 
@@ -30,7 +31,7 @@ def upgrade(database: Database) -> bool:
     try:
         with database.transaction() as connection:
             if database.engine.dialect.name == "postgresql":
-                connection.execute(text("SELECT pg_advisory_xact_lock(0x53485744)"))
+                connection.execute(text("SELECT pg_advisory_xact_lock(:id)"), {"id": _MIGRATION_LOCK})
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
     except CommandError as error:
