@@ -11,6 +11,7 @@ from engine.clock import Clock
 from engine.evacuation.workflow import start_evacuation
 from engine.events import Event, Observe
 from engine.fleet.nodes import Fleet
+from engine.metrics import observe_reclaim
 from engine.model.ids import NodeId, RoundId
 from engine.model.market import ReclaimNotice
 from engine.model.move import MoveReport
@@ -59,6 +60,7 @@ class ControlPlane:
         if notice is not None:
             text = f"{notice.provider} takes {node} back in {_left(notice):.0f} s: {notice.reason}"
             self.observe(Event(step="notice", text=text))
+            observe_reclaim(notice)
             start_evacuation(notice)
 
     def evacuation(self, node: NodeId) -> tuple[MoveReport, ...]:

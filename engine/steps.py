@@ -6,6 +6,7 @@ from datetime import timedelta
 from random import Random
 from typing import Protocol
 
+from engine import metrics
 from engine.allocation.holds import HoldsReport, PlanHolds
 from engine.carving import plan_bindings, plan_carving
 from engine.cell_updates import CellUpdates
@@ -76,11 +77,14 @@ class ControlSteps:
 
     def forecast(self, round_id: RoundId) -> tuple[CapacityTarget, ...]:
         self._say("forecast", f"round {round_id}: forecasting {len(self.terms.pools)} pools")
-        return self.demand.targets()
+        targets = self.demand.targets()
+        metrics.observe_targets(targets)
+        return targets
 
     def discover(self, targets: Sequence[CapacityTarget]) -> MarketView:
         need = OfferQuery(at_least=_smallest([target.pool.shard_type.resources for target in targets]))
         view = discover(list(self.providers.values()), need, clock=self.clock, timeout_seconds=DISCOVERY_SECONDS)
+        metrics.observe_market(view)
         by_provider = dict.fromkeys(self.providers, 0)
         for offer in view.offers:
             by_provider[offer.provider] += 1
@@ -164,7 +168,9 @@ class ControlSteps:
         self._say("gate", "the policy pack lets the plan pass", advisory=len(findings))
 
     def adopt(self, plan: Plan) -> PlanId:
-        return self.plans.make_target(plan)
+        adopted = self.plans.make_target(plan)
+        metrics.observe_plan(plan)
+        return adopted
 
     def confirm(self, plan: Plan) -> HoldsReport:
         report = self.holds.confirm_all(plan)
@@ -209,7 +215,7 @@ class ControlSteps:
         return plan.model_copy(update={"cells": cells})
 
     def moves_off(self, plan: Plan) -> tuple[MoveRequest, ...]:
-        self.fleet.wait_joined(_planned(plan))
+        self.fleet.wait_joined(self._there(plan))
         inventory = current_inventory(self.shard_map, self.plans)
         proposals = propose_moves(self.terms.policy, plan, inventory, self.shard_map.search())
         requests = tuple(
@@ -233,7 +239,7 @@ class ControlSteps:
         return self.moves.run(requests)
 
     def carve(self, plan: Plan, targets: Sequence[CapacityTarget]) -> tuple[Shard, ...]:
-        joined = {node.id for node in self.fleet.wait_joined(_planned(plan))}
+        joined = {node.id for node in self.fleet.wait_joined(self._there(plan))}
         for node_id in sorted({planned.node.id for planned in _planned(plan)} - joined):
             self._say("carve", f"{node_id} has not joined; its shards wait for the next round")
         nodes = [planned for planned in _planned(plan) if planned.node.id in joined]
@@ -301,7 +307,14 @@ class ControlSteps:
                 document=record.model_dump_json(),
             )
         )
+        seconds = (record.finished_at - record.started_at).total_seconds()
+        metrics.observe_round(seconds=seconds, ended_at=record.finished_at.timestamp())
         self._say("record", f"round {record.id} is done")
+
+    def _there(self, plan: Plan) -> tuple[PlannedNode, ...]:
+        """The planned nodes whose instance exists; there is no use in waiting for the others."""
+        made = {node.id for node in self.shard_map.nodes() if node.instance_id is not None}
+        return tuple(planned for planned in _planned(plan) if planned.node.id in made)
 
     def _say(self, step: str, text: str, **facts: object) -> None:
         self.observe(Event.model_validate({"step": step, "text": text, "facts": facts}))

@@ -26,7 +26,7 @@ SYSTEM_PACKAGES = {
     "ip": "iproute2",
     "nsenter": "util-linux",
 }
-TEST_PACKAGES = {"chromium": "chromium"}
+TEST_PACKAGES = {"chromium": "chromium", "chromedriver": "chromium-driver"}
 
 
 class SetupFailed(Exception):

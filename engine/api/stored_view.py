@@ -16,6 +16,8 @@ from engine.round_record import RoundRecord
 from engine.store.opened import Store
 
 MOVES_SHOWN = 200
+_SHARE_PARTS = 5040
+"""Parts of a shard, so that up to ten workloads of one pool share it evenly in whole numbers, and more nearly so."""
 
 
 class StoredView:
@@ -67,7 +69,7 @@ class StoredView:
             for slot in planned.slots:
                 names = self._workloads.get(slot.pool, ())
                 for name in names:
-                    counts[name] += slot.count * (60 // len(names))
+                    counts[name] += slot.count * (_SHARE_PARTS // len(names))
             if counts:
                 shares[planned.node.id] = tuple(sorted(counts.items()))
         return shares

@@ -4,7 +4,7 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -26,14 +26,16 @@ from engine.fleet.join import ControlListener, join_secret
 from engine.fleet.nodes import Fleet
 from engine.fleet.user_data import UserDataSettings
 from engine.market.strategies import open_strategies
+from engine.metrics import observe_move
 from engine.migration import workflow as migration
 from engine.migration.base import MoveContext
 from engine.migration.several import Moves
+from engine.model.move import MoveReport
 from engine.model.plan import CellPlan, Plan
 from engine.rounds import serve
 from engine.steps import ControlSteps, Terms
 from engine.store.join_tokens import JoinTokens
-from engine.store.opened import opened_store
+from engine.store.opened import Store, opened_store
 from engine.store.state_lock import hold_state
 from policies.pack_config import pack_config
 from policies.rules import Limits
@@ -98,7 +100,7 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
         )
         judged = _JudgedPlan(configuration)
         driver = stack.enter_context(_cell_driver(configuration, settings, judged, clock))
-        moves = Moves(migration.DurableMover(), observe, keep=store.moves.put)
+        moves = Moves(migration.DurableMover(), observe, keep=_keeper(store))
         steps = ControlSteps(
             terms=Terms(
                 policy=plan_policy(configuration),
@@ -147,6 +149,14 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
         )
         desk.open(plane)
         yield plane
+
+
+def _keeper(store: Store) -> Callable[[MoveReport], None]:
+    def keep(report: MoveReport) -> None:
+        store.moves.put(report)
+        observe_move(report)
+
+    return keep
 
 
 class _JudgedPlan:

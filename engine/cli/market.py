@@ -1,5 +1,6 @@
 """``shardwright offers | plan``"""
 
+from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,7 +11,7 @@ from engine.cli.console import Output, err, out, print_json, table
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from engine.model.plan import Plan
+    from engine.model.plan import OfferDecision, Plan
 
 OutputOption = Annotated[Output, typer.Option(help="table or json")]
 SHOWN_DECISIONS = 40
@@ -74,7 +75,7 @@ def plan(config: ConfigFile = None, output: OutputOption = Output.TABLE) -> None
 
 
 def plan_tables(found: "Plan") -> "tuple[Table, Table]":
-    """(pools, offers); of the offers that were not chosen, the best per provider and reason come first."""
+    """(pools, offers); of the offers that were not chosen, the best per provider, option and reason."""
     pools = [
         (
             pool.pool,
@@ -94,8 +95,8 @@ def plan_tables(found: "Plan") -> "tuple[Table, Table]":
     )
     columns = ("pool", "wanted", "planned", "quantile met", "P(short)", "expected shortfall")
     pool_table = table(title, columns, pools, right=(1, 2, 3, 4, 5))
-    shown = sorted(found.decisions, key=lambda row: (row.units == 0, row.offer.provider))[:SHOWN_DECISIONS]
-    rows = [
+    shown = _telling(found)
+    lines = [
         (
             "✔" if row.units else "",
             row.offer.provider,
@@ -108,6 +109,23 @@ def plan_tables(found: "Plan") -> "tuple[Table, Table]":
         )
         for row in shown
     ]
-    columns = ("", "provider", "region", "instance type", "option", "units", "per shard-hour", "why, or why not")
+    headings = ("", "provider", "region", "instance type", "option", "units", "per shard-hour", "why, or why not")
     title = f"Offers: {len(shown)} of {len(found.decisions)}"
-    return pool_table, table(title, columns, rows, right=(5, 6))
+    return pool_table, table(title, headings, lines, right=(5, 6))
+
+
+def _telling(found: "Plan") -> "list[OfferDecision]":
+    """Everything chosen, then the cheapest offer of each provider, purchase option and reason for not choosing it."""
+    chosen = [row for row in found.decisions if row.units]
+    best: dict[tuple[str, str, str], OfferDecision] = {}
+    for row in found.decisions:
+        key = (row.offer.provider, row.offer.option.value, row.reason.partition(":")[0])
+        if not row.units and (key not in best or _per_shard(row) < _per_shard(best[key])):
+            best[key] = row
+    others = sorted(best.values(), key=_per_shard)
+    return [*chosen, *others[: max(0, SHOWN_DECISIONS - len(chosen))]]
+
+
+def _per_shard(row: "OfferDecision") -> tuple[bool, Decimal]:
+    price = row.price_per_shard_hour
+    return price is None, price.amount if price is not None else row.offer.price.amount
