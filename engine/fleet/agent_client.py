@@ -37,6 +37,8 @@ from engine.model.value import Value
 
 _CONNECT_SECONDS, _READ_SECONDS = 3.0, 15.0
 _CARVE_SECONDS, _MOVE_SECONDS = 240.0, 45.0
+_KEEP_ALIVE_SECONDS = 55.0
+"""Below the agents' own 60 s: no handshake may fall into a switchover."""
 _ATTEMPTS = 3
 _FIRST_PAUSE = 0.1
 Answer = TypeVar("Answer", bound=Value)
@@ -175,7 +177,8 @@ class AgentClients:
                     key=self._credentials.key_file,
                 )
                 # The replaced client is left to its users and closes its connections with its last one.
-                self._http, self._clients = httpx.Client(verify=context, trust_env=False), {}
+                limits = httpx.Limits(keepalive_expiry=_KEEP_ALIVE_SECONDS)
+                self._http, self._clients = httpx.Client(verify=context, trust_env=False, limits=limits), {}
             key = (node, url)
             if key not in self._clients:
                 self._clients[key] = AgentClient(node, url, self._http, self._clock, self._rng)

@@ -115,7 +115,7 @@ class ControlCredentials:
             write_private(self.key_file, _key_pem(ec.generate_private_key(ec.SECP256R1())))
         # Kept, so that a second process of the same control plane does not make the first one's files useless.
         self._key = _load_key(self.key_file)
-        if not self.ca_file.exists():
+        if not self.ca_file.exists() or self.ca_file.read_text() != authority.ca_pem:
             self.ca_file.write_text(authority.ca_pem)
 
     def fresh(self) -> bool:

@@ -7,7 +7,6 @@ from typing import Any
 
 import httpx
 import pytest
-from pydantic import SecretStr
 
 from agent.app import AgentApi
 from agent.config import AgentConfig
@@ -18,20 +17,6 @@ from engine.model.capacity import Resources
 from engine.model.ids import MoveId, NodeId, ShardId
 
 Ask = Callable[..., httpx.Response]
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> AgentConfig:
-    return AgentConfig(
-        control_url="https://127.0.0.1:1", node=NodeId("n1"), join_token=SecretStr("t"), control_ca_pem="PEM",
-        capacity=Resources(vcpus=2, memory_gib=1, storage_iops=500), work_dir=str(tmp_path),
-        underlay_address="127.0.0.1",
-    )  # fmt: skip
-
-
-@pytest.fixture
-def host(config: AgentConfig) -> ShardHost:
-    return ShardHost(config)
 
 
 @pytest.fixture

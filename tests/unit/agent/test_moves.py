@@ -1,0 +1,172 @@
+"""The agent's halves of a move against a QEMU that is a script: what is refused, and what a repeat does."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from agent.config import AgentConfig
+from agent.guest import GuestRecord
+from agent.monitor import GuestRefused
+from agent.moves import MoveAgent
+from agent.shards import ShardHost
+from agent.wire import Landing, MirrorRequest, MoveCommand
+from engine.errors import ConcurrentUpdate, MoveFailed, StaleEpoch
+from engine.model.ids import MoveId, NodeId, ShardId
+
+S1, MOVE = ShardId("s1"), MoveId("m1")
+LANDING = Landing(node=NodeId("n2"), host="127.0.0.1", memory_port=1, disk_port=2)
+Leave = Callable[..., GuestRecord]
+
+
+class ScriptedMonitor:
+    """Answers from ``state`` and notes every command that changes something."""
+
+    def __init__(self, *, migration: str = "none", running: bool = True, jobs: int = 0, ready: bool = True) -> None:
+        self.migration, self.running, self.jobs, self.ready = migration, running, jobs, ready
+        self.done: list[str] = []
+
+    async def execute(self, command: str, arguments: dict[str, Any] | None = None) -> Any:
+        if command == "query-migrate":
+            return {"status": self.migration}
+        if command == "query-status":
+            return {"running": self.running, "status": "running" if self.running else "paused"}
+        if command == "query-block-jobs":
+            return [{"device": "mirror-move", "ready": self.ready, "offset": 5, "len": 5}] * self.jobs
+        if command in ("blockdev-del", "object-del") and command not in self.done:
+            raise GuestRefused("not there")
+        self.done.append(command)
+        self._effect(command)
+        return {}
+
+    def _effect(self, command: str) -> None:
+        if command == "cont":
+            self.running = True
+        if command == "blockdev-mirror":
+            self.jobs = 1
+        if command == "block-job-cancel":
+            self.jobs = 0
+        if command == "migrate_cancel" and self.migration in ("active", "pre-switchover"):
+            self.migration = "cancelled"
+        if command == "migrate-continue":
+            self.migration = "completed"
+
+    async def close(self) -> None:
+        return
+
+
+def agent(config: AgentConfig, monitor: ScriptedMonitor) -> tuple[MoveAgent, ShardHost]:
+    host = ShardHost(config)
+    host.guests[S1].monitor = monitor  # type: ignore[assignment]
+    return MoveAgent(host, config), host
+
+
+def command(epoch: int, move: MoveId = MOVE) -> MoveCommand:
+    return MoveCommand(move=move, epoch=epoch)
+
+
+def mirror_request(epoch: int = 1, move: MoveId = MOVE) -> MirrorRequest:
+    return MirrorRequest(move=move, epoch=epoch, landing=LANDING)
+
+
+def test_a_shard_takes_part_in_one_move_at_a_time(config: AgentConfig, left_behind: Leave) -> None:
+    left_behind()
+    moves, _ = agent(config, ScriptedMonitor())
+    asyncio.run(moves.mirror(S1, mirror_request()))
+    with pytest.raises(ConcurrentUpdate, match="another move"):
+        asyncio.run(moves.mirror(S1, mirror_request(move=MoveId("m2"))))
+
+
+def test_mirroring_again_starts_no_second_mirror(config: AgentConfig, left_behind: Leave) -> None:
+    left_behind()
+    monitor = ScriptedMonitor()
+    moves, _ = agent(config, monitor)
+    for _ in range(2):
+        assert asyncio.run(moves.mirror(S1, mirror_request())).mirror_ready
+    assert monitor.done.count("blockdev-mirror") == 1
+
+
+def test_memory_does_not_go_before_the_disk(config: AgentConfig, left_behind: Leave) -> None:
+    left_behind()
+    monitor = ScriptedMonitor()
+    moves, _ = agent(config, monitor)
+    with pytest.raises(MoveFailed, match="before the disk"):
+        asyncio.run(moves.precopy(S1, mirror_request()))
+    assert "migrate" not in monitor.done
+
+
+def test_the_switchover_ends_the_mirror_while_the_guest_is_paused(config: AgentConfig, left_behind: Leave) -> None:
+    left_behind(move="m1")
+    monitor = ScriptedMonitor(migration="pre-switchover", running=False, jobs=1)
+    moves, _ = agent(config, monitor)
+    status = asyncio.run(moves.switchover(S1, command(1), 1.0))
+    assert (status.migration, status.mirror_present, status.disk_bytes_done) == ("pre-switchover", False, 5)
+    assert monitor.jobs == 0
+
+
+def test_a_switchover_that_does_not_come_is_not_waited_for_without_end(config: AgentConfig, left_behind: Leave) -> None:
+    left_behind(move="m1")
+    moves, _ = agent(config, ScriptedMonitor(migration="active", jobs=1))
+    assert asyncio.run(moves.switchover(S1, command(1), 0.0)).migration == "active"
+
+
+def test_after_the_commit_point_no_old_command_is_obeyed(config: AgentConfig, left_behind: Leave) -> None:
+    left_behind(move="m1")
+    monitor = ScriptedMonitor(migration="pre-switchover", running=False)
+    moves, host = agent(config, monitor)
+    assert asyncio.run(moves.proceed(S1, command(2))).migration == "completed"
+    assert host.guests[S1].record.ceded_epoch == 2
+    for old in (moves.cancel, moves.resume):
+        with pytest.raises(StaleEpoch):
+            asyncio.run(old(S1, command(1)))
+    with pytest.raises(StaleEpoch, match="given away at epoch 2"):
+        asyncio.run(moves.resume(S1, command(2)))
+    assert not monitor.running
+
+
+def test_a_shard_given_back_runs_again_and_may_be_told_so_twice(config: AgentConfig, left_behind: Leave) -> None:
+    left_behind(move="m1", ceded_epoch=2)
+    monitor = ScriptedMonitor(migration="completed", running=False)
+    moves, host = agent(config, monitor)
+    for _ in range(2):
+        assert asyncio.run(moves.resume(S1, command(3))).running
+    assert monitor.done.count("cont") == 1
+    assert (host.guests[S1].record.ceded_epoch, host.guests[S1].record.move) == (0, None)
+
+
+def test_cancelling_another_move_changes_nothing(config: AgentConfig, left_behind: Leave) -> None:
+    left_behind(move="m1")
+    monitor = ScriptedMonitor(migration="active", jobs=1)
+    moves, _ = agent(config, monitor)
+    asyncio.run(moves.cancel(S1, command(1, MoveId("m2"))))
+    assert monitor.done == []
+
+
+def test_a_landing_runs_only_once_its_memory_is_there(config: AgentConfig, left_behind: Leave) -> None:
+    left_behind(move="m1", incoming=True)
+    monitor = ScriptedMonitor(migration="active", running=False)
+    moves, host = agent(config, monitor)
+    with pytest.raises(MoveFailed, match="has not arrived"):
+        asyncio.run(moves.commit(S1, command(2)))
+    monitor.migration = "completed"
+    asyncio.run(moves.commit(S1, command(2)))
+    asyncio.run(moves.commit(S1, command(2)))
+    assert monitor.done.count("cont") == 1
+    assert not host.guests[S1].record.incoming
+    assert monitor.done.index("nbd-server-stop") < monitor.done.index("cont")
+
+
+def test_a_landing_that_has_run_cannot_be_aborted(config: AgentConfig, left_behind: Leave) -> None:
+    left_behind(move="m1", incoming=False)
+    moves, host = agent(config, ScriptedMonitor())
+    asyncio.run(moves.abort(S1, command(2)))
+    assert host.guests[S1].alive
+
+
+def test_an_aborted_landing_is_proven_dead(config: AgentConfig, left_behind: Leave) -> None:
+    record = left_behind(move="m1", incoming=True)
+    moves, host = agent(config, ScriptedMonitor(running=False))
+    assert not asyncio.run(moves.abort(S1, command(1))).present
+    assert S1 not in host.guests
+    assert record.pid
