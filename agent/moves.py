@@ -36,6 +36,7 @@ _TLS, _AUTHZ, _JOB, _TARGET, _EXPORT = "tls-move", "authz-move", "mirror-move", 
 _DOWNTIME_LIMIT_MS = 100
 _SWITCH_SECONDS = 30.0
 _CANCEL_SECONDS = 15.0
+_ARRIVAL_SECONDS = 5.0
 _ENDED = ("completed", "failed", "cancelled", "none")
 
 
@@ -92,11 +93,9 @@ class MoveAgent:
         here = self._of_move(shard, command)
         self._host.epochs.accept(shard, command.epoch)
         async with here.busy:
-            status = await self.destination_status(shard)
+            status = await self._arrived(shard)
             if status.committed and status.running:
                 return Committed(seconds_since_running=0.0)
-            if not status.arrived:
-                raise MoveFailed(f"shard {shard} has not arrived", why=f"QEMU says {status.migration}")
             await quietly(here, "nbd-server-stop")
             here.save(incoming=False)  # before it runs: from here on no rollback to the source is right
             await here.monitor.execute("cont")
@@ -107,6 +106,22 @@ class MoveAgent:
             await self._host.apply_limits(here, here.record.resources)
             here.save(move=None)
         return Committed(seconds_since_running=time.perf_counter() - began)
+
+    async def _arrived(self, shard: ShardId) -> DestinationStatus:
+        """The source has sent everything a moment before this side has taken it in."""
+        last: list[DestinationStatus] = []
+
+        async def look() -> bool:
+            last[:] = [await self.destination_status(shard)]
+            if not last[0].present:
+                raise NotFound(f"the guest of shard {shard} is gone")
+            return last[0].arrived or last[0].committed
+
+        try:
+            await poll(look, seconds=_ARRIVAL_SECONDS, every=0.002)
+        except MoveFailed:
+            raise MoveFailed(f"shard {shard} has not arrived", why=f"QEMU says {last[0].migration}") from None
+        return last[0]
 
     async def abort(self, shard: ShardId, command: MoveCommand) -> DestinationStatus:
         """Kill what waits here for this move; its absence on return is proof. Not there = success."""

@@ -78,6 +78,8 @@ class Guest:
 class World:
     faults: dict[int, Fault] = field(default_factory=dict)
     rounds_to_converge: int = 1
+    calls_until_arrival: int = 0
+    """How many calls after the source has sent everything the destination needs to take it in."""
     clock: ManualClock = field(default_factory=lambda: ManualClock(datetime(2026, 1, 1, tzinfo=UTC)))
     acknowledged: int = 0
     calls: int = 0
@@ -89,6 +91,7 @@ class World:
         self.destination_epoch = 0
         self.owner, self.epoch = SOURCE, 1
         self.moved_by: MoveId | None = None
+        self.arrives_at: int | None = None
 
     def agents(self, node: NodeId) -> Any:
         return SourceAgent(self) if node == SOURCE else DestinationAgent(self)
@@ -117,7 +120,9 @@ class World:
         return answer
 
     def live(self) -> None:
-        """Time passes: whoever runs writes, and the laws hold."""
+        """Time passes: memory arrives, whoever runs writes, and the laws hold."""
+        if self.arrives_at is not None and self.calls >= self.arrives_at and self.destination is not None:
+            self.destination.arrived = self.destination.alive
         copies = [self.source] + ([self.destination] if self.destination else [])
         running = [copy for copy in copies if copy.running]
         if len(running) > 1:
@@ -217,7 +222,8 @@ class SourceAgent:
             if guest.migration == "pre-switchover":
                 if landing is not None and landing.alive:
                     guest.migration = "completed"
-                    landing.arrived, landing.value = True, guest.value
+                    landing.value = guest.value
+                    self._world.arrives_at = self._world.calls + self._world.calls_until_arrival
                 else:
                     guest.migration, guest.running = "failed", True  # QEMU runs on by itself
             return self._status()

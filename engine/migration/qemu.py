@@ -129,6 +129,7 @@ class _Switch:
         self._disk_bytes = 0
         self._seconds_to_run = 0.0
         self._problem = ""
+        self._swap_tried = False
 
     def run(self) -> Transfer:
         limits, patience_began = self._context.limits, self._now()
@@ -143,12 +144,12 @@ class _Switch:
                         return outcome
                     patience_began = self._now()
                     continue
-            except StaleEpoch as problem:
-                return self._ended(MovePhase.ROLLING_BACK, str(problem))
             except Exception as problem:
-                # Node, QEMU or store: whatever it was, the next look tells what became of it.
+                # Node, QEMU or store: whatever it was, the next look tells what became of it. Only while nothing can
+                # have been swapped may a refusal end the move at once.
                 self._problem = str(problem) or type(problem).__name__
-                if isinstance(problem, MoveFailed) and seen is not None and seen.owner is Ownership.SOURCE:
+                hopeless = isinstance(problem, MoveFailed | StaleEpoch)
+                if hopeless and not self._swap_tried and seen is not None and seen.owner is Ownership.SOURCE:
                     return self._ended(MovePhase.ROLLING_BACK, self._problem)
             if self._now() - patience_began > limits.unreachable:
                 if seen is not None and out_of_patience(seen) is Act.ROLL_BACK:
@@ -231,6 +232,7 @@ class _Switch:
     def _swap_and_finish(self) -> Transfer | None:
         """The guest is paused: from here every millisecond counts, so the straight path does not look again."""
         self._enter(MovePhase.SWITCHING)
+        self._swap_tried = True
         self._context.shards.move(
             self._shard,
             expected_epoch=self._plan.epoch,

@@ -84,10 +84,13 @@ def check(world: World, report: MoveReport) -> None:
 @given(
     faults=st.dictionaries(st.integers(0, 40), st.sampled_from(list(Fault)), max_size=5),
     rounds=st.integers(0, 4),
+    arrival=st.integers(0, 9),
 )
 @settings(max_examples=400, deadline=None)
-def test_never_two_copies_never_a_lost_write_and_always_an_end(faults: dict[int, Fault], rounds: int) -> None:
-    world = World(faults=faults, rounds_to_converge=rounds)
+def test_never_two_copies_never_a_lost_write_and_always_an_end(
+    faults: dict[int, Fault], rounds: int, arrival: int
+) -> None:
+    world = World(faults=faults, rounds_to_converge=rounds, calls_until_arrival=arrival)
     check(world, run_move(world))
 
 
@@ -120,11 +123,21 @@ def test_two_thousand_seeds() -> None:
     for seed in range(2000):
         dice = random.Random(seed)
         faults = {dice.randrange(40): dice.choice(list(Fault)) for _ in range(dice.randrange(6))}
-        world = World(faults=faults, rounds_to_converge=dice.randrange(5))
+        world = World(
+            faults=faults, rounds_to_converge=dice.randrange(5), calls_until_arrival=dice.choice([0, 0, 2, 7])
+        )
         try:
             check(world, run_move(world))
         except AssertionError as broken:
             raise AssertionError(f"seed {seed}, faults {faults}") from broken
+
+
+def test_a_destination_that_is_slow_to_take_the_memory_in_is_waited_for() -> None:
+    for calls in range(12):
+        world = World(calls_until_arrival=calls)
+        report = run_move(world)
+        assert (report.phase, report.error) == (MovePhase.CLEANED, "")
+        check(world, report)
 
 
 def test_without_faults_the_phases_come_in_order() -> None:

@@ -143,10 +143,13 @@ def test_cancelling_another_move_changes_nothing(config: AgentConfig, left_behin
     assert monitor.done == []
 
 
-def test_a_landing_runs_only_once_its_memory_is_there(config: AgentConfig, left_behind: Leave) -> None:
+def test_a_landing_runs_only_once_its_memory_is_there(
+    config: AgentConfig, left_behind: Leave, monkeypatch: pytest.MonkeyPatch
+) -> None:
     left_behind(move="m1", incoming=True)
     monitor = ScriptedMonitor(migration="active", running=False)
     moves, host = agent(config, monitor)
+    monkeypatch.setattr("agent.moves._ARRIVAL_SECONDS", 0.0)
     with pytest.raises(MoveFailed, match="has not arrived"):
         asyncio.run(moves.commit(S1, command(2)))
     monitor.migration = "completed"
