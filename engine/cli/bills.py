@@ -17,13 +17,12 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Fetch, merge and check every provider's bill.", no_args_is_help=True)
 
 OutputOption = Annotated[Output, typer.Option(help="table or json")]
-Moment = Annotated[datetime | None, typer.Option(help="UTC; default: the start of this month, and now")]
+Start = Annotated[datetime | None, typer.Option(help="UTC; default: the first day of the month of --end")]
+End = Annotated[datetime | None, typer.Option(help="UTC; default: now")]
 
 
 @app.command("fetch")
-def fetch(
-    config: ConfigFile = None, start: Moment = None, end: Moment = None, output: OutputOption = Output.TABLE
-) -> None:
+def fetch(config: ConfigFile = None, start: Start = None, end: End = None, output: OutputOption = Output.TABLE) -> None:
     """Fetch each provider's bill into the ledger; exit 6 if one does not reconcile with its invoice."""
     from engine.app.configured import fetch_bills, load, open_store, stored_view
 

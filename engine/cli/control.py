@@ -1,13 +1,21 @@
-"""``shardwright run | serve``"""
+"""``shardwright run``"""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from engine.cli.configure import ConfigFile
 from engine.cli.console import Output, err, out, plain, print_json
 from engine.errors import ExitCode
+
+OwnConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        help="Configuration file; default: shardwright.toml here, else a sandbox that ends with the command.",
+        envvar="SHARDWRIGHT_CONFIG",
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -15,7 +23,7 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    config: ConfigFile = None,
+    config: OwnConfigFile = None,
     rounds: Annotated[int, typer.Option(min=1, help="how many rounds")] = 1,
     usage: Annotated[Path | None, typer.Option(help="usage history, Parquet or CSV; replaces the file's")] = None,
     metric: Annotated[str | None, typer.Option(help="column of the usage history, where it has several")] = None,
@@ -27,7 +35,8 @@ def run(
 ) -> None:
     """Run rounds: forecast, buy ahead, reconcile, carve, bind.
 
-    Without a configuration file the embedded sandbox is started and ends with the command.
+    Without a configuration file the embedded sandbox is started, and ends with the command; one that is up already is
+    used with --config .shardwright/sandbox/shardwright.toml.
     """
     from engine.app.embedded import run_rounds
     from engine.cli.market import plan_tables

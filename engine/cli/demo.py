@@ -16,7 +16,7 @@ def demo(
     state: Annotated[Path, typer.Option("--state", help="working directory; demo.jsonl is written here")] = Path(
         ".shardwright"
     ),
-    seed: int = 7,
+    seed: Annotated[int, typer.Option(help="of the sandbox's prices")] = 7,
 ) -> None:
     """Show the main job in the sandbox: forecast, buy, reconcile, carve, move live, bill, clean up."""
     from engine.demo.scenario import run_demo

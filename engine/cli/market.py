@@ -24,9 +24,9 @@ def register(app: typer.Typer) -> None:
 
 def offers(
     config: ConfigFile = None,
-    vcpus: Annotated[float, typer.Option(help="at least this much of each in one unit")] = 1.0,
-    memory_gib: float = 0.0,
-    limit: Annotated[int, typer.Option(help="rows shown")] = 40,
+    vcpus: Annotated[float, typer.Option(min=0, help="least vCPUs of one unit")] = 1.0,
+    memory_gib: Annotated[float, typer.Option(min=0, help="least memory of one unit, in GiB")] = 0.0,
+    limit: Annotated[int, typer.Option(min=1, help="rows of the table; JSON has them all")] = 40,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Ask every provider what it sells now; cheapest per vCPU first. Providers that fail are named, not fatal."""

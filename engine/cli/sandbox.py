@@ -14,7 +14,11 @@ _DEFAULT = Path(".shardwright/sandbox")
 
 
 @app.command("up")
-def up(state: StateDirectory = _DEFAULT, seed: int = 7, meter_speed: float = 1.0) -> None:
+def up(
+    state: StateDirectory = _DEFAULT,
+    seed: Annotated[int, typer.Option(help="of prices and their changes")] = 7,
+    meter_speed: Annotated[float, typer.Option(min=0.001, help="metered hours per real hour")] = 1.0,
+) -> None:
     """Start it and leave it running; writes a shardwright.toml that points at it."""
     from engine.app.embedded import sandbox_up
 
