@@ -182,7 +182,19 @@ class ControlSteps:
             for planned in cell.nodes:
                 if planned.quote is not None:
                     self.fleet.expect(planned.node)
-        return self._update(self._with_leaving(plan))
+        return self._update(self._with_leaving(self._with_holds(plan)))
+
+    def _with_holds(self, plan: Plan) -> Plan:
+        """Every purchase names the provider's hold that was taken for it, so that the create uses it up."""
+
+        def held(planned: PlannedNode) -> PlannedNode:
+            hold = None if planned.quote is None else self.holds.hold_of(planned.token)
+            return planned if hold is None else planned.model_copy(update={"hold": hold.provider_reference})
+
+        cells = tuple(
+            cell.model_copy(update={"nodes": tuple(held(planned) for planned in cell.nodes)}) for cell in plan.cells
+        )
+        return plan.model_copy(update={"cells": cells})
 
     def _update(self, plan: Plan) -> tuple[CellResult, ...]:
         results = self.updates.run(plan, self.fleet.user_data(plan))
@@ -286,7 +298,7 @@ class ControlSteps:
         for node_id in gone:
             for shard in self.shard_map.search(node=node_id):
                 self.fleet.release(shard)
-        final = self._with_leaving(plan.model_copy(update={"leaving": tuple(sorted(stuck))}))
+        final = self._with_leaving(self._with_holds(plan).model_copy(update={"leaving": tuple(sorted(stuck))}))
         results = self._update(final)
         failed = {result.cell.id for result in results if isinstance(result, CellFailure)}
         for node_id in gone:

@@ -16,7 +16,7 @@ from stacks.adoption import Adoption, Inputs, InstanceOf
 from stacks.base import PulumiFn
 from stacks.naming import PRICE_TAG, node_tags
 
-_DECIDED_AT_CREATE = ["quoteId", "userData", f'tags["{PRICE_TAG}"]']
+_DECIDED_AT_CREATE = ["quoteId", "heldId", "userData", f'tags["{PRICE_TAG}"]']
 
 
 class _Adoption:
@@ -72,6 +72,7 @@ def _node(
         option=planned.node.option.value,
         # Our ids of a network's quotes carry the provider's name in front; the network knows only its own.
         quote_id=None if quote is None else quote.id.removeprefix(f"{settings.name}/"),
+        hold_id=planned.hold,
         user_data=user_data,
         tags=node_tags(cell, planned),
         opts=pulumi.ResourceOptions(provider=provider, ignore_changes=_DECIDED_AT_CREATE),

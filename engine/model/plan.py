@@ -29,6 +29,8 @@ class PlannedNode(Value):
     quote: Quote | None
     token: str
     """``shard:<cell>:<node>:<generation>``: idempotency token and provider tag of the create."""
+    hold: str | None = None
+    """The provider's own id of the hold that was taken for it, once it is held; the create uses that capacity up."""
 
 
 class CellPlan(Value):

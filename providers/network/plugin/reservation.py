@@ -45,12 +45,8 @@ class ReservationKind(ResourceKind[NetworkClient]):
         token = inputs["token"]
         running = next((known for known in session.reservations() if known.token == token), None)
         if running is None:
-            if not inputs.get("quoteId"):
-                raise ProviderError(f"shardnet: {name} is to be bought, but there is no quote to buy it on")
-            # The allocation holds with the same key: where it did, this is its hold.
-            hold = session.hold(inputs["quoteId"], quantity=1, key=token)
             running = session.confirm(
-                hold.hold_id,
+                _hold_of(session, name, inputs),
                 key=f"{token}:confirm",
                 node=inputs["node"],
                 token=token,
@@ -72,6 +68,15 @@ class ReservationKind(ResourceKind[NetworkClient]):
 
     def delete(self, session: NetworkClient, resource_id: str, properties: Properties) -> None:
         session.delete_reservation(resource_id)
+
+
+def _hold_of(session: NetworkClient, name: str, inputs: Properties) -> str:
+    """The hold that the allocation took; where there is none, one is taken now, with the token as its key."""
+    if inputs.get("heldId"):
+        return str(inputs["heldId"])
+    if not inputs.get("quoteId"):
+        raise ProviderError(f"shardnet: {name} is to be bought, but there is no quote to buy it on")
+    return session.hold(inputs["quoteId"], quantity=1, key=inputs["token"]).hold_id
 
 
 def _made(found: WireReservation) -> Made:

@@ -49,11 +49,15 @@ class Reservation(pulumi.CustomResource):
         instance_type: str,
         option: str,
         quote_id: str | None,
+        hold_id: str | None,
         user_data: pulumi.Input[str],
         tags: Mapping[str, str],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        """``quote_id`` is what the unit is bought on; None for one that runs already."""
+        """``hold_id``: the hold that the unit uses up; without one it is bought on ``quote_id``.
+
+        Both are None for a unit that runs already.
+        """
         inputs: dict[str, Any] = {
             "node": node,
             "token": token,
@@ -62,6 +66,7 @@ class Reservation(pulumi.CustomResource):
             "instanceType": instance_type,
             "option": option,
             "quoteId": quote_id,
+            "heldId": hold_id,
             "userData": pulumi.Output.secret(user_data),
             "tags": dict(tags),
             "address": None,
