@@ -107,8 +107,7 @@ class PulumiCellDriver:
         Imports the programs of all providers, since their SDKs must be loaded before stacks run in threads.
         Raises MissingPart without an engine in ``engine_root``, ConfigurationError on a state_url it cannot use.
         """
-        self._work_dir, self._state_url = work_dir.resolve(), state_url
-        self._settings, self._clock = settings, clock
+        self._work_dir, self._settings, self._clock = work_dir.resolve(), settings, clock
         self._files, self._passphrase = StateFiles(state_url), passphrase
         self._plugin_ports, self._policy_pack, self._on_event = plugin_ports or {}, policy_pack, on_event
         self._command = _command(engine_root)
@@ -257,7 +256,7 @@ class PulumiCellDriver:
         folder.mkdir(parents=True, exist_ok=True)
         self._files.folder.mkdir(parents=True, exist_ok=True)
         project = ProjectSettings(
-            name=PROJECT, runtime="python", main=str(folder), backend=ProjectBackend(self._state_url)
+            name=PROJECT, runtime="python", main=str(folder), backend=ProjectBackend(self._files.backend_url)
         )
         workspace = LocalWorkspace(
             work_dir=str(folder),
@@ -274,7 +273,7 @@ class PulumiCellDriver:
     def _environment(self, cell: Cell) -> dict[str, str]:
         environment = {
             "PULUMI_CONFIG_PASSPHRASE": self._passphrase.get_secret_value(),
-            "PULUMI_BACKEND_URL": self._state_url,
+            "PULUMI_BACKEND_URL": self._files.backend_url,
             "PULUMI_SKIP_UPDATE_CHECK": "true",
             "PATH": os.pathsep.join(
                 [str(self._launchers), str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]

@@ -22,7 +22,7 @@ _IMAGE = "projects/debian-cloud/global/images/family/debian-12"
 _ARM_IMAGE = "projects/debian-cloud/global/images/family/debian-12-arm64"
 _ARM = re.compile(r"^(t2a|c4a)-")
 _DECIDED_AT_CREATE = [
-    'metadata["startup-script"]',
+    "metadataStartupScript",
     f'metadata["{PRICE_TAG}"]',
     "bootDisk.initializeParams.image",
 ]
@@ -154,8 +154,9 @@ def _node(cell: Cell, planned: PlannedNode, subnetwork: Subnetwork, user_data: s
             **node_tags(cell, planned),
             "enable-oslogin": "TRUE",
             "block-project-ssh-keys": "TRUE",
-            "startup-script": pulumi.Output.secret(user_data),
         },
+        # Not among the metadata: one secret in there would make all of it secret, and hide the token from recovery.
+        metadata_startup_script=pulumi.Output.secret(user_data),
         tags=[NODE_TAG],
         opts=pulumi.ResourceOptions(provider=provider, ignore_changes=_DECIDED_AT_CREATE),
     )

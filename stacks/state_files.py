@@ -43,6 +43,10 @@ class StateFiles:
                 why="recovery of an interrupted update reads the state and its locks",
             )
         self.folder = Path(unquote(f"{parts.netloc}{parts.path}"))
+        # Pulumi's storage library writes each file at once but its attributes (``.attrs``) piece by piece: a kill in
+        # between leaves a stack that cannot be opened any more ("failed to load checkpoint: EOF"). Without them it can.
+        self.backend_url = f"{state_url}{'&' if parts.query else '?'}metadata=skip"
+        """``state_url`` as the engine is to be given it."""
 
     def exists(self, stack: str) -> bool:
         return self._state(stack).exists()

@@ -169,7 +169,9 @@ class _FirewallKind(_Kind):
 class _InstanceKind(_Kind):
     collection, named = "instances", "name"
     computed = ("selfLink", "instanceId", "currentStatus")
-    replace_on = frozenset({"name", "zone", "machineType", "bootDisk", "networkInterfaces", "scheduling"})
+    replace_on = frozenset(
+        {"name", "zone", "machineType", "bootDisk", "networkInterfaces", "scheduling", "metadataStartupScript"}
+    )
 
     def scope(self, inputs: Properties) -> str:
         return f"zones/{inputs['zone']}"
@@ -202,7 +204,7 @@ class _InstanceKind(_Kind):
             ],
             "scheduling": inputs.get("scheduling") or {},
             "labels": inputs.get("labels") or {},
-            "metadata": {"items": _items(inputs.get("metadata") or {})},
+            "metadata": {"items": _items(inputs)},
             "tags": {"items": inputs.get("tags") or []},
         }
 
@@ -231,13 +233,15 @@ class _InstanceKind(_Kind):
             _run(session, "POST", f"{resource_id}/setLabels", labels)
         if old.get("metadata") != new.get("metadata"):
             fingerprint = shown.get("metadata", {}).get("fingerprint")
-            metadata = {"items": _items(new.get("metadata") or {}), "fingerprint": fingerprint}
+            metadata = {"items": _items(new), "fingerprint": fingerprint}
             _run(session, "POST", f"{resource_id}/setMetadata", metadata)
         made = self.read(session, resource_id, new)
         return {} if made is None else made.outputs
 
 
-def _items(metadata: Properties) -> list[dict[str, str]]:
+def _items(inputs: Properties) -> list[dict[str, str]]:
+    script = inputs.get("metadataStartupScript")
+    metadata = {**(inputs.get("metadata") or {}), **({"startup-script": script} if script else {})}
     return [{"key": key, "value": value} for key, value in metadata.items()]
 
 

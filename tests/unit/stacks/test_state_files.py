@@ -1,0 +1,74 @@
+import json
+import os
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from engine.errors import ConfigurationError
+from stacks.state_files import PROJECT, LockHolder, StateFiles
+
+
+def write(path: Path, value: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value), encoding="utf-8")
+
+
+def state(folder: Path, latest: dict[str, object]) -> StateFiles:
+    write(folder / ".pulumi" / "stacks" / PROJECT / "s.json", {"version": 3, "checkpoint": {"latest": latest}})
+    return StateFiles(f"file://{folder}")
+
+
+def lock(folder: Path, pid: int, host: str) -> None:
+    write(folder / ".pulumi" / "locks" / "organization" / PROJECT / "s" / "1.json", {"pid": pid, "hostname": host})
+
+
+@pytest.mark.parametrize("url", ["s3://bucket", "file://", "state"])
+def test_other_backends_are_refused(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="state_url"):
+        StateFiles(url)
+
+
+def test_a_folder_with_a_space(tmp_path: Path) -> None:
+    assert StateFiles(f"file://{tmp_path}/my%20state").folder == tmp_path / "my state"
+
+
+def test_the_engine_writes_no_attribute_files() -> None:
+    assert StateFiles("file:///state").backend_url == "file:///state?metadata=skip"
+    assert StateFiles("file:///state?no_tmp_dir=true").backend_url == "file:///state?no_tmp_dir=true&metadata=skip"
+
+
+def test_no_stack_is_no_work(tmp_path: Path) -> None:
+    files = StateFiles(f"file://{tmp_path}")
+    assert not files.exists("s")
+    assert not files.interrupted("s")
+    assert files.outputs("s") == {}
+
+
+def test_pending_operations_mean_interrupted(tmp_path: Path) -> None:
+    assert not state(tmp_path, {"resources": []}).interrupted("s")
+    files = state(tmp_path, {"pending_operations": [{"type": "creating", "resource": {"urn": "u"}}]})
+    assert files.exists("s")
+    assert files.interrupted("s")
+    assert [operation["type"] for operation in files.pending("s")] == ["creating"]
+
+
+def test_outputs_are_those_of_the_stack(tmp_path: Path) -> None:
+    root = {"type": "pulumi:pulumi:Stack", "outputs": {"nodes": {"n": {"instance_id": "i"}}}}
+    files = state(tmp_path, {"resources": [{"type": "x", "outputs": {"nodes": 1}}, root]})
+    assert files.outputs("s") == root["outputs"]
+
+
+def test_a_lock_tells_whether_its_holder_lives(tmp_path: Path) -> None:
+    files = state(tmp_path, {})
+    lock(tmp_path, os.getpid(), socket.gethostname())
+    assert files.interrupted("s")
+    assert [holder.alive for holder in files.locks("s")] == [True]
+    ended = subprocess.Popen(["true"])
+    pid = ended.pid
+    assert os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT) is not None
+    assert not LockHolder(pid=pid, host=socket.gethostname()).alive, "a zombie holds nothing"
+    ended.wait()
+    assert not LockHolder(pid=pid, host=socket.gethostname()).alive
+    assert LockHolder(pid=pid, host="elsewhere").alive
