@@ -8,14 +8,16 @@ from contextlib import ExitStack, contextmanager
 from decimal import Decimal
 from pathlib import Path
 
-from engine.app.configured import CONFIGURATION_NAME, load, stored_view
+from engine.app.configured import CONFIGURATION_NAME, EMBEDDED, load, stored_view
 from engine.config import Configuration, load_configuration
-from engine.errors import UsageError
+from engine.errors import ConfigurationError, ShardwrightError, UsageError
 from engine.events import Event
 from engine.round_record import RoundRecord
 
 Say = Callable[[str], None]
 EMBEDDED_NAME = "sw"
+CONTROL_FOLDER = "control"
+"""Beside the configuration of an embedded sandbox: the state of its control plane."""
 
 
 def sandbox_up(state: Path, *, seed: int, meter_speed: float, say: Say) -> Path:
@@ -28,7 +30,7 @@ def sandbox_up(state: Path, *, seed: int, meter_speed: float, say: Say) -> Path:
         seed=seed,
         meter_speed=Decimal(str(meter_speed)),
         control_ports=(port,),
-        parent_pid=0,
+        outlive=True,
         progress=say,
     )
     for limit in info.limits:
@@ -39,18 +41,28 @@ def sandbox_up(state: Path, *, seed: int, meter_speed: float, say: Say) -> Path:
         info,
         state.resolve() / CONFIGURATION_NAME,
         name=EMBEDDED_NAME,
-        state_directory=state.resolve() / "control",
+        state_directory=state.resolve() / CONTROL_FOLDER,
         control_port=port,
     )
 
 
 def sandbox_down(state: Path) -> None:
-    """Raises UsageError naming what could not be taken away."""
+    """With the state of the control plane that ran on it, which would name nodes that are gone.
+
+    Raises ShardwrightError naming what could not be taken away.
+    """
     from providers.sandbox import supervisor
+    from providers.sandbox.configuration import remove_configuration
 
     left = supervisor.stop(state.resolve())
     if left:
-        raise UsageError("the sandbox left something behind", why=", ".join(map(str, left)))
+        raise ShardwrightError(
+            "the sandbox left something behind",
+            why=", ".join(map(str, left)),
+            next_step=f"shardwright sandbox down --state {state}",
+        )
+    shutil.rmtree(state / CONTROL_FOLDER, ignore_errors=True)
+    remove_configuration(state / CONFIGURATION_NAME)
 
 
 @contextmanager
@@ -68,7 +80,7 @@ def embedded_configuration(usage: Path | None, metric: str | None, say: Say) -> 
             info,
             state / CONFIGURATION_NAME,
             name=EMBEDDED_NAME,
-            state_directory=state / "control",
+            state_directory=state / CONTROL_FOLDER,
             control_port=port,
             usage=usage,
             metric=metric,
@@ -90,16 +102,19 @@ def run_rounds(
     say: Say,
 ) -> Iterator[RoundRecord]:
     """Records as rounds end. With ``serve`` it stays until interrupted, with the web page up."""
-    from engine.app.control import control_plane
 
     def observe(event: Event) -> None:
         say(f"{event.step}: {event.text}")
 
     with ExitStack() as stack:
-        if config is None and not Path(CONFIGURATION_NAME).exists():
+        if config is None and not any((folder / CONFIGURATION_NAME).exists() for folder in (Path(), EMBEDDED)):
+            require_usage(usage, metric)
             configuration = stack.enter_context(embedded_configuration(usage, metric, say))
         else:
             configuration = with_usage(load(config), usage, metric)
+            require_usage(configuration.forecast.usage, configuration.forecast.metric)
+        from engine.app.control import control_plane  # only now: it loads what takes seconds
+
         plane = stack.enter_context(control_plane(configuration, observe))
         if serve:
             url = stack.enter_context(web_page(configuration, plane.store))
@@ -120,7 +135,7 @@ def web_page(configuration: Configuration, store: object) -> Iterator[str]:
     from engine.store.opened import Store
 
     assert isinstance(store, Store)
-    listener = socket.create_server(("127.0.0.1", configuration.control.web_port))
+    listener = _listen(configuration.control.web_port)
     app = control_app(stored_view(configuration, store))
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="web", daemon=True)
@@ -130,6 +145,32 @@ def web_page(configuration: Configuration, store: object) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join(3)
+
+
+def _listen(port: int) -> socket.socket:
+    try:
+        return socket.create_server(("127.0.0.1", port))
+    except OSError as problem:
+        raise ConfigurationError(
+            f"the web page cannot listen on 127.0.0.1:{port}",
+            why=problem.strerror or str(problem),
+            next_step="set control.web_port to a free port, or to 0 for any",
+        ) from problem
+
+
+def require_usage(usage: Path | None, metric: str | None) -> None:
+    """Before anything is started or bought. Raises UsageError where the usage history cannot be read."""
+    if usage is None:
+        if metric is not None:
+            raise UsageError(
+                f"there is no usage history to take {metric!r} from",
+                why="--metric names a column of a file, and none is given",
+                next_step=f"shardwright run --usage FILE --metric {metric}",
+            )
+        return
+    from forecasting.usage import read_usage
+
+    read_usage(usage, metric=metric)
 
 
 def with_usage(configuration: Configuration, usage: Path | None, metric: str | None) -> Configuration:

@@ -1,6 +1,7 @@
 """How the command talks: data on stdout, talk on stderr; ``--output json`` everywhere; NO_COLOR and pipes respected."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
@@ -20,12 +21,20 @@ class Output(StrEnum):
 
 def out() -> Console:
     """For data. Wide when piped, so that no column is cut."""
-    return Console(width=None if sys.stdout.isatty() else 200, highlight=False, soft_wrap=not sys.stdout.isatty())
+    piped = not sys.stdout.isatty()
+    return Console(
+        width=200 if piped else None, highlight=False, soft_wrap=piped, color_system=None if no_color() else "auto"
+    )
 
 
 def err() -> Console:
     """For talk."""
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, color_system=None if no_color() else "auto")
+
+
+def no_color() -> bool:
+    """NO_COLOR (or --no-color) asks for plain text: no colours, and no other escapes either."""
+    return bool(os.environ.get("NO_COLOR"))
 
 
 def plain(console: Console) -> Callable[[str], None]:

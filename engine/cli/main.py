@@ -8,7 +8,8 @@ import typer
 
 from engine.cli import bills, configure, control, demo, doctor, forecast, market, sandbox, shards
 from engine.cli.console import err
-from engine.errors import ExitCode, ShardwrightError
+from engine.cli.failures import LOG_LEVEL, quiet_stdout, shows_tracebacks, tell, translated
+from engine.errors import ExitCode, UsageError
 
 app = typer.Typer(
     name="shardwright",
@@ -25,35 +26,66 @@ for command in (doctor, demo, control, market, shards):
     command.register(app)
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(version("shardwright"))
+        raise typer.Exit
+
+
 @app.callback()
 def _common(
     no_color: Annotated[bool, typer.Option("--no-color", help="Plain text (as NO_COLOR does).")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
 ) -> None:
     if no_color:
         os.environ["NO_COLOR"] = "1"
 
 
-def run() -> None:
+def run() -> NoReturn:
+    """The whole command. Always ends in SystemExit, with a code of ``ExitCode``."""
     _log_to_stderr()
+    sys.exit(_run())
+
+
+def _run() -> int:
     try:
-        app(standalone_mode=False)
-    except ShardwrightError as error:
-        _fail(error)
-    except typer.Abort:
-        sys.exit(ExitCode.CANCELLED)
-    except KeyboardInterrupt:
-        err().print("cancelled")
-        sys.exit(ExitCode.CANCELLED)
-    except typer.Exit as done:
-        sys.exit(done.exit_code)
-    except OSError as error:
-        _fail(_system_error(error))
+        # Not standalone: typer would print its own errors. It then returns the code of a typer.Exit, 130 for Ctrl-C.
+        code = app(standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        quiet_stdout()
+        return ExitCode.ERROR
+    except (KeyboardInterrupt, typer.Abort):
+        code = ExitCode.CANCELLED
     except Exception as error:
-        usage = getattr(error, "format_message", None)  # click's own usage errors
-        if usage is None:
-            raise
-        err().print(f"[bold red]error:[/] {usage()}", markup=True)
-        sys.exit(ExitCode.USAGE)
+        return _told(error)
+    if code == ExitCode.CANCELLED:
+        err().print("cancelled")
+    return code if isinstance(code, int) else ExitCode.OK
+
+
+def _told(error: Exception) -> int:
+    usage = getattr(error, "format_message", None)  # a usage error of the command line itself
+    if usage is not None:
+        return _usage_told(error, usage())
+    if shows_tracebacks():
+        err().print_exception()
+    return tell(translated(error))
+
+
+def _usage_told(error: Exception, message: str) -> int:
+    """An empty command line shows the help as it is; anything else says which help to read."""
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        err().print(message, markup=False, soft_wrap=True)
+    else:
+        path = context.command_path if context is not None else "shardwright"
+        tell(UsageError(message, next_step=f"{path} --help"))
+    return ExitCode.USAGE
 
 
 def _log_to_stderr() -> None:
@@ -63,23 +95,8 @@ def _log_to_stderr() -> None:
     import structlog
 
     levels = logging.getLevelNamesMapping()
-    level = levels.get(os.environ.get("SHARDWRIGHT_LOG_LEVEL", "warning").upper(), logging.WARNING)
+    level = levels.get(os.environ.get(LOG_LEVEL, "warning").upper(), logging.WARNING)
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
-
-
-def _system_error(error: OSError) -> ShardwrightError:
-    where = f" ({error.filename})" if error.filename else ""
-    return ShardwrightError(f"{error.strerror or error}{where}", why="the operating system refused", next_step="")
-
-
-def _fail(error: ShardwrightError) -> NoReturn:
-    console = err()
-    console.print(f"error: {error.what}", style="bold red", markup=False)
-    if error.why:
-        console.print(f"why:   {error.why}", markup=False)
-    if error.next_step:
-        console.print(f"next:  {error.next_step}", markup=False)
-    sys.exit(error.exit_code)

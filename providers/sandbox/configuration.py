@@ -1,8 +1,10 @@
 """shardwright.toml for a running sandbox: the same file a real installation has, pointing at loopback."""
 
+import contextlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from engine.model.value import Value
 from providers.sandbox.info import SandboxInfo, SandboxProvider
 
 PASSPHRASE_FILE = "passphrase"  # noqa: S105 (a file name)
+CREDENTIALS_FOLDER = "credentials"
 
 
 class PoolChoice(Value):
@@ -84,6 +87,15 @@ def write_configuration(
     return path
 
 
+def remove_configuration(path: Path) -> None:
+    """What ``write_configuration`` wrote: the file and its secrets. Gone already = success."""
+    path.unlink(missing_ok=True)
+    (path.parent / PASSPHRASE_FILE).unlink(missing_ok=True)
+    shutil.rmtree(path.parent / CREDENTIALS_FOLDER, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        path.parent.rmdir()  # where nothing else is in it
+
+
 _POLICY = """[policy]
 max_provider_share = 0.34
 max_spot_share = 0.5
@@ -123,7 +135,7 @@ def _provider(provider: SandboxProvider, folder: Path) -> Iterator[str]:
     if provider.metadata_url:
         yield f"metadata_url = {_text(provider.metadata_url)}"
     for key, value in provider.credentials:
-        file = folder / "credentials" / f"{provider.name}.{key}"
+        file = folder / CREDENTIALS_FOLDER / f"{provider.name}.{key}"
         _write_secret(file, value)
         yield f"credentials.{key} = {{ file = {_text(str(file))} }}"
     yield ""

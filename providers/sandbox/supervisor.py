@@ -87,10 +87,7 @@ def _sole_owner(state_dir: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise StateInUse(
-                f"a sandbox already runs in {state_dir}",
-                next_step=f"python -m providers.sandbox down --state {state_dir}",
-            ) from None
+            raise _in_use(state_dir) from None
         yield
     finally:
         os.close(handle)
@@ -156,17 +153,20 @@ def start(
     namespaces: bool = True,
     reclaims: bool = False,
     control_ports: Sequence[int] = (),
-    parent_pid: int | None = None,
+    outlive: bool = False,
     progress: Progress | None = None,
     timeout_seconds: float = 90.0,
 ) -> SandboxInfo:
-    """Start a supervisor and wait until the sandbox is ready. It ends with this process (or ``parent_pid``).
+    """Start a supervisor and wait until the sandbox is ready. It ends with this process unless it is to ``outlive`` it.
 
     ``progress`` gets every line it says until then. Raises StateInUse, ServerFailed, UsageError.
     """
+    if _running_in(state_dir) is not None:
+        raise _in_use(state_dir)
+    tag = new_tag()
     command = [sys.executable, "-m", "providers.sandbox", "up", "--state", str(state_dir), "--seed", str(seed)]
     command += ["--meter-speed", str(meter_speed), "--providers", ",".join(providers)]
-    command += ["--parent-pid", str(os.getpid() if parent_pid is None else parent_pid)]
+    command += [] if outlive else ["--parent-pid", str(os.getpid())]
     command += [] if namespaces else ["--no-namespaces"]
     command += ["--reclaims"] if reclaims else []
     command += [part for port in control_ports for part in ("--control-port", str(port))]
@@ -176,16 +176,28 @@ def start(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {MARKER: new_tag()},
+        env=os.environ | {MARKER: tag},
         start_new_session=True,  # Ctrl-C is for the one in front, who then calls stop()
     )
     _started[state_dir.resolve()] = process
     try:
         _wait_ready(process, progress or (lambda _: None), timeout_seconds)
     except BaseException:
-        stop(state_dir)
+        _give_up(tag, state_dir)
         raise
     return SandboxInfo.load(state_dir)
+
+
+def _give_up(tag: str, state_dir: Path) -> None:
+    """Take away what we started, and nothing of another sandbox that may own the folder."""
+    process = _started.pop(state_dir.resolve(), None)
+    if process is not None:
+        _end(process.pid, process)
+    try:
+        owner = SandboxInfo.load(state_dir).tag
+    except UsageError:
+        owner = None
+    tear_down(tag, state_dir if owner == tag else None)
 
 
 def stop(state_dir: Path) -> list[Leftover]:
@@ -197,9 +209,24 @@ def stop(state_dir: Path) -> list[Leftover]:
         if process is not None:
             _end(process.pid, process)
         return []
-    if environment_value(info.supervisor_pid, MARKER) == info.tag:
+    if _running_in(state_dir) is not None:
         _end(info.supervisor_pid, process)
     return tear_down(info.tag, state_dir)
+
+
+def _running_in(state_dir: Path) -> SandboxInfo | None:
+    """The sandbox whose supervisor lives and has the folder."""
+    try:
+        info = SandboxInfo.load(state_dir)
+    except UsageError:
+        return None
+    return info if environment_value(info.supervisor_pid, MARKER) == info.tag else None
+
+
+def _in_use(state_dir: Path) -> StateInUse:
+    return StateInUse(
+        f"a sandbox already runs in {state_dir}", next_step=f"shardwright sandbox down --state {state_dir}"
+    )
 
 
 def pid_of(state_dir: Path) -> int | None:
