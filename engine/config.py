@@ -7,12 +7,12 @@ from datetime import timedelta
 from decimal import Decimal
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from engine.errors import AuthenticationFailed, ConfigurationError
-from engine.model.capacity import Placement, Pool, Resources, RiskClass, ShardType
+from engine.model.capacity import Amount, Placement, Pool, Resources, RiskClass, ShardType
 from engine.model.ids import PoolId
 from engine.model.money import Currency, Money
 from engine.model.placement import Cell
@@ -20,6 +20,9 @@ from providers.base import ProviderSettings
 
 _Name = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]{0,30}[a-z0-9])?$")]
 _Share = Annotated[float, Field(gt=0, le=1)]
+
+
+_SOURCE_FORM = 'env = "NAME" or file = "PATH"'
 
 
 class _Table(BaseModel):
@@ -33,6 +36,12 @@ class SecretSource(_Table):
 
     env: str | None = None
     file: Path | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.env is None) == (self.file is None):
+            raise ValueError(f"give {_SOURCE_FORM}")
+        return self
 
     def read(self, path: str, environment: Mapping[str, str]) -> SecretStr:
         if self.env is not None:
@@ -48,8 +57,12 @@ class SecretSource(_Table):
             try:
                 return SecretStr(self.file.expanduser().read_text(encoding="utf-8").strip())
             except OSError as error:
-                raise AuthenticationFailed(f"{path}: no credentials", why=str(error)) from error
-        raise AuthenticationFailed(f"{path}: no credentials", why='give env = "NAME" or file = "PATH"')
+                raise AuthenticationFailed(
+                    f"{path}: no credentials",
+                    why=f"{self.file}: {error.strerror or error}",
+                    next_step=f"put the secret into {self.file}, or name another file",
+                ) from error
+        raise AuthenticationFailed(f"{path}: no credentials", why=f"give {_SOURCE_FORM}")
 
 
 class StateTable(_Table):
@@ -87,7 +100,7 @@ class ForecastTable(_Table):
 class PolicyTable(_Table):
     max_provider_share: _Share = 1.0
     max_spot_share: Annotated[float, Field(ge=0, le=1)] = 0.8
-    hourly_budget: Decimal | None = None
+    hourly_budget: Annotated[Decimal, Field(gt=0)] | None = None
     currency: Currency = "USD"
     regions: tuple[str, ...] = ()
     instance_families: tuple[str, ...] = ()
@@ -102,12 +115,12 @@ class PolicyTable(_Table):
 
 
 class ShardTypeTable(_Table):
-    name: str
-    vcpus: float
-    memory_gib: float
-    storage_iops: float = 0
-    network_mbps: float = 0
-    min_performance: float = 0
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(\.[a-z0-9]+)+$")]
+    vcpus: Annotated[float, Field(gt=0)]
+    memory_gib: Annotated[float, Field(gt=0)]
+    storage_iops: Amount = 0
+    network_mbps: Amount = 0
+    min_performance: Amount = 0
 
     def value(self) -> ShardType:
         return ShardType(
@@ -230,10 +243,12 @@ def load_configuration(path: Path) -> Configuration:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigurationError(
-            f"cannot read {path}", why=error.strerror or str(error), next_step="shardwright run --config FILE"
+            f"cannot read {path}", why=error.strerror or str(error), next_step="give the file with --config FILE"
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path} is not TOML", why=str(error)) from error
+        raise ConfigurationError(
+            f"{path} is not TOML", why=str(error), next_step=f"shardwright config check --config {path}"
+        ) from error
     return parse_configuration(raw, origin=str(path))
 
 
@@ -247,7 +262,10 @@ def parse_configuration(raw: Mapping[str, Any], *, origin: str) -> Configuration
     problems.extend(_unresolved_references(raw))
     if problems or configuration is None:
         listing = "\n".join(f"  - {problem}" for problem in problems)
-        raise ConfigurationError(f"{origin}: {len(problems)} problem(s)\n{listing}", next_step="see docs/reference.md")
+        raise ConfigurationError(
+            f"{origin}: {len(problems)} problem{'s' if len(problems) > 1 else ''}\n{listing}",
+            next_step=f"shardwright config check --config {origin} (the keys are in docs/reference.md)",
+        )
     return configuration
 
 
@@ -264,7 +282,14 @@ def _describe(error: Any) -> str:
         return f"{path}: unknown key" + (f"; did you mean {guess[0]!r}?" if guess else "")
     if error["type"] == "missing":
         return f"{path}: required, but missing"
+    if _is_secret(location):
+        # Whatever is there may be the secret itself: it is not shown.
+        return f"{path}: say where the secret is read from: {_SOURCE_FORM}; the secret itself does not belong here"
     return f"{path}: {error['msg']} (got {_shown(error['input'])})"
+
+
+def _is_secret(location: Sequence[int | str]) -> bool:
+    return "credentials" in location or location[-1:] == ("passphrase",)
 
 
 def _shown(value: object) -> str:
@@ -302,7 +327,12 @@ def _unresolved_references(raw: Mapping[str, Any]) -> Iterator[str]:
     providers, pools = _names(raw, "providers"), _names(raw, "pools", key="id")
     for position, table in _tables(raw, "providers"):
         yield from _reference(f"providers.{position}.kind", table.get("kind"), list(KINDS), "provider kind")
+    regions = sorted(
+        {str(region) for _, table in _tables(raw, "providers") for region in _sequence(table.get("regions"))}
+    )
     for position, table in _tables(raw, "pools"):
+        for name in _sequence(table.get("regions")):
+            yield from _reference(f"pools.{position}.regions", name, regions, "region")
         yield from _reference(f"pools.{position}.shard_type", table.get("shard_type"), types, "shard type")
         yield from _reference(f"pools.{position}.risk_class", table.get("risk_class"), classes, "risk class")
         for name in _sequence(table.get("providers")):
@@ -312,17 +342,21 @@ def _unresolved_references(raw: Mapping[str, Any]) -> Iterator[str]:
             if isinstance(component, Mapping):
                 path = f"workloads.{position}.components.{index}.pool"
                 yield from _reference(path, component.get("pool"), pools, "pool")
+        yield from _twice(f"workloads.{position}.components", _names(table, "components"))
     for section, key in (("providers", "name"), ("pools", "id"), ("shard_types", "name"), ("risk_classes", "name")):
-        names = _names(raw, section, key=key)
-        for name in sorted({name for name in names if names.count(name) > 1}):
-            yield f"{section}: {name!r} is there twice"
+        yield from _twice(section, _names(raw, section, key=key))
+
+
+def _twice(path: str, names: Sequence[str]) -> Iterator[str]:
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield f"{path}: {name!r} is there twice"
 
 
 def _reference(path: str, name: object, known: list[str], what: str) -> Iterator[str]:
     if isinstance(name, str) and known and name not in known:
         guess = get_close_matches(name, known, n=1)
         yield f"{path}: unknown {what} {name!r}" + (
-            f"; did you mean {guess[0]!r}?" if guess else f"; known: {', '.join(known)}"
+            f"; did you mean {guess[0]!r}?" if guess else f"; known: {', '.join(dict.fromkeys(known))}"
         )
 
 
