@@ -117,12 +117,21 @@ def install_system_packages(packages: dict[str, str]) -> None:
         run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing], remedy=remedy, env=env)
 
 
+def refresh_package_lists() -> None:
+    """A fresh machine has none, and the guest kernel is looked up in them."""
+    lists = Path("/var/lib/apt/lists")
+    if os.geteuid() == 0 and lists.is_dir() and not any(lists.glob("*_Packages*")):
+        with Step("package lists"):
+            run(["apt-get", "update", "-qq"], remedy="check the package sources")
+
+
 def build_parts() -> None:
     """The Pulumi engine and the guest image; their own modules know how."""
     for module, title in (("stacks.engine_binary", "Pulumi engine"), ("agent.image", "guest image")):
         command = [str(BIN / "python"), "-m", module]
         if subprocess.run([*command, "--check"], cwd=ROOT, capture_output=True).returncode == 0:
             continue
+        refresh_package_lists()
         with Step(title):
             result = subprocess.run([*command, "--install"], cwd=ROOT)
         if result.returncode != 0:
