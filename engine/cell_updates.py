@@ -7,6 +7,7 @@ from engine.errors import PolicyViolation, ProviderError
 from engine.model.ids import NodeId
 from engine.model.placement import Cell
 from engine.model.plan import Plan
+from engine.model.value import Value
 from engine.reconcile import CellFailure, CellResult, OnCellEvent, preview, reconcile
 from providers.base import Provider, SupportsInventory
 from stacks.base import CellDriver, PolicyFinding
@@ -18,6 +19,16 @@ class RecoveringDriver(CellDriver, Protocol):
     def needs_recovery(self, cell: Cell) -> bool: ...
 
     def recover(self, cell: Cell, provider: SupportsInventory) -> object: ...
+
+
+class Judgement(Value):
+    """What the policy pack thinks of a plan."""
+
+    findings: tuple[PolicyFinding, ...]
+    """Advisory ones; a mandatory one is raised."""
+    unseen: tuple[CellFailure, ...] = ()
+    """Cells that could not be previewed because their provider failed, and in which nothing is bought: they are left
+    as they are. (The pack judges their update again, should it come to one.)"""
 
 
 class CellUpdates:
@@ -35,25 +46,24 @@ class CellUpdates:
         self.driver, self._providers = driver, providers
         self._max_workers, self._judging, self._on_event = max_workers, judging, on_event
 
-    def judge(self, plan: Plan, user_data: Mapping[NodeId, str]) -> tuple[PolicyFinding, ...]:
-        """Preview every cell; the advisory findings. Raises PolicyViolation, or what else stopped a preview."""
+    def judge(self, plan: Plan, user_data: Mapping[NodeId, str]) -> Judgement:
+        """Preview every cell. Raises PolicyViolation, or what else stopped the preview of a cell that buys."""
         self._judging(plan)
-        for cell in plan.cells:
-            self.recover(cell.cell)
-        results = preview(plan, self.driver, user_data, max_workers=self._max_workers)
+        results = preview(plan, self.driver, user_data, max_workers=self._max_workers, recover=self.recover)
         failures = [result for result in results if isinstance(result, CellFailure)]
-        if any(failure.kind == PolicyViolation.__name__ for failure in failures):
-            violations = [failure for failure in failures if failure.kind == PolicyViolation.__name__]
+        violations = [failure for failure in failures if isinstance(failure.error(), PolicyViolation)]
+        if violations:
             raise PolicyViolation(
                 "; ".join(failure.what for failure in violations),
                 why="; ".join(failure.why for failure in violations),
                 next_step="change the plan's limits in shardwright.toml, or the policy",
             )
-        if failures:
-            raise failures[0].error()
-        return tuple(
-            finding for result in results if not isinstance(result, CellFailure) for finding in result.findings
-        )
+        buying = {cell.cell.id for cell in plan.cells if any(node.quote is not None for node in cell.nodes)}
+        for failure in failures:
+            if failure.cell.id in buying or not isinstance(failure.error(), ProviderError):
+                raise failure.error()
+        findings = (found for result in results if not isinstance(result, CellFailure) for found in result.findings)
+        return Judgement(findings=tuple(findings), unseen=tuple(failures))
 
     def run(self, plan: Plan, user_data: Mapping[NodeId, str]) -> tuple[CellResult, ...]:
         """One attempt per cell, side by side; failures are values."""

@@ -108,9 +108,16 @@ def preview(
     *,
     on_event: OnCellEvent = lambda _: None,
     max_workers: int = 8,
+    recover: Callable[[Cell], object] | None = None,
 ) -> tuple[CellResult, ...]:
     """As ``reconcile``, but only says what would be done and what the policy pack thinks of it."""
-    return _side_by_side(plan.cells, lambda cell_plan: driver.preview(cell_plan, user_data), on_event, max_workers)
+
+    def attempt(cell_plan: CellPlan) -> CellOutcome:
+        if recover is not None:
+            recover(cell_plan.cell)
+        return driver.preview(cell_plan, user_data)
+
+    return _side_by_side(plan.cells, attempt, on_event, max_workers)
 
 
 def drift(

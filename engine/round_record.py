@@ -1,5 +1,6 @@
 """The record that explains a round."""
 
+from engine.market.discovery import ProviderFailure
 from engine.model.capacity import CapacityTarget
 from engine.model.ids import RoundId
 from engine.model.market import Quote
@@ -19,6 +20,8 @@ class RoundRecord(Value):
     finished_at: Utc
     targets: tuple[CapacityTarget, ...]
     offers_seen: int
+    absent: tuple[ProviderFailure, ...] = ()
+    """Providers that could not be asked, and why: the round went on without them."""
     quotes: tuple[Quote, ...]
     plan: Plan
     outcomes: tuple[CellOutcome, ...]

@@ -135,6 +135,7 @@ def run_round(round_id: RoundId) -> RoundRecord:
         finished_at=_step("finish", steps.started, round_id),
         targets=targets,
         offers_seen=len(view.offers),
+        absent=view.failures,
         quotes=negotiation.quotes,
         plan=plan,
         outcomes=tuple(result for result in attempts if isinstance(result, CellOutcome)),

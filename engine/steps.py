@@ -11,9 +11,11 @@ from engine.allocation.holds import HoldsReport, PlanHolds
 from engine.carving import plan_bindings, plan_carving
 from engine.cell_updates import CellUpdates
 from engine.clock import Clock
+from engine.errors import NoOfferFits
 from engine.events import Event, Observe
 from engine.fleet.nodes import Fleet
 from engine.inventory import current_inventory
+from engine.market.absence import require_a_market, with_missing_providers
 from engine.market.base import LiveMarket, Need, Strategy
 from engine.market.discovery import MarketView, discover
 from engine.market.negotiation import Negotiation, negotiate
@@ -95,6 +97,9 @@ class ControlSteps:
             refused=len(view.rejections),
             failures=[f"{failure.provider}: {failure.reason}" for failure in view.failures],
         )
+        for failure in view.failures:
+            self._say("discover", f"the round goes on without {failure.provider}: {failure.reason}")
+        require_a_market(view)
         return view
 
     def negotiate(self, round_id: RoundId, targets: Sequence[CapacityTarget], view: MarketView) -> Negotiation:
@@ -128,18 +133,21 @@ class ControlSteps:
         now = self.clock.now()
         quotes = [q for q in negotiation.quotes if q.offer.id not in excluded and q.expires_at > now]
         parent = self.plans.target()
-        plan = make_plan(
-            self.terms.policy,
-            targets,
-            current_inventory(self.shard_map, self.plans),
-            quotes,
-            view.offers,
-            (*view.rejections, *negotiation.rejections),
-            parent,
-            cells=self.terms.cells,
-            now=now,
-            seed=self.terms.seed,
-        )
+        try:
+            plan = make_plan(
+                self.terms.policy,
+                targets,
+                current_inventory(self.shard_map, self.plans),
+                quotes,
+                view.offers,
+                (*view.rejections, *negotiation.rejections),
+                parent,
+                cells=self.terms.cells,
+                now=now,
+                seed=self.terms.seed,
+            )
+        except NoOfferFits as error:
+            raise with_missing_providers(error, targets, view.failures) from error
         bought = [node for cell in plan.cells for node in cell.nodes if node.quote is not None]
         self._say(
             "decide",
@@ -162,10 +170,12 @@ class ControlSteps:
 
     def gate(self, plan: Plan) -> None:
         self._say("gate", "the policy pack judges a preview of every cell")
-        findings = self.updates.judge(plan, self.fleet.user_data(plan))
-        for finding in findings:
+        judgement = self.updates.judge(plan, self.fleet.user_data(plan))
+        for finding in judgement.findings:
             self._say("gate", f"{finding.level}: {finding.policy}: {finding.message}")
-        self._say("gate", "the policy pack lets the plan pass", advisory=len(findings))
+        for cell in judgement.unseen:
+            self._say("gate", f"{cell.what}; {cell.why}; nothing is bought there, and its nodes stay", failed=cell.kind)
+        self._say("gate", "the policy pack lets the plan pass", advisory=len(judgement.findings))
 
     def adopt(self, plan: Plan) -> PlanId:
         adopted = self.plans.make_target(plan)
@@ -200,7 +210,7 @@ class ControlSteps:
         results = self.updates.run(plan, self.fleet.user_data(plan))
         for result in results:
             if isinstance(result, CellFailure):
-                self._say("reconcile", f"{result.cell.id}: {result.what}; {result.why}", failed=result.kind)
+                self._say("reconcile", f"{result.what}; {result.why}", failed=result.kind)
                 continue
             for node_id, instance_id in result.nodes:
                 self.shard_map.update_node(node_id, instance_id=instance_id)

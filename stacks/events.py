@@ -10,6 +10,7 @@ from engine.model.value import Value
 from stacks.base import PolicyFinding, ResourceChanges
 
 MANDATORY = "mandatory"
+_INSIDES = ("python inline source runtime error: ", "an unhandled error occurred: ", "Exception calling application: ")
 _SHOWN_OPS = {"create", "update", "delete", "replace", "create-replacement", "delete-replaced", "read", "import"}
 
 
@@ -76,7 +77,7 @@ class EventCollector:
         if event.policy_event:
             self._findings.append(_finding(event.policy_event))
         elif event.diagnostic_event and event.diagnostic_event.severity == "error":
-            self._problems.append(_plain(event.diagnostic_event.message))
+            self._problems.append(_reason(event.diagnostic_event.message))
         elif event.summary_event:
             self._changes = {str(getattr(op, "value", op)): n for op, n in event.summary_event.resource_changes.items()}
         elif self._on_step:
@@ -104,6 +105,14 @@ def _finding(event: Any) -> PolicyFinding:
         # The engine puts the policy's description on a line of its own in front.
         message=_plain(event.message).rpartition("\n")[2],
     )
+
+
+def _reason(message: str) -> str:
+    """What went wrong, without where in the engine's and Python's insides."""
+    text = _plain(message).partition("\nTraceback (most recent call last):")[0]
+    for prefix in _INSIDES:
+        text = text.removeprefix(prefix)
+    return text.strip()
 
 
 def _plain(message: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from engine.clock import Clock, SystemClock
 from engine.config import Configuration, load_configuration
-from engine.errors import ConfigurationError
+from engine.errors import ConfigurationError, UsageError
 from engine.model.ids import PoolId
 from engine.model.placement import ComponentName
 
@@ -115,6 +115,12 @@ def fetch_bills(
     until = end.replace(tzinfo=UTC) if end and end.tzinfo is None else end or clock.now()
     first = until.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     since = start.replace(tzinfo=UTC) if start and start.tzinfo is None else start or first
+    if since >= until:
+        raise UsageError(
+            f"the period from {since:%Y-%m-%d %H:%M} to {until:%Y-%m-%d %H:%M} is empty",
+            why="it ends before it starts",
+            next_step="give --start and --end in that order, in UTC",
+        )
     return fetch(open_providers(configuration, clock), store.ledger, Interval(start=since, end=until))
 
 
@@ -159,7 +165,8 @@ def part_checks() -> "tuple[Check, ...]":
     return pulumi, kernel, busybox
 
 
-def run_agent(path: Path) -> None:
+def run_agent(path: Path) -> int:
+    """Until it is told to stop; the exit code."""
     from agent.__main__ import main
 
-    main(["--config", str(path)])
+    return main(["--config", str(path)])

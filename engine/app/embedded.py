@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from decimal import Decimal
 from pathlib import Path
 
-from engine.app.configured import CONFIGURATION_NAME, EMBEDDED, load, stored_view
+from engine.app.configured import CONFIGURATION_NAME, load, stored_view
 from engine.config import Configuration, load_configuration
 from engine.errors import ConfigurationError, ShardwrightError, UsageError
 from engine.events import Event
@@ -107,7 +107,7 @@ def run_rounds(
         say(f"{event.step}: {event.text}")
 
     with ExitStack() as stack:
-        if config is None and not any((folder / CONFIGURATION_NAME).exists() for folder in (Path(), EMBEDDED)):
+        if config is None and not Path(CONFIGURATION_NAME).exists():
             require_usage(usage, metric)
             configuration = stack.enter_context(embedded_configuration(usage, metric, say))
         else:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engine.cli.configure import ConfigFile
-from engine.cli.console import Output, err, out, print_json, table
+from engine.cli.console import Output, err, named, out, plain, print_json, table
+from engine.errors import ProviderError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -29,10 +30,18 @@ def fetch(config: ConfigFile = None, start: Start = None, end: End = None, outpu
     configuration = load(config)
     with open_store(configuration) as store:
         fetched = fetch_bills(configuration, store, start=start, end=end)
+        say = plain(err())
         for provider, failure in fetched.failures:
-            err().print(f"{provider}: {failure}", markup=False)
-        show(stored_view(configuration, store).bills(), output)
-        stored_view(configuration, store).bills().reconciliation.require()
+            say(named(provider, failure))
+        bills = stored_view(configuration, store).bills()
+    show(bills, output)
+    bills.reconciliation.require()
+    if fetched.failures:
+        raise ProviderError(
+            f"no bill from {', '.join(name for name, _ in fetched.failures)}",
+            why="; ".join(dict.fromkeys(failure for _, failure in fetched.failures)),
+            next_step="shardwright bills fetch, once they deliver: the other bills are in the ledger",
+        )
 
 
 @app.command("report")
@@ -43,8 +52,8 @@ def report(config: ConfigFile = None, output: OutputOption = Output.TABLE) -> No
     configuration = load(config)
     with open_store(configuration) as store:
         bills = stored_view(configuration, store).bills()
-        show(bills, output)
-        bills.reconciliation.require()
+    show(bills, output)
+    bills.reconciliation.require()
 
 
 @app.command("export")

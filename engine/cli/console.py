@@ -28,8 +28,9 @@ def out() -> Console:
 
 
 def err() -> Console:
-    """For talk."""
-    return Console(stderr=True, highlight=False, color_system=None if no_color() else "auto")
+    """For talk. Lines are left whole when piped."""
+    piped = not sys.stderr.isatty()
+    return Console(stderr=True, highlight=False, soft_wrap=piped, color_system=None if no_color() else "auto")
 
 
 def no_color() -> bool:
@@ -40,6 +41,11 @@ def no_color() -> bool:
 def plain(console: Console) -> Callable[[str], None]:
     """One unwrapped line each, whatever brackets it holds."""
     return lambda line: console.print(line, markup=False, soft_wrap=True)
+
+
+def named(provider: str, reason: str) -> str:
+    """The reason with its provider's name in front, once."""
+    return reason if reason.startswith(provider) else f"{provider}: {reason}"
 
 
 def print_json(kind: str, data: Any) -> None:

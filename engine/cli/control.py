@@ -1,12 +1,15 @@
 """``shardwright run``"""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from engine.cli.console import Output, err, out, plain, print_json
-from engine.errors import ExitCode
+from engine.errors import AuthenticationFailed
+
+if TYPE_CHECKING:
+    from engine.round_record import RoundRecord
 
 OwnConfigFile = Annotated[
     Path | None,
@@ -42,21 +45,51 @@ def run(
     from engine.cli.market import plan_tables
 
     console = err()
-    records = []
-    for record in run_rounds(
-        config, rounds=rounds, usage=usage, metric=metric, every_seconds=every, serve=serve, say=plain(console)
-    ):
-        records.append(record)
-        if output is Output.TABLE:
-            for part in plan_tables(record.plan):
-                out().print(part)
-            changes = [
-                f"{outcome.cell.id}: +{outcome.changes.create} ~{outcome.changes.update} -{outcome.changes.delete}"
-                for outcome in record.outcomes
-                if not outcome.changes.none
-            ]
-            out().print(f"round {record.id}: {'; '.join(changes) or 'nothing to do'}", markup=False)
-    if output is Output.JSON:
-        print_json("rounds", records)
-    if any(record.failures for record in records):
-        raise typer.Exit(ExitCode.PROVIDER)
+    records: list[RoundRecord] = []
+    try:
+        for record in run_rounds(
+            config, rounds=rounds, usage=usage, metric=metric, every_seconds=every, serve=serve, say=plain(console)
+        ):
+            records.append(record)
+            if output is Output.TABLE:
+                for part in plan_tables(record.plan):
+                    out().print(part)
+                out().print(f"round {record.id}: {_changes(record) or 'nothing to do'}", markup=False)
+    finally:
+        if output is Output.JSON and records:
+            print_json("rounds", records)
+    if records:
+        _require_all_cells(records[-1])
+        _require_sign_in(records[-1])
+
+
+def _changes(record: "RoundRecord") -> str:
+    return "; ".join(
+        f"{outcome.cell.id}: +{outcome.changes.create} ~{outcome.changes.update} -{outcome.changes.delete}"
+        for outcome in record.outcomes
+        if not outcome.changes.none
+    )
+
+
+def _require_sign_in(record: "RoundRecord") -> None:
+    """A provider that is down comes back by itself; one that refuses our credentials does not."""
+    refused = [one for one in record.absent if one.kind == AuthenticationFailed.__name__]
+    if refused:
+        raise AuthenticationFailed(
+            f"round {record.id} is done, but without {', '.join(one.provider for one in refused)}",
+            why="; ".join(one.reason for one in refused),
+            next_step="put the credentials right, then shardwright offers",
+        )
+
+
+def _require_all_cells(record: "RoundRecord") -> None:
+    """Of the last round: what failed in an earlier one and was put right since is done."""
+    if not record.failures:
+        return
+    cells = sorted({failure.cell.id for failure in record.failures})
+    kind = type(record.failures[0].error())
+    raise kind(
+        f"round {record.id} is done but for {', '.join(cells)}",
+        why="; ".join(dict.fromkeys(failure.why or failure.what for failure in record.failures)),
+        next_step="shardwright run --rounds 1, once that is mended: it goes on from what is there",
+    )

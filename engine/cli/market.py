@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engine.cli.configure import ConfigFile
-from engine.cli.console import Output, err, out, print_json, table
+from engine.cli.console import Output, err, named, out, plain, print_json, table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -29,15 +29,21 @@ def offers(
     limit: Annotated[int, typer.Option(min=1, help="rows of the table; JSON has them all")] = 40,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Ask every provider what it sells now; cheapest per vCPU first. Providers that fail are named, not fatal."""
+    """Ask every provider what it sells now; cheapest per vCPU first.
+
+    A provider that fails is named on stderr; only when none answers is that an error (exit 4, or 3 for credentials).
+    """
     from engine.app.configured import discover_offers, load
+    from engine.market.absence import require_a_market
 
     view = discover_offers(load(config), vcpus=vcpus, memory_gib=memory_gib)
+    say = plain(err())
     for failure in view.failures:
-        err().print(f"{failure.provider}: {failure.reason}", markup=False)
+        say(named(failure.provider, failure.reason))
     for rejection in view.rejections:
-        err().print(f"refused {rejection.offer} of {rejection.provider}: {rejection.reason}", markup=False)
-    ranked = sorted(view.offers, key=lambda offer: offer.price.amount / int(max(1, offer.resources.vcpus)))
+        say(f"refused {rejection.offer} of {rejection.provider}: {rejection.reason}")
+    require_a_market(view)
+    ranked = sorted(view.offers, key=lambda offer: offer.price.amount / Decimal(str(max(1.0, offer.resources.vcpus))))
     if output is Output.JSON:
         print_json("offers", ranked)
         return

@@ -96,4 +96,4 @@ def agent(
     """Run the node agent (what a node's user data starts)."""
     from engine.app.configured import run_agent
 
-    run_agent(agent_config)
+    raise typer.Exit(run_agent(agent_config))

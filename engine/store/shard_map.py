@@ -283,7 +283,11 @@ class ShardMap:
 def _one(connection: Connection, query: Select[Any], what: str) -> RowMapping:
     row = connection.execute(query).mappings().one_or_none()
     if row is None:
-        raise UnknownName(f"{what} is not known", why="the shard map has no such entry")
+        raise UnknownName(
+            f"{what} is not known",
+            why="the shard map has no such entry",
+            next_step="shardwright shards lists what is there",
+        )
     return row
 
 
