@@ -87,9 +87,11 @@ def make_environment() -> None:
         with Step("installer"):
             pip = [str(BIN / "python"), "-m", "pip", "install", "--quiet", "--require-hashes"]
             run([*pip, "-r", "requirements/bootstrap.txt"], remedy=reach)
-    env = {**os.environ, "VIRTUAL_ENV": str(VENV)}
+    # Compiled once here: the provider SDKs are thousands of modules, and every engine, plugin and agent starts anew.
+    env = {**os.environ, "VIRTUAL_ENV": str(VENV), "UV_COMPILE_BYTECODE_TIMEOUT": "900"}
     with Step("pinned, hashed dependencies (about 7 GB on disk, PyTorch is most of it)"):
-        run([str(BIN / "uv"), "pip", "sync", "--require-hashes", str(requirements)], remedy=reach, env=env)
+        sync = ["pip", "sync", "--require-hashes", "--compile-bytecode", str(requirements)]
+        run([str(BIN / "uv"), *sync], remedy=reach, env=env)
     with Step("the command .venv/bin/shardwright"):
         editable = ["pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--editable", "."]
         run([str(BIN / "uv"), *editable], remedy="rm -rf .venv, then make setup", env=env)
