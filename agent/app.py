@@ -21,10 +21,13 @@ from agent.shards import ShardHost
 from agent.wire import (
     NAME,
     CarveRequest,
+    CommitRequest,
     EpochRequest,
+    MemoryRequest,
     MirrorRequest,
     MoveCommand,
     NodeStatus,
+    PatchRequest,
     PrepareRequest,
     Problem,
     ReserveRequest,
@@ -45,6 +48,7 @@ from engine.model.ids import ShardId
 from engine.model.value import Value
 
 LARGEST_BODY_BYTES = 64 * 1024
+LARGEST_MEMORY_BODY_BYTES = 16 * 1024 * 1024
 _LONGEST_WAIT_SECONDS = 30.0
 _LOG = logging.getLogger("agent.app")
 _STATUS_BY_ERROR: tuple[tuple[type[ShardwrightError], int], ...] = (
@@ -84,6 +88,8 @@ class AgentApi:
             ("POST", f"{move}/tune", self._tune),
             ("POST", f"{move}/switchover", self._switchover),
             ("POST", f"{move}/proceed", self._proceed),
+            ("POST", f"{move}/memory", self._memory),
+            ("POST", f"{move}/patch", self._patch),
             ("POST", f"{move}/commit", self._commit),
             ("POST", f"{move}/cancel", self._cancel),
             ("POST", f"{move}/abort", self._abort),
@@ -154,7 +160,15 @@ class AgentApi:
         return reply(await self._moves.proceed(_shard_of(request), await body(request, MoveCommand)))
 
     async def _commit(self, request: Request) -> Response:
-        return reply(await self._moves.commit(_shard_of(request), await body(request, MoveCommand)))
+        wanted = await body(request, CommitRequest, LARGEST_MEMORY_BODY_BYTES)
+        return reply(await self._moves.commit(_shard_of(request), wanted))
+
+    async def _memory(self, request: Request) -> Response:
+        return reply(await self._moves.memory(_shard_of(request), await body(request, MemoryRequest)))
+
+    async def _patch(self, request: Request) -> Response:
+        await self._moves.patch(_shard_of(request), await body(request, PatchRequest, LARGEST_MEMORY_BODY_BYTES))
+        return Response(status_code=204)
 
     async def _cancel(self, request: Request) -> Response:
         return reply(await self._moves.cancel(_shard_of(request), await body(request, MoveCommand)))
@@ -181,13 +195,13 @@ def guarded(handler: Handler) -> Handler:
     return run
 
 
-async def body(request: Request, kind: type[Body]) -> Body:
+async def body(request: Request, kind: type[Body], largest: int = LARGEST_BODY_BYTES) -> Body:
     """The request's body as a value. Raises UsageError, without echoing what was sent."""
     content = bytearray()
     async for chunk in request.stream():
         content += chunk
-        if len(content) > LARGEST_BODY_BYTES:
-            raise UsageError("the body is too large", why=f"at most {LARGEST_BODY_BYTES} bytes")
+        if len(content) > largest:
+            raise UsageError("the body is too large", why=f"at most {largest} bytes")
     try:
         return kind.model_validate_json(bytes(content))
     except ValidationError as problem:

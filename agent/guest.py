@@ -12,6 +12,7 @@ from ipaddress import IPv4Interface
 from pathlib import Path
 
 from agent.image import READY_MARK, RECORD_PORT, GuestImage
+from agent.memory import BACKEND
 from agent.monitor import SOCKET_NAME
 from agent.wire import GuestProfile, MeasuredPerformance, NetworkMode
 from engine.errors import MissingPart
@@ -67,7 +68,9 @@ def command_line(record: GuestRecord, image: GuestImage, *, direct_io: bool, mtu
     words = f"console=ttyS0 quiet panic=1 mitigations=off shard.address={record.address}"
     words += f" shard.mtu={mtu}" if mtu else ""
     cache_ = '"cache":{"direct":true}' if direct_io else '"cache":{}'
-    arguments = [QEMU, "-name", f"guest={record.shard}", "-M", machine]
+    arguments = [QEMU, "-name", f"guest={record.shard}", "-M", f"{machine},memory-backend=mem0"]
+    # A memfd, so that the agent can compare the memory of both sides of a move (see agent.memory).
+    arguments += ["-object", f"{BACKEND},id=mem0,size={memory_mib(record.resources)}M,share=on"]
     arguments += ["-accel", "tcg,tb-size=32" if accelerator == "tcg" else accelerator, "-cpu", record.profile.cpu]
     arguments += ["-smp", str(max(1, math.ceil(record.resources.vcpus))), "-m", str(memory_mib(record.resources))]
     arguments += ["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]

@@ -1,33 +1,40 @@
 """A node's halves of a live move. The controller decides; these act, and each may be repeated.
 
 Source:       mirror -> precopy -> switchover (guest pauses, mirror ends) -> proceed -> (released by the controller)
-Destination:  reserve -> prepare -> commit
+Destination:  reserve -> prepare -> (patch ->) commit
 
 ``proceed`` and ``commit`` carry the new epoch: the store has raised it by then, so nothing of the old epoch is obeyed.
 """
 
+import asyncio
 import time
 from typing import Any
 
-from agent import network
+from agent import memory, network
 from agent.config import AgentConfig
 from agent.guest import GuestRecord
 from agent.monitor import poll
 from agent.shards import Guest, ShardHost, quietly
 from agent.wire import (
     CarveRequest,
+    CommitRequest,
     Committed,
     DestinationStatus,
     GuestState,
     Landing,
+    MemoryDigest,
+    MemoryPatch,
+    MemoryRequest,
     MirrorRequest,
     MoveCommand,
+    PatchRequest,
     PrepareRequest,
+    Proceeded,
     ReserveRequest,
     SourceStatus,
     TuneRequest,
 )
-from engine.errors import ConcurrentUpdate, MoveFailed, NotFound, StaleEpoch
+from engine.errors import ConcurrentUpdate, MoveFailed, NotFound, StaleEpoch, UsageError
 from engine.model.ids import NodeId, ShardId
 
 # AES-GCM makes GnuTLS renegotiate keys after 16 M records and QEMU crash with a return path; ChaCha20 does not.
@@ -37,6 +44,7 @@ _DOWNTIME_LIMIT_MS = 100
 _SWITCH_SECONDS = 30.0
 _CANCEL_SECONDS = 15.0
 _ARRIVAL_SECONDS = 5.0
+_SETUP_SECONDS = 5.0
 _ENDED = ("completed", "failed", "cancelled", "none")
 
 
@@ -88,14 +96,18 @@ class MoveAgent:
             raise
         return self._landing(here.record)
 
-    async def commit(self, shard: ShardId, command: MoveCommand) -> Committed:
-        """The store says that the shard belongs here: run. Raises MoveFailed while the memory is not here."""
+    async def commit(self, shard: ShardId, command: CommitRequest) -> Committed:
+        """The store says that the shard belongs here: run, once the memory is here and the same. Raises MoveFailed."""
         here = self._of_move(shard, command)
         self._host.epochs.accept(shard, command.epoch)
         async with here.busy:
             status = await self._arrived(shard)
             if status.committed and status.running:
-                return Committed(seconds_since_running=0.0)
+                return Committed()
+            if command.memory is not None and not status.committed:
+                found = await asyncio.to_thread(memory.digest, here.record.pid)
+                if differing := memory.differing(command.memory, found):
+                    return Committed(differing=differing)
             await quietly(here, "nbd-server-stop")
             here.save(incoming=False)  # before it runs: from here on no rollback to the source is right
             await here.monitor.execute("cont")
@@ -106,6 +118,15 @@ class MoveAgent:
             await self._host.apply_limits(here, here.record.resources)
             here.save(move=None)
         return Committed(seconds_since_running=time.perf_counter() - began)
+
+    async def patch(self, shard: ShardId, request: PatchRequest) -> None:
+        """Memory that the migration lost, into a guest that has not run yet."""
+        here = self._of_move(shard, request)
+        self._host.epochs.accept(shard, request.epoch)
+        async with here.busy:
+            if not here.record.incoming:
+                raise UsageError(f"shard {shard} has run here: its memory is its own")
+            await asyncio.to_thread(memory.write_chunks, here.record.pid, request.patch)
 
     async def _arrived(self, shard: ShardId) -> DestinationStatus:
         """The source has sent everything a moment before this side has taken it in."""
@@ -250,9 +271,31 @@ class MoveAgent:
                 }
                 await _capabilities(here, pause_before_switchover=True)
                 await here.monitor.execute("migrate-set-parameters", parameters)
-                uri = f"tcp:{request.landing.host}:{request.landing.memory_port}"
-                await here.monitor.execute("migrate", {"uri": uri})
+                await self._start_sending(here, f"tcp:{request.landing.host}:{request.landing.memory_port}")
         return await self.source_status(shard)
+
+    async def _start_sending(self, here: Guest, uri: str) -> None:
+        """Under TCG the guest waits until QEMU has begun to log its writes.
+
+        QEMU 7.2 clears every dirty mark at that moment, but tells the software CPU only when it finds newly dirty
+        pages, and there are none: all are dirty. What is in the TLB by then is written without a mark until the guest
+        flushes it. A guest that stands still has an empty TLB: starting the log flushes it.
+        """
+        hold = here.record.profile.accelerator == "tcg"
+        if hold:
+            await here.monitor.execute("stop")
+        try:
+            await here.monitor.execute("migrate", {"uri": uri})
+
+            async def logging() -> bool:
+                said = await here.monitor.execute("query-migrate")
+                return said.get("status") in _ENDED or said.get("ram", {}).get("dirty-sync-count", 0) >= 1
+
+            if hold:
+                await poll(logging, seconds=_SETUP_SECONDS, every=0.002, what="the start of the migration")
+        finally:
+            if hold:
+                await here.monitor.execute("cont")
 
     async def tune(self, shard: ShardId, request: TuneRequest) -> SourceStatus:
         here = self._of_move(shard, request)
@@ -285,9 +328,12 @@ class MoveAgent:
         async with here.busy:
             await quietly(here, "block-job-cancel", device=_JOB)
             await poll(lambda: _no_jobs(here), seconds=_SWITCH_SECONDS, every=0.002, what="the end of the mirror")
+        if here.record.profile.accelerator == "tcg":
+            # Beside the store's swap and the last of the copying: the guest is paused, its memory stays as it is.
+            here.digesting = asyncio.create_task(asyncio.to_thread(memory.digest, here.record.pid))
         return status.model_copy(update={"mirror_present": False})
 
-    async def proceed(self, shard: ShardId, command: MoveCommand) -> SourceStatus:
+    async def proceed(self, shard: ShardId, command: MoveCommand) -> Proceeded:
         """After the store has given the shard away: send the rest. The guest stays paused here as a rollback copy."""
         here = self._of_move(shard, command)
         self._host.epochs.accept(shard, command.epoch)
@@ -301,7 +347,21 @@ class MoveAgent:
                 return said if said in _ENDED else None
 
             await poll(ended, seconds=_SWITCH_SECONDS, every=0.002, what="the last part of the memory")
-            return await self.source_status(shard)
+            status = await self.source_status(shard)
+            exact = here.record.profile.accelerator != "tcg" or status.migration != "completed"
+            return Proceeded(status=status, memory=None if exact else await self._digest(here))
+
+    async def memory(self, shard: ShardId, request: MemoryRequest) -> MemoryPatch:
+        """Chunks of what was sent, for a destination that has not got them."""
+        here = self._of_move(shard, request)
+        self._host.epochs.accept(shard, request.epoch)
+        if not here.record.ceded_epoch:
+            raise UsageError(f"shard {shard} runs here: its memory is not for copying by hand")
+        return await asyncio.to_thread(memory.read_chunks, here.record.pid, request.indexes)
+
+    async def _digest(self, here: Guest) -> MemoryDigest:
+        begun, here.digesting = here.digesting, None
+        return await (begun or asyncio.to_thread(memory.digest, here.record.pid))
 
     async def cancel(self, shard: ShardId, command: MoveCommand) -> SourceStatus:
         """Before the commit point only (the epoch says so): give the move up, the guest goes on here."""

@@ -18,7 +18,7 @@ from agent.image import MINIMUM_MEMORY_MIB, GuestImage, build_image, cache_root
 from agent.limits import Cgroups, group_name
 from agent.monitor import GuestRefused, Monitor, poll
 from agent.probe import accelerator
-from agent.wire import CarveRequest, GuestState, NetworkMode, ShardStatus
+from agent.wire import CarveRequest, GuestState, MemoryDigest, NetworkMode, ShardStatus
 from engine.errors import InsufficientCapacity, MissingPart, MoveFailed, NotFound, UsageError
 from engine.model.capacity import Resources
 from engine.model.ids import MoveId, ShardId
@@ -35,6 +35,8 @@ class Guest:
         self.folder, self.record = folder, record
         self.monitor = Monitor(folder)
         self.busy = asyncio.Lock()
+        self.digesting: asyncio.Task[MemoryDigest] | None = None
+        """Begun when a switchover paused the guest."""
 
     def save(self, **changes: object) -> None:
         """Change the record, on disk first."""

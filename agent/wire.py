@@ -259,7 +259,42 @@ class DestinationStatus(Value):
     migration: str = "none"
 
 
-class Committed(Value):
-    """The guest runs on the destination; the rest of the answer's time was not downtime."""
+class MemoryDigest(Value):
+    """A paused guest's memory in short: the CRC-32 of every 64 KiB, eight hexadecimal letters each."""
 
-    seconds_since_running: float
+    sums_hex: Annotated[str, Field(pattern=r"^([0-9a-f]{8})*$")]
+
+
+class MemoryPatch(Value):
+    """Chunks of a guest's memory, to be copied once more."""
+
+    indexes: tuple[int, ...]
+    data_hex: tuple[str, ...]
+
+
+class MemoryRequest(MoveCommand):
+    indexes: tuple[int, ...]
+
+
+class PatchRequest(MoveCommand):
+    patch: MemoryPatch
+
+
+class CommitRequest(MoveCommand):
+    memory: MemoryDigest | None = None
+    """What the destination's memory must be before it may run; None: not compared (KVM, or the source is gone)."""
+
+
+class Proceeded(Value):
+    """The source has sent what it had to send."""
+
+    status: SourceStatus
+    memory: MemoryDigest | None = None
+
+
+class Committed(Value):
+    """The guest runs on the destination, unless ``differing`` chunks of its memory must be copied again first."""
+
+    differing: tuple[int, ...] = ()
+    seconds_since_running: float = 0.0
+    """The part of the answer's time that was not downtime."""

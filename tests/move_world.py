@@ -12,15 +12,21 @@ from enum import StrEnum
 from typing import Any
 
 from agent.wire import (
+    CommitRequest,
     Committed,
     DestinationStatus,
     GuestProfile,
     GuestState,
     Landing,
+    MemoryDigest,
+    MemoryPatch,
+    MemoryRequest,
     MirrorRequest,
     MoveCommand,
     NetworkMode,
+    PatchRequest,
     PrepareRequest,
+    Proceeded,
     ReserveRequest,
     ShardStatus,
     SourceStatus,
@@ -78,6 +84,8 @@ class Guest:
 class World:
     faults: dict[int, Fault] = field(default_factory=dict)
     rounds_to_converge: int = 1
+    lost_writes: int = 0
+    """How many of the last writes the migration of memory loses, as QEMU's does at times."""
     calls_until_arrival: int = 0
     """How many calls after the source has sent everything the destination needs to take it in."""
     clock: ManualClock = field(default_factory=lambda: ManualClock(datetime(2026, 1, 1, tzinfo=UTC)))
@@ -214,19 +222,27 @@ class SourceAgent:
 
         return self._world.call(act)
 
-    def proceed(self, _shard: ShardId, command: MoveCommand) -> SourceStatus:
-        def act() -> SourceStatus:
+    def proceed(self, _shard: ShardId, command: MoveCommand) -> Proceeded:
+        def act() -> Proceeded:
             self._accept(command)
             guest, landing = self._guest, self._world.destination
             guest.ceded_epoch = guest.ceded_epoch or command.epoch
             if guest.migration == "pre-switchover":
                 if landing is not None and landing.alive:
                     guest.migration = "completed"
-                    landing.value = guest.value
+                    landing.value = guest.value - self._world.lost_writes
                     self._world.arrives_at = self._world.calls + self._world.calls_until_arrival
                 else:
                     guest.migration, guest.running = "failed", True  # QEMU runs on by itself
-            return self._status()
+            exact = guest.migration != "completed"
+            return Proceeded(status=self._status(), memory=None if exact else _digest(guest.value))
+
+        return self._world.call(act)
+
+    def memory(self, _shard: ShardId, request: MemoryRequest) -> MemoryPatch:
+        def act() -> MemoryPatch:
+            self._accept(request)
+            return MemoryPatch(indexes=request.indexes, data_hex=(str(self._guest.value),))
 
         return self._world.call(act)
 
@@ -301,7 +317,15 @@ class DestinationAgent:
 
         return self._world.call(act)
 
-    def commit(self, _shard: ShardId, command: MoveCommand) -> Committed:
+    def patch(self, _shard: ShardId, request: PatchRequest) -> None:
+        def act() -> None:
+            self._accept(request.epoch)
+            if self._world.destination is not None:
+                self._world.destination.value = int(request.patch.data_hex[0])
+
+        self._world.call(act)
+
+    def commit(self, _shard: ShardId, command: CommitRequest) -> Committed:
         def act() -> Committed:
             self._accept(command.epoch)
             here = self._world.destination
@@ -309,8 +333,10 @@ class DestinationAgent:
                 raise NotFound("the guest is gone")
             if not here.arrived:
                 raise MoveFailed("not arrived")
+            if command.memory is not None and not here.committed and command.memory != _digest(here.value):
+                return Committed(differing=(0,))
             here.incoming, here.committed, here.running = False, True, True
-            return Committed(seconds_since_running=0.0)
+            return Committed()
 
         return self._world.call(act)
 
@@ -340,6 +366,10 @@ class DestinationAgent:
         if epoch < self._world.destination_epoch:
             raise StaleEpoch("old epoch")
         self._world.destination_epoch = epoch
+
+
+def _digest(value: int) -> MemoryDigest:
+    return MemoryDigest(sums_hex=f"{value:08x}")
 
 
 def request(deadline: datetime | None = None) -> MoveRequest:

@@ -11,15 +11,20 @@ from pydantic import ValidationError
 from agent.peer import client_context
 from agent.wire import (
     CarveRequest,
+    CommitRequest,
     Committed,
     DestinationStatus,
     EpochRequest,
     Landing,
+    MemoryPatch,
+    MemoryRequest,
     MirrorRequest,
     MoveCommand,
     NodeStatus,
+    PatchRequest,
     PrepareRequest,
     Problem,
+    Proceeded,
     ReserveRequest,
     ResizeRequest,
     ShardStatus,
@@ -77,8 +82,11 @@ class AgentClient:
     def prepare(self, shard: ShardId, request: PrepareRequest) -> Landing:
         return self._post(f"/v1/shards/{shard}/move/prepare", request, Landing, seconds=_MOVE_SECONDS)
 
-    def commit(self, shard: ShardId, command: MoveCommand) -> Committed:
-        return self._post(f"/v1/shards/{shard}/move/commit", command, Committed)
+    def commit(self, shard: ShardId, command: CommitRequest) -> Committed:
+        return self._post(f"/v1/shards/{shard}/move/commit", command, Committed, seconds=_MOVE_SECONDS)
+
+    def patch(self, shard: ShardId, request: PatchRequest) -> None:
+        self._tell(f"/v1/shards/{shard}/move/patch", request)
 
     def abort(self, shard: ShardId, command: MoveCommand) -> DestinationStatus:
         return self._post(f"/v1/shards/{shard}/move/abort", command, DestinationStatus, seconds=_MOVE_SECONDS)
@@ -104,8 +112,11 @@ class AgentClient:
         path = f"/v1/shards/{shard}/move/switchover?wait={wait_seconds:g}"
         return self._post(path, command, SourceStatus, seconds=_MOVE_SECONDS + wait_seconds)
 
-    def proceed(self, shard: ShardId, command: MoveCommand) -> SourceStatus:
-        return self._post(f"/v1/shards/{shard}/move/proceed", command, SourceStatus, seconds=_MOVE_SECONDS)
+    def proceed(self, shard: ShardId, command: MoveCommand) -> Proceeded:
+        return self._post(f"/v1/shards/{shard}/move/proceed", command, Proceeded, seconds=_MOVE_SECONDS)
+
+    def memory(self, shard: ShardId, request: MemoryRequest) -> MemoryPatch:
+        return self._post(f"/v1/shards/{shard}/move/memory", request, MemoryPatch)
 
     def cancel(self, shard: ShardId, command: MoveCommand) -> SourceStatus:
         return self._post(f"/v1/shards/{shard}/move/cancel", command, SourceStatus, seconds=_MOVE_SECONDS)

@@ -3,10 +3,14 @@
 import time
 
 from agent.wire import (
+    CommitRequest,
     DestinationStatus,
     Landing,
+    MemoryDigest,
+    MemoryRequest,
     MirrorRequest,
     MoveCommand,
+    PatchRequest,
     PrepareRequest,
     ReserveRequest,
     SourceStatus,
@@ -22,6 +26,8 @@ from engine.model.move import MovePhase, MoveRequest
 _FIRST_DOWNTIME_LIMIT_MS = 100
 _LOOK_SECONDS = 0.1
 _SWITCHOVER_WAIT_SECONDS = 0.5
+_MOST_REPAIRS = 3
+_CHUNKS_A_PATCH = 64
 
 
 class QemuMove:
@@ -172,9 +178,10 @@ class _Switch:
         if act is Act.SWAP:
             return self._swap_and_finish()
         if act is Act.PROCEED:
-            self._last = self._source.proceed(self._shard, self._command(1))
+            self._last = self._source.proceed(self._shard, self._command(1)).status
         elif act is Act.COMMIT:
-            self._commit()
+            # A source that still answers tells what the memory must be; from one that is gone it is taken as it came.
+            self._commit(self._source.proceed(self._shard, self._command(1)).memory if seen.source else None)
         elif act is Act.GIVE_BACK:
             self._give_back()
         elif act is Act.RESUME:
@@ -240,16 +247,28 @@ class _Switch:
             move_id=self._request.id,
         )
         self._enter(MovePhase.COMMITTED)
-        self._last = self._source.proceed(self._shard, self._command(1))
+        proceeded = self._source.proceed(self._shard, self._command(1))
+        self._last = proceeded.status
         if self._last.migration != "completed":
             return None
-        self._commit()
+        self._commit(proceeded.memory)
         return self._ended(MovePhase.COMMITTED)
 
-    def _commit(self) -> None:
+    def _commit(self, memory: MemoryDigest | None) -> None:
+        """Run on the destination; memory that the migration has lost on its way is brought there first."""
         sent = time.perf_counter()
-        done = self._destination.commit(self._shard, self._command(1))
-        self._seconds_to_run = max(0.0, time.perf_counter() - sent - done.seconds_since_running)
+        move, epoch = self._request.id, self._plan.epoch + 1
+        for _ in range(_MOST_REPAIRS):
+            done = self._destination.commit(self._shard, CommitRequest(move=move, epoch=epoch, memory=memory))
+            if not done.differing:
+                self._seconds_to_run = max(0.0, time.perf_counter() - sent - done.seconds_since_running)
+                return
+            for at in range(0, len(done.differing), _CHUNKS_A_PATCH):
+                indexes = done.differing[at : at + _CHUNKS_A_PATCH]
+                lost = self._source.memory(self._shard, MemoryRequest(move=move, epoch=epoch, indexes=indexes))
+                self._destination.patch(self._shard, PatchRequest(move=move, epoch=epoch, patch=lost))
+            memory = self._source.proceed(self._shard, self._command(1)).memory
+        raise MoveFailed(f"the memory of shard {self._shard} stays different after {_MOST_REPAIRS} repairs")
 
     def _give_back(self) -> None:
         """The store decides again, and only after the destination's guest is proven dead."""

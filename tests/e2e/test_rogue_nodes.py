@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from agent.peer import client_context
-from agent.wire import EpochRequest, Landing, MirrorRequest, MoveCommand, PrepareRequest, ShardStatus
+from agent.wire import CommitRequest, EpochRequest, Landing, MirrorRequest, MoveCommand, PrepareRequest, ShardStatus
 from engine.errors import MoveFailed, ShardwrightError, StaleEpoch
 from engine.fleet.certificates import CertificateAuthority, ControlCredentials
 from engine.model.ids import MoveId, NodeId
@@ -148,7 +148,7 @@ def test_a_landing_does_not_run_before_its_memory_is_there(
 ) -> None:
     prepare(fleet, carved)
     with pytest.raises(MoveFailed, match="has not arrived"):
-        fleet.clients(B).commit(carved[0].id, MoveCommand(move=MOVE, epoch=1))
+        fleet.clients(B).commit(carved[0].id, CommitRequest(move=MOVE, epoch=1))
     assert not fleet.clients(B).destination_status(carved[0].id).running
     fleet.clients(B).abort(carved[0].id, MoveCommand(move=MOVE, epoch=1))
 

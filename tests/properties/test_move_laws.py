@@ -140,6 +140,15 @@ def test_a_destination_that_is_slow_to_take_the_memory_in_is_waited_for() -> Non
         check(world, report)
 
 
+def test_memory_that_the_migration_loses_is_found_and_brought_after() -> None:
+    for at in range(40):
+        for fault in (None, Fault.CRASH_BEFORE, Fault.CRASH_AFTER, Fault.REQUEST_LOST, Fault.ANSWER_LOST):
+            world = World(lost_writes=1, faults={at: fault} if fault else {})
+            report = run_move(world)
+            assert fault or report.phase is MovePhase.CLEANED
+            check(world, report)
+
+
 def test_without_faults_the_phases_come_in_order() -> None:
     world = World()
     report = run_move(world)

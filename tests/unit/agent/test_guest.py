@@ -31,7 +31,8 @@ def test_source_and_destination_differ_only_in_waiting() -> None:
 
 def test_the_command_line_carries_the_shard() -> None:
     line = " ".join(command_line(record(), IMAGE, direct_io=True, mtu=1450))
-    assert "-M pc-i440fx-7.2,hpet=off -accel tcg" in line
+    assert "-M pc-i440fx-7.2,hpet=off,memory-backend=mem0" in line
+    assert "-object memory-backend-memfd,id=mem0,size=128M,share=on -accel tcg" in line
     assert "-smp 2 -m 128" in line
     assert "shard.address=10.9.0.2/16 shard.mtu=1450" in line
     assert "ifname=sw0123456789" in line

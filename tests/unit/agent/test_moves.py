@@ -11,8 +11,17 @@ from agent.guest import GuestRecord
 from agent.monitor import GuestRefused
 from agent.moves import MoveAgent
 from agent.shards import ShardHost
-from agent.wire import Landing, MirrorRequest, MoveCommand
-from engine.errors import ConcurrentUpdate, MoveFailed, StaleEpoch
+from agent.wire import (
+    CommitRequest,
+    Landing,
+    MemoryDigest,
+    MemoryPatch,
+    MemoryRequest,
+    MirrorRequest,
+    MoveCommand,
+    PatchRequest,
+)
+from engine.errors import ConcurrentUpdate, MoveFailed, StaleEpoch, UsageError
 from engine.model.ids import MoveId, NodeId, ShardId
 
 S1, MOVE = ShardId("s1"), MoveId("m1")
@@ -66,6 +75,11 @@ def command(epoch: int, move: MoveId = MOVE) -> MoveCommand:
     return MoveCommand(move=move, epoch=epoch)
 
 
+def commit_request(epoch: int, sums_hex: str | None = None) -> CommitRequest:
+    memory = None if sums_hex is None else MemoryDigest(sums_hex=sums_hex)
+    return CommitRequest(move=MOVE, epoch=epoch, memory=memory)
+
+
 def mirror_request(epoch: int = 1, move: MoveId = MOVE) -> MirrorRequest:
     return MirrorRequest(move=move, epoch=epoch, landing=LANDING)
 
@@ -111,11 +125,14 @@ def test_a_switchover_that_does_not_come_is_not_waited_for_without_end(config: A
     assert asyncio.run(moves.switchover(S1, command(1), 0.0)).migration == "active"
 
 
-def test_after_the_commit_point_no_old_command_is_obeyed(config: AgentConfig, left_behind: Leave) -> None:
+def test_after_the_commit_point_no_old_command_is_obeyed(
+    config: AgentConfig, left_behind: Leave, monkeypatch: pytest.MonkeyPatch
+) -> None:
     left_behind(move="m1")
     monitor = ScriptedMonitor(migration="pre-switchover", running=False)
     moves, host = agent(config, monitor)
-    assert asyncio.run(moves.proceed(S1, command(2))).migration == "completed"
+    monkeypatch.setattr("agent.memory.digest", lambda _pid: MemoryDigest(sums_hex="00000000"))
+    assert asyncio.run(moves.proceed(S1, command(2))).status.migration == "completed"
     assert host.guests[S1].record.ceded_epoch == 2
     for old in (moves.cancel, moves.resume):
         with pytest.raises(StaleEpoch):
@@ -151,13 +168,39 @@ def test_a_landing_runs_only_once_its_memory_is_there(
     moves, host = agent(config, monitor)
     monkeypatch.setattr("agent.moves._ARRIVAL_SECONDS", 0.0)
     with pytest.raises(MoveFailed, match="has not arrived"):
-        asyncio.run(moves.commit(S1, command(2)))
+        asyncio.run(moves.commit(S1, commit_request(2)))
     monitor.migration = "completed"
-    asyncio.run(moves.commit(S1, command(2)))
-    asyncio.run(moves.commit(S1, command(2)))
+    asyncio.run(moves.commit(S1, commit_request(2)))
+    asyncio.run(moves.commit(S1, commit_request(2)))
     assert monitor.done.count("cont") == 1
     assert not host.guests[S1].record.incoming
     assert monitor.done.index("nbd-server-stop") < monitor.done.index("cont")
+
+
+def test_a_landing_whose_memory_differs_does_not_run_and_says_where(
+    config: AgentConfig, left_behind: Leave, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left_behind(move="m1", incoming=True)
+    monitor = ScriptedMonitor(migration="completed", running=False)
+    moves, host = agent(config, monitor)
+    monkeypatch.setattr("agent.memory.digest", lambda _pid: MemoryDigest(sums_hex="0000000000000001"))
+    answer = asyncio.run(moves.commit(S1, commit_request(2, "0000000000000002")))
+    assert answer.differing == (1,)
+    assert not monitor.running
+    assert host.guests[S1].record.incoming
+    assert asyncio.run(moves.commit(S1, commit_request(2, "0000000000000001"))).differing == ()
+    assert monitor.running
+
+
+def test_memory_is_read_after_the_shard_was_given_away_and_written_before_it_runs_only(
+    config: AgentConfig, left_behind: Leave
+) -> None:
+    left_behind(move="m1")
+    moves, _ = agent(config, ScriptedMonitor())
+    with pytest.raises(UsageError, match="runs here"):
+        asyncio.run(moves.memory(S1, MemoryRequest(move=MOVE, epoch=1, indexes=(0,))))
+    with pytest.raises(UsageError, match="has run here"):
+        asyncio.run(moves.patch(S1, PatchRequest(move=MOVE, epoch=1, patch=MemoryPatch(indexes=(), data_hex=()))))
 
 
 def test_a_landing_that_has_run_cannot_be_aborted(config: AgentConfig, left_behind: Leave) -> None:
