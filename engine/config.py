@@ -76,6 +76,8 @@ class ControlTable(_Table):
     port: Annotated[int, Field(ge=0, le=65535)] = 0
     advertise: str | None = None
     """host:port under which agents reach the control plane; None: the listening address."""
+    agent_package: Annotated[str, Field(pattern=r"^[^'\n]+$")] | None = None
+    """What pip installs on a node whose image lacks the agent (a pinned name, a URL); None: the image must have it."""
     web_port: Annotated[int, Field(ge=0, le=65535)] = 0
 
 
@@ -106,6 +108,8 @@ class PolicyTable(_Table):
     instance_families: tuple[str, ...] = ()
     term_hours: Annotated[float, Field(gt=0)] = 24.0
     """For how long capacity is bought ahead."""
+    churn_penalty: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Giving a node up counts this share of its price against a plan, so that small price moves change nothing."""
     min_move_saving: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """A cost-driven move must save at least this share of what staying would cost, net of what it costs."""
 

@@ -21,6 +21,8 @@ from stacks.naming import CELL_NETWORK, NODE_DISK_GIB, NODE_TAG, PRICE_TAG, is_s
 _IMAGE = "projects/debian-cloud/global/images/family/debian-12"
 _ARM_IMAGE = "projects/debian-cloud/global/images/family/debian-12-arm64"
 _ARM = re.compile(r"^(t2a|c4a)-")
+_NESTED_VIRTUALIZATION = re.compile(r"^(n1|n2|c2|c3|c4|m1|m2|m3)-")
+"""Intel families; Google documents that E2, AMD and Arm types refuse it."""
 _DECIDED_AT_CREATE = [
     "metadataStartupScript",
     f'metadata["{PRICE_TAG}"]',
@@ -136,6 +138,7 @@ def _ports(first: int, last: int) -> str:
 
 def _node(cell: Cell, planned: PlannedNode, subnetwork: Subnetwork, user_data: str, provider: Provider) -> Instance:
     arm = _ARM.match(planned.node.instance_type) is not None
+    nested = _NESTED_VIRTUALIZATION.match(planned.node.instance_type) is not None
     return Instance(
         planned.node.id,
         name=planned.node.id,
@@ -147,7 +150,7 @@ def _node(cell: Cell, planned: PlannedNode, subnetwork: Subnetwork, user_data: s
         },
         network_interfaces=[{"subnetwork": subnetwork.id, "access_configs": [{"network_tier": "PREMIUM"}]}],
         scheduling=_scheduling(planned),
-        advanced_machine_features=None if arm else {"enable_nested_virtualization": True, "threads_per_core": 2},
+        advanced_machine_features={"enable_nested_virtualization": True} if nested else None,
         shielded_instance_config={"enable_vtpm": True, "enable_integrity_monitoring": True},
         labels={key: label_value(value) for key, value in node_tags(cell, planned).items() if key != PRICE_TAG},
         metadata={

@@ -97,6 +97,7 @@ def plan_policy(configuration: Configuration) -> "PlanPolicy":
         instance_families=table.instance_families,
         hourly_budget=table.budget,
         min_move_saving=table.min_move_saving,
+        churn_penalty=table.churn_penalty,
         moves=MoveTerms(expected_stay_hours=table.term_hours, egress_gib=largest_gib + DISK_MIB / 1024),
         node_prefix=configuration.name,
     )

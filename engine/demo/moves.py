@@ -12,6 +12,7 @@ from engine.control_plane import ControlPlane
 from engine.demo.show import Show
 from engine.demo.traffic import Traffic, prove
 from engine.errors import MoveFailed, ShardwrightError
+from engine.model.ids import NodeId
 from engine.model.market import PurchaseOption
 from engine.model.move import MovePhase, MoveReport
 from engine.model.placement import Node, NodeState, Shard, ShardState
@@ -113,7 +114,7 @@ def cheaper_offer(plane: ControlPlane, info: SandboxInfo, show: Show) -> dict[st
     done = [report for report in driven if report.phase is MovePhase.CLEANED and report.request.gate is not None]
     if not done:
         raise MoveFailed("no cost-driven move passed the gate", why=f"{len(driven)} were tried: {driven}")
-    report = done[0]
+    report = min(done, key=lambda one: _provider_of(plane, one.request.destination) != provider)
     gate = report.request.gate
     assert gate is not None
     show.result(_gate_table(report, gate))
@@ -127,6 +128,10 @@ def cheaper_offer(plane: ControlPlane, info: SandboxInfo, show: Show) -> dict[st
         "downtime_ms": round(report.downtime_seconds * 1000, 1),
         "gate": gate.model_dump(mode="json"),
     }
+
+
+def _provider_of(plane: ControlPlane, node: NodeId) -> str:
+    return plane.store.shard_map.node(node).cell.split("/", 1)[0]
 
 
 def _unused_offer(plane: ControlPlane) -> tuple[str, str]:

@@ -18,8 +18,11 @@ class UserDataSettings(Value):
     provider_kind: str
     """Decides how reclaim notices are read; a kind without a flavour of its own counts as a network."""
     metadata_url: str | None = None
-    package: str = "shardwright"
-    """What pip installs where the agent is missing."""
+    package: str | None = None
+    """What pip installs where the image lacks the agent; None: nothing is, and the boot fails by name.
+
+    There is no default on purpose: a name that nobody owns on an index must not be installed by every node.
+    """
 
 
 def render_user_data(node: Node, join_token: SecretStr, settings: UserDataSettings) -> str:
@@ -38,7 +41,11 @@ def render_user_data(node: Node, join_token: SecretStr, settings: UserDataSettin
         metadata_url=settings.metadata_url,
         metadata_flavour=flavour,
     )
-    return _SCRIPT.replace("@CONFIG@", config.as_text()).replace("@PACKAGE@", settings.package).replace("@END@", _END)
+    return (
+        _SCRIPT.replace("@CONFIG@", config.as_text())
+        .replace("@PACKAGE@", settings.package or "")
+        .replace("@END@", _END)
+    )
 
 
 _SCRIPT = """#!/bin/sh
@@ -51,13 +58,18 @@ mkdir -p "$work"
 cat > "$work/agent.json" <<'@END@'
 @CONFIG@
 @END@
+package='@PACKAGE@'
 if ! "$python" -c 'import agent.config' 2> /dev/null; then
+  if [ -z "$package" ]; then
+    echo "shardwright: this image has no agent, and control.agent_package names none to install" >&2
+    exit 1
+  fi
   if command -v apt-get > /dev/null; then
     apt-get update -q && apt-get install -q -y qemu-system-x86 qemu-utils busybox-static iproute2 python3-venv
   fi
   "$python" -m venv "$work/venv"
   python="$work/venv/bin/python"
-  "$python" -m pip install --quiet '@PACKAGE@'
+  "$python" -m pip install --quiet "$package"
 fi
 exec "$python" -m agent --config "$work/agent.json"
 """

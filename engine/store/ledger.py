@@ -48,7 +48,7 @@ charges = Table(
 
 
 class SqlLedger:
-    """Deliveries are snapshots of one invoice; the newest one counts, older ones stay for the record.
+    """A delivery is a snapshot of one (issuer, billing period); the newest one counts, older ones stay for the record.
 
     Appending the same delivery (same bytes) or the same charge id twice changes nothing.
     """
@@ -97,7 +97,7 @@ class SqlLedger:
         return True
 
     def invoices(self) -> Sequence[tuple[str, Invoice]]:
-        """(provider, invoice) of every invoice's newest delivery, by provider and invoice."""
+        """(provider, invoice) of every billing period's newest delivery, by provider and invoice."""
         with self._database.transaction() as connection:
             rows = connection.execute(select(deliveries).where(deliveries.c.id.in_(_newest()))).mappings().all()
         found = [
@@ -115,7 +115,7 @@ class SqlLedger:
         return sorted(found, key=lambda pair: (pair[0], pair[1].invoice_id))
 
     def charges(self, *, provider: str | None = None) -> Sequence[Charge]:
-        """Of the newest delivery of every invoice, in order of charge id."""
+        """Of the newest delivery of every billing period, in order of charge id."""
         query = (
             select(charges.c.document)
             .join(deliveries, deliveries.c.id == charges.c.delivery)
@@ -129,4 +129,6 @@ class SqlLedger:
 
 
 def _newest() -> ScalarSelect[int]:
-    return select(func.max(deliveries.c.id)).group_by(deliveries.c.provider, deliveries.c.invoice_id).scalar_subquery()
+    """An open period is delivered again and again, often under a new invoice id each time: its start tells it apart."""
+    snapshot = (deliveries.c.provider, deliveries.c.issuer, deliveries.c.period_start)
+    return select(func.max(deliveries.c.id)).group_by(*snapshot).scalar_subquery()

@@ -100,6 +100,7 @@ _POLICY = """[policy]
 max_provider_share = 0.34
 max_spot_share = 0.5
 hourly_budget = "2.00"
+churn_penalty = 0.4
 
 [[risk_classes]]
 name = "gold"

@@ -16,7 +16,7 @@ HEADER = (
 TIMES = "2026-11-01T00:00:00Z,2026-12-01T00:00:00Z,2026-11-23T10:00:00Z,2026-11-23T11:00:00Z"
 
 
-def delivery(*costs: str) -> BillDelivery:
+def delivery(*costs: str, invoice_id: str = "1") -> BillDelivery:
     rows = "".join(f"{cost},USD,t,{TIMES},Usage,a unit,harbor,capacity\n" for cost in costs)
     content = (HEADER + rows).encode()
     return BillDelivery(
@@ -25,7 +25,7 @@ def delivery(*costs: str) -> BillDelivery:
         content_type="text/csv",
         content=content,
         sha256=hashlib.sha256(content).hexdigest(),
-        invoice=Invoice(issuer="harbor", invoice_id="1", billing_period=PERIOD, total=usd("1")),
+        invoice=Invoice(issuer="harbor", invoice_id=invoice_id, billing_period=PERIOD, total=usd("1")),
         delivered_at=PERIOD.end,
     )
 
@@ -45,3 +45,12 @@ def test_a_restated_invoice_replaces_the_rows_but_keeps_one_invoice(database: Da
     assert [invoice.invoice_id for _, invoice in ledger.invoices()] == ["1"]
     assert len(ledger.charges()) == 2
     assert ledger.charges(provider="someone else") == []
+
+
+def test_an_open_period_that_is_delivered_again_counts_once(database: Database) -> None:
+    ledger = SqlLedger(database)
+    for number, costs in enumerate((("0.4",), ("0.4", "0.3"), ("0.4", "0.3", "0.2"))):
+        part = delivery(*costs, invoice_id=f"open-{number}")
+        ledger.append(part, ingest(part))
+    assert [invoice.invoice_id for _, invoice in ledger.invoices()] == ["open-2"]
+    assert len(ledger.charges()) == 3
