@@ -65,7 +65,7 @@ def find_engine() -> EngineBinary | None:
 
 
 def require_engine() -> EngineBinary:
-    """Raises MissingPart."""
+    """With this version's launchers beside it, which the engine prefers to those on PATH. Raises MissingPart."""
     found = find_engine()
     if found is None:
         raise MissingPart(
@@ -73,6 +73,8 @@ def require_engine() -> EngineBinary:
             why=f"no pulumi >= {'.'.join(map(str, _OLDEST))} on PATH, none in {cache_root()}",
             next_step="make setup",
         )
+    if found.origin == "cache":
+        put_launchers(Path(found.root) / "bin")
     return found
 
 
@@ -89,10 +91,7 @@ def install(progress: Progress) -> EngineBinary:
             if root.exists():
                 shutil.rmtree(root)
             draft.rename(root)
-        found = require_engine()
-    if found.origin == "cache":
-        put_launchers(Path(found.root) / "bin")
-    return found
+    return require_engine()
 
 
 def _obtain(draft: Path, progress: Progress) -> None:

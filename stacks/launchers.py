@@ -11,11 +11,11 @@ POLICY_ANALYZER = "pulumi-analyzer-policy-python"
 _TEXTS = {
     POLICY_ANALYZER: """#!/bin/sh
 # Runs Python policy packs for an engine without the Python language plugin.
-exec "${SHARDWRIGHT_PYTHON:-python3}" -u -m pulumi.policy "$@"
+exec "${SHARDWRIGHT_PYTHON:-python3}" -u -m stacks.policy_analyzer "$@"
 """,
     "pulumi-resource-shardnet": """#!/bin/sh
 # The Pulumi provider of networks that speak the Open Capacity API.
-exec "${SHARDWRIGHT_PYTHON:-python3}" -u -m providers.network.plugin "$@"
+exec "${SHARDWRIGHT_PYTHON:-python3}" -u -m providers.network.plugin --with-parent "$@"
 """,
 }
 

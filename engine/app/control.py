@@ -69,15 +69,16 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
         agents = AgentClients(store.shard_map.node, credentials, clock, random.Random())  # noqa: S311
         stack.callback(agents.close)
         tokens = JoinTokens(store.database, clock, join_secret(state / "fleet"))
-        advertised = configuration.control.advertise or f"{configuration.control.listen}:{configuration.control.port}"
 
         def user_data_settings(provider: str) -> UserDataSettings:
             one = settings[provider]
+            advertised = configuration.control.advertise or f"{listener.host}:{listener.port}"
             return UserDataSettings(
                 control_url=f"https://{advertised}",
                 control_ca_pem=authority.ca_pem,
                 provider_kind=one.kind,
                 metadata_url=one.metadata_url or METADATA_URL,
+                package=configuration.control.agent_package,
             )
 
         fleet = Fleet(
@@ -208,7 +209,7 @@ def _cell_driver(
 @contextmanager
 def _network_plugin() -> Iterator[int]:
     """The port of a running ``shardnet`` plugin. Raises MissingPart when it does not start."""
-    command = [sys.executable, "-m", "providers.network.plugin"]
+    command = [sys.executable, "-m", "providers.network.plugin", "--with-parent"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         line = process.stdout.readline() if process.stdout is not None else ""

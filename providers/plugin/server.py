@@ -20,10 +20,14 @@ from pulumi.runtime._grpc_settings import _GRPC_CHANNEL_OPTIONS
 from pulumi.runtime.proto import provider_pb2, provider_pb2_grpc
 
 from providers.plugin.kinds import Invoke, ResourceKind, automatic_name, unknown_outputs
+from providers.plugin.parent import when_parent_ends
 from providers.plugin.values import Plain, Properties, plain_map, wrap, wrap_map
 
 _peer: ContextVar[str] = ContextVar("peer")
 _old_inputs: ContextVar[dict[str, Plain]] = ContextVar("old_inputs")
+_GRACE_SECONDS = 0.5
+_ORPHAN_GRACE_SECONDS = 10.0
+"""The engine outlives a killed control plane for as long as the call that it waits for."""
 T = TypeVar("T")
 Session = TypeVar("Session")
 Connect = Callable[[Properties], Session]
@@ -166,17 +170,26 @@ for _name in ("Configure", "Check", "Diff", "Create", "Read", "Update", "Delete"
     setattr(_Servicer, _name, _with_context(_name))
 
 
-async def _serve(plugin: TablePlugin[Any], version: str, port: int, started: Callable[[int], None]) -> None:
+async def _serve(
+    plugin: TablePlugin[Any], version: str, port: int, started: Callable[[int], None], *, with_parent: bool
+) -> None:
     server = grpc.aio.server(options=_GRPC_CHANNEL_OPTIONS)
     provider_pb2_grpc.add_ResourceProviderServicer_to_server(_Servicer([], version, plugin, ""), server)
     bound = server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    loop, stop, orphaned = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    if with_parent:
+
+        def end() -> None:
+            orphaned.set()
+            stop.set()
+
+        when_parent_ends(lambda: loop.call_soon_threadsafe(end))
     started(bound)
     await stop.wait()
-    await server.stop(grace=0.5)
+    await server.stop(grace=_ORPHAN_GRACE_SECONDS if orphaned.is_set() else _GRACE_SECONDS)
 
 
 def _print_port(port: int) -> None:
@@ -184,6 +197,9 @@ def _print_port(port: int) -> None:
     sys.stdout.flush()
 
 
-def serve_plugin(plugin: TablePlugin[Any], *, version: str, port: int = 0) -> None:
-    """Serve on loopback until SIGTERM; the first line on stdout is the port, as Pulumi's engine expects it."""
-    asyncio.run(_serve(plugin, version, port, _print_port))
+def serve_plugin(plugin: TablePlugin[Any], *, version: str, port: int = 0, with_parent: bool = False) -> None:
+    """Serve on loopback until SIGTERM; the first line on stdout is the port, as Pulumi's engine expects it.
+
+    ``with_parent``: also until whoever started this process is gone; what an engine still waits for is then finished.
+    """
+    asyncio.run(_serve(plugin, version, port, _print_port, with_parent=with_parent))
