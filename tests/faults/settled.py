@@ -1,0 +1,141 @@
+"""What must be true of a deployment whose rounds have ended, however often its control planes were killed."""
+
+import random
+from collections import Counter
+from collections.abc import Mapping
+from datetime import timedelta
+
+from dbos import DBOSClient
+
+from agent.wire import GuestState, ShardStatus
+from engine.allocation.holds import HoldPhase
+from engine.allocation.lease import LeaseState
+from engine.billing.base import ingest
+from engine.clock import SystemClock, wait_until
+from engine.durable import workflow_database_url
+from engine.fleet.agent_client import AgentClients
+from engine.fleet.certificates import CertificateAuthority, ControlCredentials
+from engine.model.ids import NodeId, ShardId
+from engine.model.placement import NodeState, ShardState
+from engine.model.plan import Plan, PlannedNode
+from engine.model.value import Interval
+from engine.store.holds import LeaseStore
+from engine.store.opened import Store
+from providers.base import SupportsBills
+from tests.faults.estate import NETWORKS, SHARDS, Deployment
+
+_ORPHAN_SECONDS = 30.0
+
+
+def assert_settled(deployment: Deployment) -> None:
+    """After one round: bought once, created once, billed once, every shard up, and nothing besides."""
+    with deployment.store() as store:
+        plan = store.plans.target()
+        assert plan is not None
+        assert [made.id for made in store.plans.latest(10)] == [plan.id], "one plan was made the target, and once"
+        assert len(store.records.latest(10)) == 1
+        assert_bought_once(deployment, store, plan)
+        assert_nodes(deployment, store, planned_nodes(plan))
+        assert_shards(deployment, store, epochs={})
+    assert_billed_once(deployment, planned_nodes(plan))
+    assert_nothing_unfinished(deployment)
+    assert_nobody_left(deployment)
+    deployment.settled = True
+
+
+def planned_nodes(plan: Plan) -> Mapping[NodeId, PlannedNode]:
+    return {planned.node.id: planned for cell in plan.cells for planned in cell.nodes}
+
+
+def assert_bought_once(deployment: Deployment, store: Store, plan: Plan) -> None:
+    leases = LeaseStore(store.database)
+    nodes = planned_nodes(plan)
+    assert leases.phase(plan.id) == HoldPhase.CONFIRMED
+    assert leases.groups_in(HoldPhase.HOLDING, HoldPhase.CONFIRMING) == ()
+    states = {lease.key: lease.state for lease in leases.of_group(plan.id)}
+    assert states == {planned.token: LeaseState.CONFIRMED for planned in nodes.values()}
+    for network in NETWORKS:
+        here = {node: planned.token for node, planned in nodes.items() if planned.node.cell.startswith(f"{network}/")}
+        reserved = [one for one in deployment.reservations(network) if one.node.startswith(f"{deployment.name}-")]
+        assert {one.node: one.token for one in reserved} == here
+        assert len(reserved) == len(here)
+        if network == "harbor":  # a won auction keeps its units from others for a while, bought or not
+            assert deployment.units_taken(network) == len(here), "no hold is left beside the reservations"
+
+
+def assert_nodes(deployment: Deployment, store: Store, planned: Mapping[NodeId, PlannedNode]) -> None:
+    """Exactly one instance runs for each node, and the shard map knows which."""
+    running = deployment.instances()
+    assert Counter(record.node for record in running) == Counter(list(planned))
+    assert {record.node: record.token for record in running} == {name: one.token for name, one in planned.items()}
+    here = store.shard_map.nodes(states=[NodeState.EXPECTED, NodeState.JOINED, NodeState.RECLAIMING])
+    assert {node.id: (node.state, node.instance_id) for node in here} == {
+        record.node: (NodeState.JOINED, record.instance_id) for record in running
+    }
+
+
+def assert_shards(deployment: Deployment, store: Store, *, epochs: Mapping[ShardId, int]) -> None:
+    """Every shard runs on its node and nowhere else, at the epoch that the shard map has (1 where none is given)."""
+    shards = store.shard_map.search()
+    assert len(shards) == SHARDS
+    bound = {binding.shard for binding in store.shard_map.bindings()}
+    assert {shard.state for shard in shards} == {ShardState.BOUND}
+    assert bound == {shard.id for shard in shards}
+    assert {shard.id: shard.epoch for shard in shards} == {shard.id: epochs.get(shard.id, 1) for shard in shards}
+    copies = running_copies(deployment, store)
+    assert {(node, one.shard, one.epoch) for node, one in copies} == {(s.node, s.id, s.epoch) for s in shards}
+    assert len(copies) == len(shards)
+    assert {one.state for _, one in copies} == {GuestState.RUNNING}
+
+
+def running_copies(deployment: Deployment, store: Store) -> list[tuple[NodeId, ShardStatus]]:
+    """What the agents say is on their nodes."""
+    clock, folder = SystemClock(), deployment.configuration.state.directory / "fleet"
+    credentials = ControlCredentials(CertificateAuthority.load_or_create(folder, clock), folder / "control", clock)
+    agents = AgentClients(store.shard_map.node, credentials, clock, random.Random(1))
+    try:
+        joined = store.shard_map.nodes(states=[NodeState.JOINED])
+        return [(node.id, shard) for node in joined for shard in agents(node.id).status().shards]
+    finally:
+        agents.close()
+
+
+def assert_billed_once(deployment: Deployment, planned: Mapping[NodeId, PlannedNode]) -> None:
+    """Each node is one resource on the bill of its provider, and on nobody else's; nothing that is paid for idles."""
+    now = SystemClock().now()
+    period = Interval(start=now - timedelta(hours=1), end=now)
+    billed: dict[str, set[tuple[str, str | None]]] = {}
+    for name, provider in deployment.providers.items():
+        assert isinstance(provider, SupportsBills)
+        for charge in ingest(provider.bill(period)):
+            paid_and_unused = "no node" in charge.charge_description and charge.charge_period.end == period.end
+            assert not paid_and_unused, f"{name}: {charge.resource_id}"
+            node = dict(charge.tags).get("shardwright-node", "")
+            if node.startswith(f"{deployment.name}-"):
+                billed.setdefault(node, set()).add((name, charge.resource_id))
+    assert {node: {name for name, _ in resources} for node, resources in billed.items()} == {
+        node: {one.node.cell.split("/", 1)[0]} for node, one in planned.items()
+    }
+    assert {node: len(resources) for node, resources in billed.items()} == dict.fromkeys(planned, 1)
+
+
+def assert_nothing_unfinished(deployment: Deployment) -> None:
+    """Every workflow has ended well."""
+    configuration = deployment.configuration
+    url = workflow_database_url(configuration.state.directory, configuration.database_url)
+    client = DBOSClient(system_database_url=url)
+    try:
+        ended = {one.workflow_id: one.status for one in client.list_workflows(load_input=False, load_output=False)}
+    finally:
+        client.destroy()
+    assert set(ended.values()) == {"SUCCESS"}, ended
+
+
+def assert_nobody_left(deployment: Deployment) -> None:
+    """What a killed control plane had started ends by itself."""
+
+    def left() -> list[str]:
+        return [process for run in deployment.runs for process in run.left_behind()]
+
+    clock = SystemClock()
+    assert wait_until(lambda: not left(), clock, timeout_seconds=_ORPHAN_SECONDS), left()
