@@ -54,9 +54,9 @@ class CellUpdates:
         violations = [failure for failure in failures if isinstance(failure.error(), PolicyViolation)]
         if violations:
             raise PolicyViolation(
-                "; ".join(failure.what for failure in violations),
+                f"the policy pack refuses the update of {', '.join(failure.cell.id for failure in violations)}",
                 why="; ".join(failure.why for failure in violations),
-                next_step="change the plan's limits in shardwright.toml, or the policy",
+                next_step="change [policy] in shardwright.toml, then shardwright run --rounds 1; nothing was bought",
             )
         buying = {cell.cell.id for cell in plan.cells if any(node.quote is not None for node in cell.nodes)}
         for failure in failures:

@@ -12,6 +12,14 @@ from engine.reconcile import CellFailure
 from stacks.base import CellOutcome
 
 
+class CarveReport(Value):
+    """The shards there are after carving, and what kept others from being there."""
+
+    shards: tuple[Shard, ...]
+    problems: tuple[str, ...] = ()
+    """One sentence each: a node that has not joined, a shard that its agent could not carve."""
+
+
 class RoundRecord(Value):
     """The record that explains a round: what was seen, decided, done and spent."""
 
@@ -27,6 +35,8 @@ class RoundRecord(Value):
     outcomes: tuple[CellOutcome, ...]
     failures: tuple[CellFailure, ...]
     shards: tuple[Shard, ...]
+    problems: tuple[str, ...] = ()
+    """Why shards that are paid for are not there; the next round tries them again."""
     moves: tuple[MoveReport, ...]
 
     @property

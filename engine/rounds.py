@@ -16,11 +16,10 @@ from engine.market.negotiation import Negotiation
 from engine.model.capacity import CapacityTarget
 from engine.model.ids import OfferId, PlanId, RoundId
 from engine.model.move import MoveReport, MoveRequest
-from engine.model.placement import Shard
 from engine.model.plan import Plan
 from engine.model.value import Utc
 from engine.reconcile import CellFailure, CellResult
-from engine.round_record import RoundRecord
+from engine.round_record import CarveReport, RoundRecord
 from stacks.base import CellOutcome
 
 P = ParamSpec("P")
@@ -79,7 +78,7 @@ class RoundSteps(Protocol):
         """Not a recorded step: every move is a workflow of its own."""
         ...
 
-    def carve(self, plan: Plan, targets: Sequence[CapacityTarget]) -> tuple[Shard, ...]:
+    def carve(self, plan: Plan, targets: Sequence[CapacityTarget]) -> CarveReport:
         """Waits (bounded) for the agents, carves the slots, binds the components."""
         ...
 
@@ -127,7 +126,7 @@ def run_round(round_id: RoundId) -> RoundRecord:
         raise
     grown = _step("grow", steps.grow, plan)
     moves = _move_off(steps, plan)
-    shards = _step("carve", steps.carve, plan, targets)
+    carved = _step("carve", steps.carve, plan, targets)
     attempts = grown + (_step("shrink", steps.shrink, plan) if plan.leaving else ())
     record = RoundRecord(
         id=round_id,
@@ -140,7 +139,8 @@ def run_round(round_id: RoundId) -> RoundRecord:
         plan=plan,
         outcomes=tuple(result for result in attempts if isinstance(result, CellOutcome)),
         failures=tuple(result for result in attempts if isinstance(result, CellFailure)),
-        shards=shards,
+        shards=carved.shards,
+        problems=carved.problems,
         moves=moves,
     )
     _step("record", steps.record, record)

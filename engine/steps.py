@@ -31,7 +31,7 @@ from engine.planner.move_gate import propose_moves
 from engine.planner.planner import plan as make_plan
 from engine.planner.policy import PlanPolicy
 from engine.reconcile import CellFailure, CellResult
-from engine.round_record import RoundRecord
+from engine.round_record import CarveReport, RoundRecord
 from engine.store.plans import PlanStore
 from engine.store.round_records import RoundRecords, StoredRound
 from engine.store.shard_map import ShardMap
@@ -260,10 +260,12 @@ class ControlSteps:
     def move(self, requests: Sequence[MoveRequest]) -> tuple[MoveReport, ...]:
         return self.moves.run(requests)
 
-    def carve(self, plan: Plan, targets: Sequence[CapacityTarget]) -> tuple[Shard, ...]:
+    def carve(self, plan: Plan, targets: Sequence[CapacityTarget]) -> CarveReport:
         joined = {node.id for node in self.fleet.wait_joined(self._there(plan))}
-        for node_id in sorted({planned.node.id for planned in _planned(plan)} - joined):
-            self._say("carve", f"{node_id} has not joined; its shards wait for the next round")
+        absent = sorted({planned.node.id for planned in _planned(plan)} - joined)
+        problems = [f"{node_id} has not joined; its shards wait for the next round" for node_id in absent]
+        for problem in problems:
+            self._say("carve", problem)
         nodes = [planned for planned in _planned(plan) if planned.node.id in joined]
         carving = plan_carving(nodes, self.shard_map.search())
         for shard_id in carving.surplus:
@@ -278,16 +280,20 @@ class ControlSteps:
                 nominal=types[new.shard_type].resources,
             )
         shards = [self.shard_map.get(shard_id) for shard_id in (*carving.unfinished, *(n.id for n in carving.new))]
-        self._carve_all(shards)
+        problems += self._carve_all(shards)
         self._bind({target.pool.id: target.current for target in targets})
-        return self.shard_map.search()
+        return CarveReport(shards=self.shard_map.search(), problems=tuple(problems))
 
-    def _carve_all(self, shards: Sequence[Shard]) -> None:
+    def _carve_all(self, shards: Sequence[Shard]) -> list[str]:
+        """What went wrong."""
+        problems = []
         for carved in self.fleet.carve_all(shards):
             if carved.failure:
-                self._say("carve", f"{carved.shard}: {carved.failure}")
+                problems.append(f"{carved.shard}: {carved.failure}")
+                self._say("carve", problems[-1])
             else:
                 self._say("carve", f"{carved.shard} is ready", boot_seconds=carved.boot_seconds)
+        return problems
 
     def _bind(self, replicas: Mapping[PoolId, int]) -> None:
         choice = plan_bindings(self.terms.components, replicas, self.shard_map.search(), self.shard_map.bindings())

@@ -3,12 +3,13 @@
 import shutil
 import socket
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from decimal import Decimal
 from pathlib import Path
 
 from engine.app.configured import CONFIGURATION_NAME, load, stored_view
+from engine.app.leaving import end_children, interruptible, undisturbed
 from engine.config import Configuration, load_configuration
 from engine.errors import ConfigurationError, ShardwrightError, UsageError
 from engine.events import Event
@@ -70,7 +71,9 @@ def embedded_configuration(usage: Path | None, metric: str | None, say: Say) -> 
     """A sandbox for the length of the context, with nothing of it left afterwards."""
     from providers.sandbox import supervisor
     from providers.sandbox.configuration import write_configuration
+    from stacks.engine_binary import require_engine
 
+    require_engine()  # before anything is started
     state = Path(tempfile.mkdtemp(prefix="shardwright-"))
     port = free_port()
     try:
@@ -87,8 +90,11 @@ def embedded_configuration(usage: Path | None, metric: str | None, say: Say) -> 
         )
         yield load_configuration(path)
     finally:
-        supervisor.stop(state / "sandbox")
-        shutil.rmtree(state, ignore_errors=True)
+        with undisturbed():
+            supervising = supervisor.pid_of(state / "sandbox")
+            end_children(spared=() if supervising is None else (supervising,))
+            supervisor.stop(state / "sandbox")
+            shutil.rmtree(state, ignore_errors=True)
 
 
 def run_rounds(
@@ -100,13 +106,13 @@ def run_rounds(
     every_seconds: float,
     serve: bool,
     say: Say,
-) -> Iterator[RoundRecord]:
+) -> Generator[RoundRecord, None, None]:
     """Records as rounds end. With ``serve`` it stays until interrupted, with the web page up."""
 
     def observe(event: Event) -> None:
         say(f"{event.step}: {event.text}")
 
-    with ExitStack() as stack:
+    with interruptible(), ExitStack() as stack:
         if config is None and not Path(CONFIGURATION_NAME).exists():
             require_usage(usage, metric)
             configuration = stack.enter_context(embedded_configuration(usage, metric, say))

@@ -1,8 +1,22 @@
 """The command ``shardwright``: thin; the same verbs as the API, and no rules inside."""
 
+import os
+import sys
+
+_CANCELLED = 130
+
 
 def main() -> None:
     """Entry point: run, then turn errors of the vocabulary into a message and an exit code."""
-    from engine.cli.main import run
+    try:
+        from engine.cli.main import run
 
-    run()
+        run()
+    except KeyboardInterrupt:  # while it was still loading, or ending already
+        pass
+    except SystemExit as done:
+        if done.code != _CANCELLED:
+            raise
+    # Worker threads may still wait for a provider. Leave without them: the next run takes up what they were at.
+    sys.stdout.flush()
+    os._exit(_CANCELLED)

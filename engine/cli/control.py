@@ -1,12 +1,13 @@
 """``shardwright run``"""
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from engine.cli.console import Output, err, out, plain, print_json
-from engine.errors import AuthenticationFailed
+from engine.errors import AuthenticationFailed, ShardwrightError
 
 if TYPE_CHECKING:
     from engine.round_record import RoundRecord
@@ -46,21 +47,24 @@ def run(
 
     console = err()
     records: list[RoundRecord] = []
+    made = run_rounds(
+        config, rounds=rounds, usage=usage, metric=metric, every_seconds=every, serve=serve, say=plain(console)
+    )
     try:
-        for record in run_rounds(
-            config, rounds=rounds, usage=usage, metric=metric, every_seconds=every, serve=serve, say=plain(console)
-        ):
-            records.append(record)
-            if output is Output.TABLE:
-                for part in plan_tables(record.plan):
-                    out().print(part)
-                out().print(f"round {record.id}: {_changes(record) or 'nothing to do'}", markup=False)
+        with closing(made):  # whatever stops us, everything is ended before the command is
+            for record in made:
+                records.append(record)
+                if output is Output.TABLE:
+                    for part in plan_tables(record.plan):
+                        out().print(part)
+                    out().print(f"round {record.id}: {_changes(record) or 'nothing to do'}", markup=False)
     finally:
         if output is Output.JSON and records:
             print_json("rounds", records)
     if records:
         _require_all_cells(records[-1])
         _require_sign_in(records[-1])
+        _require_shards(records[-1])
 
 
 def _changes(record: "RoundRecord") -> str:
@@ -79,6 +83,15 @@ def _require_sign_in(record: "RoundRecord") -> None:
             f"round {record.id} is done, but without {', '.join(one.provider for one in refused)}",
             why="; ".join(one.reason for one in refused),
             next_step="put the credentials right, then shardwright offers",
+        )
+
+
+def _require_shards(record: "RoundRecord") -> None:
+    if record.problems:
+        raise ShardwrightError(
+            f"round {record.id} is done, but shards that are paid for are not there",
+            why="; ".join(record.problems),
+            next_step="shardwright run --rounds 1, once that is mended: it carves what is missing",
         )
 
 

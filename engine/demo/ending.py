@@ -4,13 +4,10 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import psutil
-
+from engine.app.leaving import end_children
 from engine.control_plane import ControlPlane
 from providers.sandbox import supervisor
 from providers.sandbox.teardown import leftovers
-
-_CHILD_SECONDS = 3
 
 
 class Ending:
@@ -33,7 +30,8 @@ class Ending:
 
     def clean_up(self) -> list[str]:
         """Everything else; what could not be taken away."""
-        self._end_children()
+        supervising = self._supervisor_pid()
+        end_children(spared=() if supervising is None else (supervising,))
         left = [str(thing) for thing in supervisor.stop(self.sandbox)] if self.sandbox is not None else []
         if self.tag is not None:
             left += [str(thing) for thing in leftovers(self.tag) if str(thing) not in left]
@@ -42,36 +40,7 @@ class Ending:
             left.append(str(self.work))
         return left
 
-    def _end_children(self) -> None:
-        """Engines, plugins and clients of this process; the sandbox's supervisor ends itself."""
-        spared = self._supervisor_pid()
-        children = [
-            child for child in psutil.Process().children(recursive=False) if spared is None or child.pid != spared
-        ]
-        family = [*children, *(inner for child in children for inner in _descendants(child))]
-        for process in family:
-            _signal(process, kill=False)
-        _, alive = psutil.wait_procs(family, timeout=_CHILD_SECONDS)
-        for process in alive:
-            _signal(process, kill=True)
-        psutil.wait_procs(alive, timeout=_CHILD_SECONDS)
-
     def _supervisor_pid(self) -> int | None:
         if self.sandbox is None:
             return None
         return supervisor.pid_of(self.sandbox)
-
-
-def _descendants(process: psutil.Process) -> list[psutil.Process]:
-    try:
-        found: list[psutil.Process] = process.children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []
-    return found
-
-
-def _signal(process: psutil.Process, *, kill: bool) -> None:
-    try:
-        process.kill() if kill else process.terminate()
-    except psutil.NoSuchProcess:
-        return

@@ -1,18 +1,15 @@
 """The main job from start to end, in the sandbox: eight stages on the real parts, and nothing left behind."""
 
-import contextlib
 import os
-import signal
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from decimal import Decimal
 from pathlib import Path
-from types import FrameType
 
 from engine.app.configured import CONFIGURATION_NAME
 from engine.app.embedded import EMBEDDED_NAME, free_port, web_page
+from engine.app.leaving import interruptible, undisturbed
 from engine.clock import Clock, SystemClock
 from engine.config import Configuration, load_configuration
 from engine.demo import account, moves
@@ -41,14 +38,14 @@ def run_demo(state: Path, *, usage: Path | None, metric: str | None, seed: int) 
     work = Path(tempfile.mkdtemp(prefix="shardwright-demo-"))
     ending = Ending(work)
     interrupted = False
-    with _interruptible(), open_show() as show:
+    with interruptible(), open_show() as show:
         timeline = Timeline(show, RecordFile(state / RECORDS), clock)
         try:
             _stages(work, state, usage, metric, seed, timeline, show, clock, ending)
         except KeyboardInterrupt:
             interrupted = True
         finally:
-            with _undisturbed():
+            with undisturbed():
                 left = ending.clean_up()
         for thing in left:
             show.line(f"left over: {thing}")
@@ -151,30 +148,3 @@ def _require_cells(record: RoundRecord) -> None:
 def _require(condition: bool, what: str, why: str = "") -> None:
     if not condition:
         raise ShardwrightError(what, why=why)
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGTERM ends the demo as Ctrl-C does."""
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Cleaning up is not interrupted by a second Ctrl-C."""
-    with contextlib.suppress(ValueError):
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ValueError):
-            signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,0 +1,67 @@
+"""How a command leaves: an end by signal is an interrupt, cleaning up is not disturbed, and children go with it."""
+
+import contextlib
+import signal
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import psutil
+
+_CHILD_SECONDS = 3
+_ENDS = (signal.SIGTERM, signal.SIGHUP)
+_INTERRUPTS = (signal.SIGINT, *_ENDS)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGTERM and a closed terminal end the command as Ctrl-C does."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    with _handled(_ENDS, interrupt):
+        yield
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """A second Ctrl-C waits until what is in here has ended."""
+    with _handled(_INTERRUPTS, signal.SIG_IGN):
+        yield
+
+
+def end_children(spared: Collection[int] = ()) -> None:
+    """This process's children (engines, plugins, clients) and theirs, but for the ``spared`` pids and their own."""
+    children = [child for child in psutil.Process().children(recursive=False) if child.pid not in spared]
+    family = [*children, *(inner for child in children for inner in _descendants(child))]
+    for process in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
+    _, alive = psutil.wait_procs(family, timeout=_CHILD_SECONDS)
+    for process in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(alive, timeout=_CHILD_SECONDS)
+
+
+def _descendants(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        found: list[psutil.Process] = process.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+    return found
+
+
+@contextmanager
+def _handled(numbers: Collection[signal.Signals], handler: "signal._HANDLER") -> Iterator[None]:
+    """Only the main thread may say what signals do; anywhere else nothing changes."""
+    before = {}
+    with contextlib.suppress(ValueError):
+        for number in numbers:
+            before[number] = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
