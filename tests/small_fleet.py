@@ -29,6 +29,7 @@ from engine.store.database import Database, metadata
 from engine.store.join_tokens import JoinTokens
 from engine.store.shard_map import ShardMap
 from providers.sandbox import netns
+from providers.sandbox.teardown import remove_cgroup
 from providers.sandbox.underlay import Attachment, Underlay
 
 JOIN_SECONDS = 30.0
@@ -48,6 +49,7 @@ class SmallFleet:
         self.attachments: dict[str, Attachment] = {}
         self.notices: list[tuple[NodeId, NoticeReport]] = []
         self.joined: list[NodeJoined] = []
+        self.carved: list[str] = []
         self.database = Database(f"sqlite:///{folder / 'control.sqlite'}")
 
     def __enter__(self) -> "SmallFleet":
@@ -131,6 +133,7 @@ class SmallFleet:
     def carve(
         self, name: str, node: str, resources: Resources = SHARD, disk_mib: int = DISK_MIB
     ) -> tuple[Shard, ShardStatus]:
+        self.carved.append(name)
         shard = self.shard_map.add_shard(
             ShardId(name), shard_type="cpu.small", pool=PoolId("p"), node=NodeId(node), nominal=resources
         )
@@ -141,11 +144,11 @@ class SmallFleet:
         return shard, self.clients(NodeId(node)).carve(request)
 
     def start_client(
-        self, shard: Shard, *, seconds: float = 120, first: int = 1, every: float = 0.005
+        self, shard: Shard, *, seconds: float = 120, first: int = 1, every: float = 0.005, answer_seconds: float = 60
     ) -> "RunningClient":
         return RunningClient(
             self.client.namespace, shard.address, self.folder / f"records-{shard.id}-{first}.jsonl",
-            seconds=seconds, first=first, every=every,
+            seconds=seconds, first=first, every=every, answer_seconds=answer_seconds,
         )  # fmt: skip
 
     # -- inside
@@ -181,19 +184,30 @@ class SmallFleet:
         if hasattr(self, "clients"):
             self.clients.close()
         self.database.dispose()
-        for root in (Path("/sys/fs/cgroup/cpu"), Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")):
-            for name in self.names:
-                for group in (root / "shardwright").glob(f"{name}.*"):
-                    group.rmdir()
+        for node in self.names:
+            for shard in self.carved:
+                for root in ("cpu", "memory", ""):
+                    remove_cgroup(Path("/sys/fs/cgroup") / root / "shardwright" / f"{node}.{shard}")
 
 
 class RunningClient:
     """The record client as a process in the client's namespace."""
 
-    def __init__(self, namespace: str, address: str, log: Path, *, seconds: float, first: int, every: float) -> None:
+    def __init__(
+        self,
+        namespace: str,
+        address: str,
+        log: Path,
+        *,
+        seconds: float,
+        first: int,
+        every: float,
+        answer_seconds: float,
+    ) -> None:
         self.log = log
         command = [sys.executable, "-m", "agent.record_client", "--host", address, "--log", str(log)]
         command += ["--seconds", str(seconds), "--first", str(first), "--every", str(every)]
+        command += ["--answer-seconds", str(answer_seconds)]
         self._process = subprocess.Popen(
             ["nsenter", f"--net={netns.NAMESPACES / namespace}", "--", *command],
             stdout=subprocess.PIPE, text=True, start_new_session=True,

@@ -80,7 +80,7 @@ def test_a_destination_killed_after_the_commit_point_gives_the_shard_back(fleet:
 
 
 def test_a_source_killed_before_the_commit_point_ends_the_move_and_its_disk_has_every_record(fleet: SmallFleet) -> None:
-    client, request = _carve(fleet, "src-early")
+    client, request = _carve(fleet, "src-early", answer_seconds=6)
     process = _control_process(fleet, request)
     _wait_for_phase(process, MovePhase.PRECOPY)
     _kill_guest(fleet, "nA", "src-early")
@@ -110,9 +110,9 @@ def test_an_agent_killed_in_mid_move_is_found_again_and_its_guest_outlives_it(fl
     fleet.clients(shard.node).release(shard.id, shard.epoch)
 
 
-def _carve(fleet: SmallFleet, name: str) -> tuple[RunningClient, MoveRequest]:
+def _carve(fleet: SmallFleet, name: str, answer_seconds: float = 60) -> tuple[RunningClient, MoveRequest]:
     shard, _ = fleet.carve(name, "nA", disk_mib=16)
-    client = fleet.start_client(shard, every=0.02)
+    client = fleet.start_client(shard, every=0.02, answer_seconds=answer_seconds)
     client.wait_for_records(20)
     request = MoveRequest(
         id=MoveId(f"m-{name}"), shard=shard.id, source=NodeId("nA"), destination=NodeId("nB"),
