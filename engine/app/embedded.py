@@ -34,8 +34,6 @@ def sandbox_up(state: Path, *, seed: int, meter_speed: float, say: Say) -> Path:
         outlive=True,
         progress=say,
     )
-    for limit in info.limits:
-        say(f"without namespaces: {limit}")
     from providers.sandbox.configuration import write_configuration
 
     return write_configuration(
