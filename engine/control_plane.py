@@ -8,7 +8,8 @@ from dbos import DBOS, SetWorkflowID, WorkflowHandle
 
 from agent.wire import NoticeReport
 from engine.clock import Clock
-from engine.evacuation.workflow import start_evacuation
+from engine.durable import WORKFLOW_VERSION
+from engine.evacuation.workflow import evacuation_begun, evacuation_id, start_evacuation
 from engine.events import Event, Observe
 from engine.fleet.nodes import Fleet
 from engine.metrics import observe_reclaim
@@ -38,8 +39,11 @@ class ControlPlane:
     """Where agents join."""
 
     def rounds(self, count: int, *, every_seconds: float = 0.0) -> Iterator[RoundRecord]:
-        """Run ``count`` rounds, those that an earlier process left unfinished first. Raises what stopped a round."""
-        resumed = self._unfinished()
+        """Run ``count`` rounds, those that an earlier process left unfinished first. Raises what stopped a round.
+
+        Ends once the evacuations that are under way then have ended.
+        """
+        resumed = [RoundId(one) for one in self._unfinished("round")]
         for number in range(count):
             if number and every_seconds:
                 self.clock.sleep(every_seconds)
@@ -49,23 +53,30 @@ class ControlPlane:
                 self.observe(Event(step="resume", text=f"round {round_id} goes on where it was interrupted"))
                 handle = DBOS.retrieve_workflow(round_id)
             else:
+                self.steps.recover()
                 round_id = self._next_id()
                 with SetWorkflowID(round_id):
                     handle = DBOS.start_workflow(run_round, round_id)
             yield handle.get_result()
+        for evacuation in self._unfinished("evacuate"):
+            DBOS.retrieve_workflow(evacuation).get_result()
 
     def on_notice(self, node: NodeId, report: NoticeReport) -> None:
-        """From an agent: its provider takes the node back. Starts the evacuation, once."""
+        """From an agent: its provider takes the node back. Starts the evacuation, once.
+
+        An agent reports until it has an answer: should this process die in here, the next one hears of it again.
+        """
         notice = self.fleet.notice(node, report)
-        if notice is not None:
-            text = f"{notice.provider} takes {node} back in {_left(notice):.0f} s: {notice.reason}"
-            self.observe(Event(step="notice", text=text))
-            observe_reclaim(notice)
-            start_evacuation(notice)
+        if notice is None or evacuation_begun(node):
+            return
+        text = f"{notice.provider} takes {node} back in {_left(notice):.0f} s: {notice.reason}"
+        self.observe(Event(step="notice", text=text))
+        observe_reclaim(notice)
+        start_evacuation(notice)
 
     def evacuation(self, node: NodeId) -> tuple[MoveReport, ...]:
         """Blocks until the node's evacuation has ended. The evacuation must have begun."""
-        handle: WorkflowHandle[tuple[MoveReport, ...]] = DBOS.retrieve_workflow(f"evacuate-{node}")
+        handle: WorkflowHandle[tuple[MoveReport, ...]] = DBOS.retrieve_workflow(evacuation_id(node))
         return handle.get_result()
 
     def instances_left(self) -> int:
@@ -76,9 +87,17 @@ class ControlPlane:
             if isinstance(provider, SupportsInventory)
         )
 
-    def _unfinished(self) -> list[RoundId]:
-        found = DBOS.list_workflows(name="round", status=list(_UNFINISHED), load_input=False, load_output=False)
-        return [RoundId(one.workflow_id) for one in sorted(found, key=lambda one: one.created_at or 0)]
+    @staticmethod
+    def _unfinished(kind: str) -> list[str]:
+        """Ids, oldest first. Those of another version of the workflows never go on, so nobody waits for them."""
+        found = DBOS.list_workflows(
+            name=kind,
+            status=list(_UNFINISHED),
+            app_version=WORKFLOW_VERSION,
+            load_input=False,
+            load_output=False,
+        )
+        return [one.workflow_id for one in sorted(found, key=lambda one: one.created_at or 0)]
 
     def _next_id(self) -> RoundId:
         known = DBOS.list_workflows(name="round", load_input=False, load_output=False)

@@ -21,11 +21,11 @@ from engine.market.discovery import MarketView, discover
 from engine.market.negotiation import Negotiation, negotiate
 from engine.migration.several import Moves
 from engine.model.capacity import CapacityTarget, Pool, Resources
-from engine.model.ids import MoveId, OfferId, PlanId, PoolId, RoundId
+from engine.model.ids import MoveId, NodeId, OfferId, PlanId, PoolId, RoundId
 from engine.model.market import OfferQuery
 from engine.model.move import MoveReport, MoveRequest
 from engine.model.placement import Cell, ComponentName, NodeState, Shard, ShardState
-from engine.model.plan import CellPlan, Plan, PlannedNode
+from engine.model.plan import CellPlan, MoveCause, Plan, PlannedNode
 from engine.model.value import Interval, Utc
 from engine.planner.move_gate import propose_moves
 from engine.planner.planner import plan as make_plan
@@ -73,6 +73,20 @@ class ControlSteps:
     moves: Moves
     clock: Clock
     observe: Observe
+
+    def recover(self) -> None:
+        """What a round that ended badly left half-way; only while none is under way.
+
+        Holds are given back, or paid where paying had begun; nodes that are paid for are created by the next round.
+        """
+        try:
+            self.holds.recover()
+        except ShardwrightError as problem:
+            self._say("recover", f"what is still held is looked at again before the next round: {problem}")
+        target = self.plans.target()
+        for planned in () if target is None else _planned(target):
+            if planned.quote is not None and self.holds.hold_of(planned.token) is not None:
+                self.fleet.expect(planned.node)
 
     def started(self, round_id: RoundId) -> Utc:
         return self.clock.now()
@@ -188,21 +202,29 @@ class ControlSteps:
         return report
 
     def grow(self, plan: Plan) -> tuple[CellResult, ...]:
-        for cell in plan.cells:
-            for planned in cell.nodes:
-                if planned.quote is not None:
-                    self.fleet.expect(planned.node)
-        return self._update(self._with_leaving(self._with_holds(plan)))
+        for planned in _planned(plan):
+            if planned.quote is not None:
+                self.fleet.expect(planned.node)
+        return self._update(self._with_leaving(self._with_purchases(plan)))
 
-    def _with_holds(self, plan: Plan) -> Plan:
-        """Every purchase names the provider's hold that was taken for it, so that the create uses it up."""
+    def _with_purchases(self, plan: Plan) -> Plan:
+        """Every node that is yet to be created carries what it was bought on, by this plan or by an earlier one: the
+        quote, and the provider's hold, which the create uses up.
+        """
+        made = {node.id for node in self.shard_map.nodes() if node.instance_id is not None}
+        missing = [planned.node.id for planned in _planned(plan) if planned.node.id not in made]
+        quotes = {planned.node.id: planned.quote for planned in self.plans.bought(missing)}
 
-        def held(planned: PlannedNode) -> PlannedNode:
-            hold = None if planned.quote is None else self.holds.hold_of(planned.token)
-            return planned if hold is None else planned.model_copy(update={"hold": hold.provider_reference})
+        def as_bought(planned: PlannedNode) -> PlannedNode:
+            if planned.node.id not in quotes:
+                return planned
+            hold = self.holds.hold_of(planned.token)
+            reference = None if hold is None else hold.provider_reference
+            return planned.model_copy(update={"quote": quotes[planned.node.id], "hold": reference})
 
         cells = tuple(
-            cell.model_copy(update={"nodes": tuple(held(planned) for planned in cell.nodes)}) for cell in plan.cells
+            cell.model_copy(update={"nodes": tuple(as_bought(planned) for planned in cell.nodes)})
+            for cell in plan.cells
         )
         return plan.model_copy(update={"cells": cells})
 
@@ -223,12 +245,17 @@ class ControlSteps:
         return results
 
     def _with_leaving(self, plan: Plan) -> Plan:
-        """The plan with the nodes that leave still in their cells: they go once their shards have moved."""
-        known = {item.node.id: item.planned for item in current_inventory(self.shard_map, self.plans).nodes}
+        """The plan with the nodes that leave still in their cells: they go once their shards have moved.
+
+        Those that their providers are taking back too, since ending them any sooner would cut an evacuation short;
+        but not those that never came up.
+        """
+        inventory = current_inventory(self.shard_map, self.plans).nodes
+        known = {item.node.id: item.planned for item in inventory if item.node.state is not NodeState.EXPECTED}
         staying: dict[str, list[PlannedNode]] = {}
         for node_id in plan.leaving:
             planned = known.get(node_id)
-            if planned is not None and self.shard_map.node(node_id).state is not NodeState.RECLAIMING:
+            if planned is not None:
                 staying.setdefault(planned.node.cell, []).append(planned.model_copy(update={"quote": None}))
         cells = tuple(
             CellPlan(cell=cell.cell, generation=cell.generation, nodes=(*cell.nodes, *staying.get(cell.cell.id, ())))
@@ -250,6 +277,7 @@ class ControlSteps:
                 gate=proposal.gate,
             )
             for proposal in proposals
+            if proposal.cause is not MoveCause.RECLAIM  # the node's evacuation moves those, and is under way
         )
         for request in requests:
             facts = None if request.gate is None else request.gate.model_dump(mode="json")
@@ -304,26 +332,33 @@ class ControlSteps:
             self._say("bind", f"{component} -> {shard_id}")
 
     def shrink(self, plan: Plan) -> tuple[CellResult, ...]:
-        """A node is given back only when nothing is bound to it any more, which is read again here."""
-        stuck = {
-            shard.node for shard in self.shard_map.search(state=ShardState.BOUND) if shard.node in set(plan.leaving)
-        }
+        """A node is given back only when nothing is bound to it any more, which is read again here.
+
+        One that is being evacuated stays: a shard that has just been bound elsewhere may still be on its way.
+        """
+        leaving = set(plan.leaving)
+        stuck = {shard.node for shard in self.shard_map.search(state=ShardState.BOUND) if shard.node in leaving}
         for node_id in sorted(stuck):
             self._say("shrink", f"{node_id} stays: a component is still bound to one of its shards")
+        stuck |= {node.id for node in self.shard_map.nodes(states=[NodeState.RECLAIMING]) if node.id in leaving}
         gone = [node_id for node_id in plan.leaving if node_id not in stuck]
         for node_id in gone:
             for shard in self.shard_map.search(node=node_id):
                 self.fleet.release(shard)
-        final = self._with_leaving(self._with_holds(plan).model_copy(update={"leaving": tuple(sorted(stuck))}))
+        final = self._with_leaving(self._with_purchases(plan).model_copy(update={"leaving": tuple(sorted(stuck))}))
         results = self._update(final)
         failed = {result.cell.id for result in results if isinstance(result, CellFailure)}
         for node_id in gone:
             node = self.shard_map.node(node_id)
             if node.cell not in failed:
                 self.shard_map.update_node(node_id, state=NodeState.GONE)
-                for planned in self.plans.bought([node_id]):
-                    self.holds.release_node(planned.token)
+                self.give_back(node_id)
         return results
+
+    def give_back(self, node_id: NodeId) -> None:
+        """What was bought for a node that has left. Nothing there = success."""
+        for planned in self.plans.bought([node_id]):
+            self.holds.release_node(planned.token)
 
     def record(self, record: RoundRecord) -> None:
         self.records.put(

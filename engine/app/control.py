@@ -132,6 +132,7 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
                 moves=moves,
                 placements={pool.id: pool.placement for pool in configuration.pool_values()},
                 observe=observe,
+                give_back=steps.give_back,
             )
         )
         serve(steps)

@@ -1,6 +1,6 @@
 """Leaving a node that its provider takes back, as a durable workflow: choose, make room, move, give up the rest."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -27,6 +27,8 @@ class EvacuationContext:
     moves: Moves
     placements: Mapping[PoolId, Placement]
     observe: Observe
+    give_back: Callable[[NodeId], None]
+    """Ends what was bought for a node that has left; idempotent."""
 
 
 _contexts: list[EvacuationContext] = []
@@ -37,9 +39,17 @@ def configure(context: EvacuationContext) -> None:
     _contexts[:] = [context]
 
 
+def evacuation_id(node: NodeId) -> str:
+    return f"evacuate-{node}"
+
+
+def evacuation_begun(node: NodeId) -> bool:
+    return DBOS.get_workflow_status(evacuation_id(node)) is not None
+
+
 def start_evacuation(notice: ReclaimNotice) -> WorkflowHandle[tuple[MoveReport, ...]]:
     """Begin, or find the evacuation of that node: a node is left once."""
-    with SetWorkflowID(f"evacuate-{notice.node}"):
+    with SetWorkflowID(evacuation_id(notice.node)):
         return DBOS.start_workflow(evacuate, notice.node, notice.at)
 
 
@@ -51,6 +61,7 @@ def evacuate(node: NodeId, deadline: datetime) -> tuple[MoveReport, ...]:
     DBOS.run_step({"name": "make_room"}, _make_room, choice)
     reports = context.moves.run(choice.moves)
     DBOS.run_step({"name": "leave"}, _leave, node)
+    DBOS.run_step({"name": "give_back", "retries_allowed": True, "max_attempts": 5}, context.give_back, node)
     return reports
 
 

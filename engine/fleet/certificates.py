@@ -41,7 +41,7 @@ class CertificateAuthority:
             key = ec.generate_private_key(ec.SECP256R1())
             certificate = _self_signed(key, clock.now())
             write_private(key_file, _key_pem(key))
-            certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+            write_private(certificate_file, certificate.public_bytes(serialization.Encoding.PEM))
         return cls(x509.load_pem_x509_certificate(certificate_file.read_bytes()), _load_key(key_file), clock)
 
     @property
@@ -153,11 +153,15 @@ def public_key_digest(csr_pem: str) -> str:
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Replace ``path`` by a file that only its owner can read, at every moment."""
-    path.unlink(missing_ok=True)
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    """Replace ``path``, whole or not at all, by a file that only its owner can read."""
+    draft = path.with_name(f".{path.name}.new")
+    draft.unlink(missing_ok=True)
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(handle, "wb") as file:
         file.write(content)
+        file.flush()
+        os.fsync(handle)
+    draft.replace(path)
 
 
 def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:

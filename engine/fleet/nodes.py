@@ -78,9 +78,9 @@ class Fleet:
         )
 
     def notice(self, node: NodeId, report: NoticeReport) -> ReclaimNotice | None:
-        """The node is being reclaimed; None when that was known already."""
+        """The node is being reclaimed; None when it is gone already. The same again for a repeated report."""
         known = self._map.node(node)
-        if known.state in (NodeState.RECLAIMING, NodeState.GONE):
+        if known.state is NodeState.GONE:
             return None
         self._map.update_node(node, state=NodeState.RECLAIMING)
         provider = known.cell.split("/", 1)[0]

@@ -1,0 +1,224 @@
+"""The steps of a round on a real store: what they hand to the cells, and what they put right after a bad end."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, cast
+
+import pytest
+
+from engine.allocation.holds import PlanHolds
+from engine.allocation.locking import ResourceLocking
+from engine.clock import ManualClock
+from engine.events import unseen
+from engine.model.capacity import Resources
+from engine.model.ids import NodeId, PoolId, ShardId
+from engine.model.market import Hold, Quote, Reservation
+from engine.model.placement import NodeState, Shard, ShardState
+from engine.model.plan import Plan, PlannedNode
+from engine.planner.policy import PlanPolicy
+from engine.reconcile import CellFailure, CellResult
+from engine.steps import ControlSteps, Terms
+from engine.store.database import Database
+from engine.store.plans import PlanStore
+from engine.store.shard_map import ShardMap
+from stacks.base import CellOutcome, ResourceChanges
+from tests.unit.engine.planner.cases import CELLS, certain, inventory_of, offer, plan_of, pool, quote
+
+WEB = pool()
+
+
+class Cells:
+    """Brings every node of the plan up, but those of ``failing`` providers."""
+
+    def __init__(self) -> None:
+        self.plans: list[Plan] = []
+        self.failing: set[str] = set()
+
+    def run(self, plan: Plan, user_data: Mapping[NodeId, str]) -> tuple[CellResult, ...]:
+        self.plans.append(plan)
+        return tuple(self._result(plan, number) for number in range(len(plan.cells)))
+
+    def _result(self, plan: Plan, number: int) -> CellResult:
+        cell = plan.cells[number]
+        if cell.cell.provider in self.failing:
+            return CellFailure(cell=cell.cell, generation=plan.generation, kind="ProviderError", what="down")
+        nodes = tuple((planned.node.id, f"i-{planned.node.id}") for planned in cell.nodes)
+        return CellOutcome(cell=cell.cell, generation=plan.generation, changes=ResourceChanges(), nodes=nodes)
+
+    @property
+    def last(self) -> dict[NodeId, PlannedNode]:
+        return {planned.node.id: planned for cell in self.plans[-1].cells for planned in cell.nodes}
+
+
+class Fleet:
+    """Knows nodes, has no agents."""
+
+    def __init__(self, shard_map: ShardMap) -> None:
+        self._map = shard_map
+        self.released: list[ShardId] = []
+
+    def expect(self, node: Any) -> None:
+        if node.id not in {known.id for known in self._map.nodes()}:
+            self._map.put_node(node)
+
+    def user_data(self, plan: Plan) -> Mapping[NodeId, str]:
+        return {}
+
+    def wait_joined(self, planned: Any) -> tuple[()]:
+        return ()
+
+    def release(self, shard: Shard) -> None:
+        self.released.append(shard.id)
+        self._map.remove(shard.id)
+
+
+class Harbor:
+    """Knows holds."""
+
+    name = "harbor"
+
+    def __init__(self, clock: ManualClock) -> None:
+        self._clock = clock
+        self.held: set[str] = set()
+        self.paid: set[str] = set()
+
+    def offers(self, need: object) -> tuple[()]:
+        return ()
+
+    def quote(self, offer: object, quantity: int, term: object) -> Quote:
+        raise AssertionError("not asked here")
+
+    def hold(self, quote: Quote, *, key: str) -> Hold:
+        self.held.add(f"h-{key}")
+        expires_at = self._clock.now() + timedelta(minutes=3)
+        return Hold(id=f"h-{key}", key=key, quote=quote, expires_at=expires_at, provider_reference=f"h-{key}")  # type: ignore[arg-type]
+
+    def confirm(self, hold: Hold) -> Reservation:
+        self.paid.add(str(hold.provider_reference))
+        return cast(Reservation, None)
+
+    def release(self, hold_id: str) -> None:
+        self.held.discard(hold_id)
+        self.paid.discard(hold_id)
+
+
+class World:
+    def __init__(self, database: Database, clock: ManualClock) -> None:
+        self.cells, self.harbor = Cells(), Harbor(clock)
+        self.map, self.plans = ShardMap(database, clock), PlanStore(database)
+        self.fleet = Fleet(self.map)
+        self.holds = PlanHolds(ResourceLocking(database, clock), {"harbor": self.harbor})
+        terms = Terms(policy=PlanPolicy(), pools=(WEB,), cells=CELLS, components={}, term=timedelta(hours=24), seed=1)
+        self.steps = ControlSteps(
+            terms=terms, demand=cast(Any, None), providers={}, strategies=(), shard_map=self.map, plans=self.plans,
+            records=cast(Any, None), holds=self.holds, updates=cast(Any, self.cells), fleet=cast(Any, self.fleet),
+            moves=cast(Any, None), clock=clock, observe=unseen,
+        )  # fmt: skip
+        quotes = [quote(offer("harbor-1", "0.05", cell=CELLS[3])), quote(offer("aws-1", "0.06"))]
+        self.plan: Plan = plan_of([certain(WEB, 4)], quotes, PlanPolicy(max_provider_share=0.5))
+        self.bought = {planned.node.id: planned for cell in self.plan.cells for planned in cell.nodes}
+
+    def buy(self) -> None:
+        self.holds.hold_all(self.plan)
+        self.plans.make_target(self.plan)
+        self.holds.confirm_all(self.plan)
+
+    def keeping(self, *leaving: NodeId) -> Plan:
+        """The plan after, which keeps every node but those."""
+        inventory = inventory_of(self.plan)
+        kept = plan_of([certain(WEB, 4)], [], PlanPolicy(), inventory=inventory, parent=self.plan)
+        cells = tuple(
+            cell.model_copy(update={"nodes": tuple(one for one in cell.nodes if one.node.id not in leaving)})
+            for cell in kept.cells
+        )
+        return cast(Plan, kept.model_copy(update={"cells": cells, "leaving": leaving}))
+
+    def bind(self, node: NodeId) -> ShardId:
+        shard = self.map.add_shard(
+            ShardId(f"{node}-s0"), shard_type="cpu.small", pool=PoolId("web"), node=node,
+            nominal=Resources(vcpus=1, memory_gib=1), state=ShardState.BOUND,
+        )  # fmt: skip
+        return shard.id
+
+
+@pytest.fixture
+def world(database: Database, clock: ManualClock) -> World:
+    return World(database, clock)
+
+
+def _of(world: World, provider: str) -> NodeId:
+    return next(name for name, planned in world.bought.items() if planned.node.cell.startswith(f"{provider}/"))
+
+
+def test_a_purchase_names_the_hold_that_was_paid_for(world: World) -> None:
+    world.buy()
+    world.steps.grow(world.plan)
+    assert world.cells.last[_of(world, "harbor")].hold in world.harbor.paid
+    assert world.cells.last[_of(world, "aws")].hold is None
+
+
+def test_a_node_that_could_not_be_created_is_created_later_on_what_was_paid_for(world: World) -> None:
+    world.buy()
+    world.cells.failing = {"harbor"}
+    world.steps.grow(world.plan)
+    world.cells.failing = set()
+    node = _of(world, "harbor")
+    after = world.keeping()
+    world.steps.grow(after)
+    created = world.cells.last[node]
+    assert created.hold in world.harbor.paid
+    assert created.quote == world.bought[node].quote, "with the ceiling that was agreed"
+    assert world.cells.last[_of(world, "aws")].quote is None, "what runs is bought already"
+    world.steps.grow(after)
+    assert world.cells.last[node].quote is None
+
+
+def test_a_node_that_is_taken_back_stays_in_its_cell_until_its_evacuation_has_ended(world: World) -> None:
+    world.buy()
+    world.steps.grow(world.plan)
+    node = _of(world, "aws")
+    world.map.update_node(node, state=NodeState.RECLAIMING)
+    shard = world.bind(node)
+    after = world.keeping(node)
+    world.steps.grow(after)
+    assert node in world.cells.last, "ending it now would end the guest that is being moved"
+    assert world.steps.moves_off(after) == (), "its evacuation moves what is on it"
+    world.map.move(shard, expected_epoch=1, to_node=_of(world, "harbor"))
+    world.steps.shrink(after)
+    assert node in world.cells.last, "the last of the guest's memory may still be on its way"
+    world.map.update_node(node, state=NodeState.GONE)
+    world.steps.grow(after)
+    assert node not in world.cells.last
+
+
+def test_a_node_that_never_came_up_leaves_at_once_and_what_was_paid_for_it_is_given_back(world: World) -> None:
+    world.buy()
+    world.cells.failing = {"harbor"}
+    world.steps.grow(world.plan)
+    node = _of(world, "harbor")
+    after = world.keeping(node)
+    world.steps.grow(after)
+    assert node not in world.cells.last
+    world.cells.failing = set()
+    world.steps.shrink(after)
+    assert world.map.node(node).state is NodeState.GONE
+    assert world.harbor.paid == set()
+
+
+def test_what_a_round_held_before_it_broke_off_is_given_back(world: World) -> None:
+    world.holds.hold_all(world.plan)
+    world.steps.recover()
+    assert world.harbor.held == set()
+    assert world.map.nodes() == ()
+
+
+def test_what_a_round_paid_for_before_it_broke_off_is_created_by_the_next(world: World) -> None:
+    world.buy()
+    world.steps.recover()
+    world.steps.recover()
+    assert {node.id: node.state for node in world.map.nodes()} == dict.fromkeys(world.bought, NodeState.EXPECTED)
+    world.steps.grow(world.keeping())
+    assert {name: one.hold for name, one in world.cells.last.items()} == {
+        _of(world, "harbor"): next(iter(world.harbor.paid)),
+        _of(world, "aws"): None,
+    }
