@@ -5,6 +5,7 @@ after:STEP               a step of a round has acted, and its end is not recorde
 creating:PROVIDER        an instance of that provider exists, and the stack's state does not know it; the engines of all
                          cells die as well
 creating:PROVIDER:alone  the same, but the engines live on for as long as they can
+noticing                 a node is known to be taken back, and its evacuation is yet to begin
 moving:PHASE             a move enters that phase
 """
 
@@ -15,10 +16,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NoReturn
 
+from engine import control_plane
 from engine.app import control
 from engine.clock import SystemClock
 from engine.model.ids import MoveId
-from engine.model.market import Hold, Quote
+from engine.model.market import Hold, Quote, ReclaimNotice
 from engine.model.move import MovePhase
 from engine.rounds import RoundSteps
 from providers.base import Provider, ProviderSettings, SupportsHolds, SupportsInventory
@@ -33,7 +35,8 @@ _PATIENCE_SECONDS = 20.0
 def arm(point: str) -> None:
     """Replace, in the composition root, the part that is about to be interrupted."""
     kind, *details = point.split(":")
-    {"holding": _holding, "after": _after, "creating": _creating, "moving": _moving}[kind](*details)
+    arms = {"holding": _holding, "after": _after, "creating": _creating, "noticing": _noticing, "moving": _moving}
+    arms[kind](*details)
 
 
 def die() -> NoReturn:
@@ -117,6 +120,13 @@ def _run_until(engine: int, happened: Callable[[], bool]) -> None:
         os.kill(engine, signal.SIGCONT)
         time.sleep(0.001)
         os.kill(engine, signal.SIGSTOP)
+
+
+def _noticing() -> None:
+    def start(_notice: ReclaimNotice) -> NoReturn:
+        die()
+
+    control_plane.start_evacuation = start  # type: ignore[attr-defined,assignment]
 
 
 def _moving(phase: str) -> None:

@@ -13,9 +13,10 @@ from engine.allocation.lease import LeaseState
 from engine.billing.base import ingest
 from engine.clock import SystemClock, wait_until
 from engine.durable import workflow_database_url
+from engine.errors import ProviderUnavailable
 from engine.fleet.agent_client import AgentClients
 from engine.fleet.certificates import CertificateAuthority, ControlCredentials
-from engine.model.ids import NodeId, ShardId
+from engine.model.ids import NodeId
 from engine.model.placement import NodeState, ShardState
 from engine.model.plan import Plan, PlannedNode
 from engine.model.value import Interval
@@ -36,7 +37,8 @@ def assert_settled(deployment: Deployment) -> None:
         assert len(store.records.latest(10)) == 1
         assert_bought_once(deployment, store, plan)
         assert_nodes(deployment, store, planned_nodes(plan))
-        assert_shards(deployment, store, epochs={})
+        assert {shard.epoch for shard in store.shard_map.search()} == {1}
+        assert_shards(deployment, store)
     assert_billed_once(deployment, planned_nodes(plan))
     assert_nothing_unfinished(deployment)
     assert_nobody_left(deployment)
@@ -74,30 +76,29 @@ def assert_nodes(deployment: Deployment, store: Store, planned: Mapping[NodeId, 
     }
 
 
-def assert_shards(deployment: Deployment, store: Store, *, epochs: Mapping[ShardId, int]) -> None:
-    """Every shard runs on its node and nowhere else, at the epoch that the shard map has (1 where none is given)."""
+def assert_shards(deployment: Deployment, store: Store) -> None:
+    """Every shard is bound and runs on its node at its epoch, and nowhere else."""
     shards = store.shard_map.search()
     assert len(shards) == SHARDS
-    bound = {binding.shard for binding in store.shard_map.bindings()}
     assert {shard.state for shard in shards} == {ShardState.BOUND}
-    assert bound == {shard.id for shard in shards}
-    assert {shard.id: shard.epoch for shard in shards} == {shard.id: epochs.get(shard.id, 1) for shard in shards}
-    copies = running_copies(deployment, store)
-    assert {(node, one.shard, one.epoch) for node, one in copies} == {(s.node, s.id, s.epoch) for s in shards}
-    assert len(copies) == len(shards)
-    assert {one.state for _, one in copies} == {GuestState.RUNNING}
+    assert {binding.shard for binding in store.shard_map.bindings()} == {shard.id for shard in shards}
+    copies = sorted((node, one.shard, one.epoch, one.state) for node, one in copies_on_nodes(deployment, store))
+    assert copies == sorted((s.node, s.id, s.epoch, GuestState.RUNNING) for s in shards)
 
 
-def running_copies(deployment: Deployment, store: Store) -> list[tuple[NodeId, ShardStatus]]:
-    """What the agents say is on their nodes."""
+def copies_on_nodes(deployment: Deployment, store: Store) -> list[tuple[NodeId, ShardStatus]]:
+    """What the agents say is on their nodes, those of nodes that were given up included while they answer."""
     clock, folder = SystemClock(), deployment.configuration.state.directory / "fleet"
     credentials = ControlCredentials(CertificateAuthority.load_or_create(folder, clock), folder / "control", clock)
     agents = AgentClients(store.shard_map.node, credentials, clock, random.Random(1))
-    try:
-        joined = store.shard_map.nodes(states=[NodeState.JOINED])
-        return [(node.id, shard) for node in joined for shard in agents(node.id).status().shards]
-    finally:
-        agents.close()
+    found: list[tuple[NodeId, ShardStatus]] = []
+    for node in store.shard_map.nodes():
+        try:
+            found += ((node.id, shard) for shard in agents(node.id).status().shards)
+        except ProviderUnavailable:
+            assert node.state is NodeState.GONE
+    agents.close()
+    return found
 
 
 def assert_billed_once(deployment: Deployment, planned: Mapping[NodeId, PlannedNode]) -> None:

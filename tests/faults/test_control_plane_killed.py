@@ -1,12 +1,20 @@
 """``kill -9`` of the control plane in a round: it goes on where it was, and nothing is bought, made or billed twice."""
 
 import signal
+from pathlib import Path
 
 import pytest
 
+from engine.clock import SystemClock
+from engine.demo.traffic import Traffic, prove
 from engine.model.ids import PlanId
+from engine.model.market import PurchaseOption
+from engine.model.move import MovePhase
+from engine.model.placement import NodeState, Shard, ShardState
+from engine.model.plan import MoveCause
+from engine.store.opened import Store
 from tests.faults.estate import Deployment
-from tests.faults.settled import assert_nobody_left, assert_settled
+from tests.faults.settled import assert_nobody_left, assert_nothing_unfinished, assert_settled, assert_shards
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -59,3 +67,63 @@ def test_killed_during_pulumi_up_with_and_without_its_engines(deployment: Deploy
     assert before < {record.instance_id for record in deployment.instances()}
     assert target(deployment) == planned
     assert_settled(deployment)
+
+
+def test_killed_at_the_notice_and_twice_in_the_move_that_follows(deployment: Deployment) -> None:
+    """The later control planes begin a round of their own while the evacuation goes on."""
+    first = deployment.run("--serve", die="noticing")
+    first.wait_to_say("record: round")
+    refused = deployment.run()
+    assert refused.wait() == 1
+    assert "another control plane uses this state" in refused.said()
+    with deployment.store() as store:
+        shard = spot_shard(store)
+        namespace = deployment.estate.sandbox.attach_client("records").namespace
+        traffic = Traffic(shard.address, deployment.folder / "records.jsonl", namespace)
+        try:
+            traffic.wait_for(20, SystemClock())
+            deployment.estate.sandbox.reclaim(shard.node)
+            assert first.wait() == -signal.SIGKILL, first.said()
+            for phase in (MovePhase.PRECOPY, MovePhase.SWITCHING):
+                run = deployment.run("--serve", die=f"moving:{phase}")
+                assert run.wait() == -signal.SIGKILL, run.said()
+            last = deployment.run("--serve")
+            last.wait_to_say("record: round")
+            last.wait_to_say(f"move: {shard.id}: {shard.node} -> ")
+            traffic.wait_for(20, SystemClock())
+            acknowledged = traffic.acknowledged()
+            summary = traffic.stop()
+        finally:
+            traffic.kill()
+        assert last.interrupt() == 130
+        assert (summary.connections, summary.error) == (1, "")
+        assert_moved_once(deployment, store, shard, acknowledged)
+        assert_shards(deployment, store)
+        joined = {node.id for node in store.shard_map.nodes(states=[NodeState.JOINED])}
+        running = [record.node for record in deployment.instances() if record.node != shard.node]
+        assert sorted(running) == sorted(joined), "and the node that is taken back, until its provider ends it"
+    assert_nothing_unfinished(deployment)
+    assert_nobody_left(deployment)
+    deployment.settled = True
+
+
+def spot_shard(store: Store) -> Shard:
+    return next(
+        shard
+        for shard in store.shard_map.search(state=ShardState.BOUND)
+        if store.shard_map.node(shard.node).option is PurchaseOption.SPOT
+    )
+
+
+def assert_moved_once(deployment: Deployment, store: Store, before: Shard, acknowledged: list[int]) -> None:
+    """The move has ended well, its source is given up, and every record is on the one disk that the shard has now."""
+    (report,) = [one for one in store.moves.latest(20) if one.request.cause is MoveCause.RECLAIM]
+    assert (report.request.shard, report.phase, report.error) == (before.id, MovePhase.CLEANED, "")
+    assert (report.epoch_before, report.epoch_after) == (1, 2)
+    assert store.shard_map.node(before.node).state is NodeState.GONE
+    now = store.shard_map.get(before.id)
+    assert (now.address, now.mac) == (before.address, before.mac)
+    disks = list(Path(deployment.estate.info.state_dir).rglob(f"{before.id}/disk.raw"))
+    assert [now.node in disk.parts for disk in disks] == [True]
+    proof = prove(acknowledged, disks[0])
+    assert proof.holds, proof
