@@ -9,6 +9,7 @@ import pytest
 from engine.allocation.holds import PlanHolds
 from engine.allocation.locking import ResourceLocking
 from engine.clock import ManualClock
+from engine.errors import ProviderUnavailable
 from engine.events import unseen
 from engine.model.capacity import Resources
 from engine.model.ids import NodeId, PoolId, ShardId
@@ -81,6 +82,7 @@ class Harbor:
         self._clock = clock
         self.held: set[str] = set()
         self.paid: set[str] = set()
+        self.down = False
 
     def offers(self, need: object) -> tuple[()]:
         return ()
@@ -98,6 +100,8 @@ class Harbor:
         return cast(Reservation, None)
 
     def release(self, hold_id: str) -> None:
+        if self.down:
+            raise ProviderUnavailable("harbor is down")
         self.held.discard(hold_id)
         self.paid.discard(hold_id)
 
@@ -210,6 +214,16 @@ def test_what_a_round_held_before_it_broke_off_is_given_back(world: World) -> No
     world.steps.recover()
     assert world.harbor.held == set()
     assert world.map.nodes() == ()
+
+
+def test_a_provider_that_is_down_does_not_stop_the_rounds_of_the_others(world: World) -> None:
+    world.holds.hold_all(world.plan)
+    world.harbor.down = True
+    world.steps.recover()
+    assert world.harbor.held
+    world.harbor.down = False
+    world.steps.recover()
+    assert world.harbor.held == set()
 
 
 def test_what_a_round_paid_for_before_it_broke_off_is_created_by_the_next(world: World) -> None:
