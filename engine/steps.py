@@ -11,8 +11,7 @@ from engine.allocation.holds import HoldsReport, PlanHolds
 from engine.carving import plan_bindings, plan_carving
 from engine.cell_updates import CellUpdates
 from engine.clock import Clock
-from engine.errors import NoOfferFits
-from engine.errors import ShardwrightError
+from engine.errors import NoOfferFits, ShardwrightError
 from engine.events import Event, Observe
 from engine.fleet.nodes import Fleet
 from engine.inventory import current_inventory
