@@ -1,6 +1,7 @@
 """CPU and memory limits of a guest process through control groups, version 1 or 2, whichever this host has."""
 
 import errno
+import hashlib
 from pathlib import Path
 
 from engine.model.ids import NodeId, ShardId
@@ -77,8 +78,10 @@ class Cgroups:
         return root / _PARENT / name
 
 
-def group_name(node: NodeId, shard: ShardId) -> str:
-    return f"{node}.{shard}"
+def group_name(work: Path, node: NodeId, shard: ShardId) -> str:
+    """Two agents on one machine may serve nodes of the same id; their work folders tell them apart."""
+    digest = hashlib.sha256(str(work.resolve()).encode()).hexdigest()
+    return f"{node}.{shard}.{digest[:8]}"
 
 
 def _delegate(folder: Path) -> None:

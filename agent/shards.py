@@ -212,7 +212,7 @@ class ShardHost:
 
     async def apply_limits(self, here: Guest, resources: Resources, *, cpu: bool = True) -> None:
         """CPU and memory by control group, IOPS by QEMU's throttle group, bandwidth on the tap."""
-        name = group_name(self.config.node, here.record.shard)
+        name = group_name(self.config.work, self.config.node, here.record.shard)
         self._cgroups.create(name, here.record.pid)
         enforced = ["storage_iops"] if resources.storage_iops > 0 else []
         unlimited = dict.fromkeys(("bps", "bps_rd", "bps_wr", "iops_rd", "iops_wr"), 0)
@@ -230,7 +230,7 @@ class ShardHost:
 
     def lift_cpu(self, here: Guest) -> None:
         """For the time of a move: copying is the node's work, it must not come out of the shard's share."""
-        self._cgroups.limit_cpu(group_name(self.config.node, here.record.shard), 0)
+        self._cgroups.limit_cpu(group_name(self.config.work, self.config.node, here.record.shard), 0)
 
     async def resize(self, shard: ShardId, epoch: int, resources: Resources) -> ShardStatus:
         """Change the limits of a running shard; its memory and its number of virtual CPUs stay."""
@@ -259,7 +259,7 @@ class ShardHost:
             raise MoveFailed(f"the guest of shard {here.record.shard} (pid {here.record.pid}) does not die")
         if here.record.tap is not None:
             await asyncio.to_thread(network.remove_tap, here.record.tap)
-        self._cgroups.remove(group_name(self.config.node, here.record.shard))
+        self._cgroups.remove(group_name(self.config.work, self.config.node, here.record.shard))
         await asyncio.to_thread(shutil.rmtree, here.folder, True)
         self.guests.pop(here.record.shard, None)
 
