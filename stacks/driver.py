@@ -30,6 +30,7 @@ from pydantic import SecretStr
 from semver import VersionInfo
 
 from engine.clock import Clock, wait_until
+from engine.disk_space import require_space
 from engine.errors import (
     ConcurrentUpdate,
     ConfigurationError,
@@ -167,6 +168,8 @@ class PulumiCellDriver:
         self._await_orphans(cell)
         if not self.needs_recovery(cell):
             return RecoveryReport(cell=cell)
+        if self._files.damaged(cell.stack_name):
+            self._files.mend(cell.stack_name)
         with self._opened(cell) as opened:
             stack = opened.stack
             if self._files.locks(cell.stack_name):
@@ -200,6 +203,7 @@ class PulumiCellDriver:
                 f"{cell.id}: its last update was interrupted or is still running", next_step="recover the cell first"
             )
         with self._opened(cell) as opened:
+            require_space(self._files.folder)
             self._refuse_stale(opened, plan)
             collector = EventCollector(cell, self._on_event)
             options = {**self._policy_options(opened, plan), "on_event": collector, "suppress_progress": True}

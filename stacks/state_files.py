@@ -2,13 +2,14 @@
 
 import json
 import os
+import shutil
 import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from engine.errors import ConfigurationError
+from engine.errors import ConfigurationError, ShardwrightError
 from engine.model.value import Value
 
 PROJECT = "shardwright"
@@ -53,7 +54,29 @@ class StateFiles:
 
     def interrupted(self, stack: str) -> bool:
         """Whether an update was begun that never wrote its end."""
-        return bool(self.pending(stack)) or bool(self.locks(stack))
+        return self.damaged(stack) or bool(self.pending(stack)) or bool(self.locks(stack))
+
+    def damaged(self, stack: str) -> bool:
+        """Whether the state was cut off in a write, as a full disk does; the engine cannot open the stack then."""
+        state = self._state(stack)
+        return state.exists() and not _is_whole(state)
+
+    def mend(self, stack: str) -> None:
+        """Put the engine's copy from before its last write back; what is missing in it shows as pending operations.
+
+        Raises ShardwrightError when that copy is damaged, too.
+        """
+        state = self._state(stack)
+        copy = state.with_name(f"{state.name}.bak")
+        if not _is_whole(copy):
+            raise ShardwrightError(
+                f"the Pulumi state of {stack} is damaged",
+                why=f"{state} and the copy beside it were cut off while they were written",
+                next_step=f"put a checkpoint from {self.folder}/.pulumi/history or a backup of yours in its place",
+            )
+        fresh = state.with_name(f"{state.name}.new")
+        shutil.copyfile(copy, fresh)
+        fresh.replace(state)
 
     def pending(self, stack: str) -> list[Mapping[str, Any]]:
         """Pulumi's pending operations, as the state has them."""
@@ -85,6 +108,14 @@ class StateFiles:
 
     def _state(self, stack: str) -> Path:
         return self.folder / ".pulumi" / "stacks" / PROJECT / f"{stack}.json"
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _is_zombie(pid: int) -> bool:

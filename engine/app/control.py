@@ -16,6 +16,7 @@ from engine.cell_updates import CellUpdates
 from engine.clock import Clock, SystemClock
 from engine.config import Configuration
 from engine.control_plane import ControlPlane, NoticeDesk
+from engine.disk_space import require_space
 from engine.durable import durable_workflows, workflow_database_url
 from engine.errors import MissingPart
 from engine.evacuation import workflow as evacuations
@@ -54,11 +55,12 @@ _PLUGIN_SECONDS = 30
 def control_plane(configuration: Configuration, observe: Observe) -> Iterator[ControlPlane]:
     """Wire everything, launch the workflows (unfinished ones go on at once) and listen for agents.
 
-    Raises StateInUse, MissingPart, AuthenticationFailed, ConfigurationError.
+    Raises StateInUse, MissingPart, AuthenticationFailed, ConfigurationError, ShardwrightError (a full disk).
     """
     clock = SystemClock()
     state = configuration.state.directory
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    require_space(state)
     settings = {one.name: one for one in configuration.provider_settings()}
     with ExitStack() as stack:
         store = stack.enter_context(opened_store(configuration.database_url, clock))

@@ -1,5 +1,6 @@
 """The embedded sandbox and the rounds that run on it, or on a configuration of the user's own."""
 
+import contextlib
 import shutil
 import socket
 import tempfile
@@ -36,13 +37,17 @@ def sandbox_up(state: Path, *, seed: int, meter_speed: float, say: Say) -> Path:
     )
     from providers.sandbox.configuration import write_configuration
 
-    return write_configuration(
-        info,
-        state.resolve() / CONFIGURATION_NAME,
-        name=EMBEDDED_NAME,
-        state_directory=state.resolve() / CONTROL_FOLDER,
-        control_port=port,
-    )
+    try:
+        return write_configuration(
+            info,
+            state.resolve() / CONFIGURATION_NAME,
+            name=EMBEDDED_NAME,
+            state_directory=state.resolve() / CONTROL_FOLDER,
+            control_port=port,
+        )
+    except BaseException:
+        supervisor.stop(state.resolve())
+        raise
 
 
 def sandbox_down(state: Path) -> None:
@@ -60,8 +65,10 @@ def sandbox_down(state: Path) -> None:
             why=", ".join(map(str, left)),
             next_step=f"shardwright sandbox down --state {state}",
         )
-    shutil.rmtree(state / CONTROL_FOLDER, ignore_errors=True)
-    remove_configuration(state / CONFIGURATION_NAME)
+    if remove_configuration(state / CONFIGURATION_NAME):
+        shutil.rmtree(state / CONTROL_FOLDER, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            state.rmdir()  # where nothing else is in it
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from providers.sandbox.info import SandboxInfo, SandboxProvider
 
 PASSPHRASE_FILE = "passphrase"  # noqa: S105 (a file name)
 CREDENTIALS_FOLDER = "credentials"
+_HEAD = "# Written for a running sandbox; a real installation's file differs in its providers only."
 
 
 class PoolChoice(Value):
@@ -51,7 +52,7 @@ def write_configuration(
     if not passphrase.exists():
         _write_secret(passphrase, secrets.token_urlsafe(24))
     lines = [
-        "# Written for a running sandbox; a real installation's file differs in its providers only.",
+        _HEAD,
         f"name = {_text(name)}",
         "",
         "[state]",
@@ -87,13 +88,20 @@ def write_configuration(
     return path
 
 
-def remove_configuration(path: Path) -> None:
-    """What ``write_configuration`` wrote: the file and its secrets. Gone already = success."""
+def remove_configuration(path: Path) -> bool:
+    """What ``write_configuration`` wrote: the file and its secrets. A file that somebody else wrote stays (False)."""
+    try:
+        ours = path.read_text(encoding="utf-8").startswith(_HEAD)
+    except OSError:
+        ours = False
+    if not ours:
+        return False
     path.unlink(missing_ok=True)
     (path.parent / PASSPHRASE_FILE).unlink(missing_ok=True)
     shutil.rmtree(path.parent / CREDENTIALS_FOLDER, ignore_errors=True)
     with contextlib.suppress(OSError):
         path.parent.rmdir()  # where nothing else is in it
+    return True
 
 
 _POLICY = """[policy]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import ConfigurationError
+from engine.errors import ConfigurationError, ShardwrightError
 from stacks.state_files import PROJECT, LockHolder, StateFiles
 
 
@@ -72,3 +72,33 @@ def test_a_lock_tells_whether_its_holder_lives(tmp_path: Path) -> None:
     ended.wait()
     assert not LockHolder(pid=pid, host=socket.gethostname()).alive
     assert LockHolder(pid=pid, host="elsewhere").alive
+
+
+def test_a_state_that_was_cut_off_is_work_to_be_recovered(tmp_path: Path) -> None:
+    files = state(tmp_path, {"resources": []})
+    assert not files.damaged("s")
+    cut = tmp_path / ".pulumi" / "stacks" / PROJECT / "s.json"
+    cut.write_text(cut.read_text()[:20])
+    assert files.damaged("s")
+    assert files.interrupted("s")
+
+
+def test_mending_puts_the_copy_from_before_the_last_write_back(tmp_path: Path) -> None:
+    files = state(tmp_path, {"resources": [], "pending_operations": [{"type": "creating", "resource": {"urn": "u"}}]})
+    cut = tmp_path / ".pulumi" / "stacks" / PROJECT / "s.json"
+    cut.with_name("s.json.bak").write_bytes(cut.read_bytes())
+    cut.write_text("")
+    files.mend("s")
+    assert not files.damaged("s")
+    assert [operation["type"] for operation in files.pending("s")] == ["creating"]
+
+
+def test_with_both_copies_cut_off_nothing_is_made_up(tmp_path: Path) -> None:
+    files = state(tmp_path, {"resources": []})
+    cut = tmp_path / ".pulumi" / "stacks" / PROJECT / "s.json"
+    for path in (cut, cut.with_name("s.json.bak")):
+        path.write_text('{"version": 3, "checkp')
+    with pytest.raises(ShardwrightError, match="damaged") as caught:
+        files.mend("s")
+    assert "history" in caught.value.next_step
+    assert cut.read_text() == '{"version": 3, "checkp'
