@@ -67,7 +67,7 @@ class SecretSource(_Table):
 
 class StateTable(_Table):
     directory: Path = Path(".shardwright")
-    database_url: str | None = None
+    database_url: Annotated[str, Field(pattern=r"^(sqlite:///|postgresql(\+[a-z0-9]+)?://)")] | None = None
     """None: SQLite in ``directory``."""
 
 
@@ -286,6 +286,8 @@ def _describe(error: Any) -> str:
         return f"{path}: unknown key" + (f"; did you mean {guess[0]!r}?" if guess else "")
     if error["type"] == "missing":
         return f"{path}: required, but missing"
+    if location[-1:] == ("database_url",):
+        return f"{path}: must be sqlite:///FILE or postgresql://…"  # what is there may hold a password
     if _is_secret(location):
         # Whatever is there may be the secret itself: it is not shown.
         return f"{path}: say where the secret is read from: {_SOURCE_FORM}; the secret itself does not belong here"

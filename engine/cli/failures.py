@@ -10,14 +10,18 @@ from engine.errors import ExitCode, ProviderError, ShardwrightError
 
 LOG_LEVEL = "SHARDWRIGHT_LOG_LEVEL"
 _FULL = "free some space and run the same command again: what was recorded is kept, an interrupted round goes on"
+_FOLDER = "name a folder that is there and can be written to (state.directory, --state, --output-file)"
 _REMEDIES: Mapping[int, str] = {
     errno.ENOSPC: _FULL,
     errno.EFBIG: _FULL,
     errno.EDQUOT: _FULL,
     errno.EADDRINUSE: "end the process that has the port, or set control.port and control.web_port to 0 (any free one)",
-    errno.EACCES: "run as a user who may, or name another folder (state.directory, or --state)",
-    errno.EPERM: "run as a user who may, or name another folder (state.directory, or --state)",
-    errno.EROFS: "name a folder that can be written to (state.directory, or --state)",
+    errno.EACCES: f"run as a user who may, or {_FOLDER}",
+    errno.EPERM: f"run as a user who may, or {_FOLDER}",
+    errno.EROFS: _FOLDER,
+    errno.ENOENT: _FOLDER,
+    errno.EEXIST: _FOLDER,
+    errno.ENOTDIR: _FOLDER,
 }
 _STORE_REMEDIES = {
     "full": _FULL,
