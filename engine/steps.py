@@ -113,7 +113,7 @@ class ControlSteps:
         )
         for failure in view.failures:
             self._say("discover", f"the round goes on without {failure.provider}: {failure.reason}")
-        require_a_market(view)
+        require_a_market(view, len(self.providers))
         return view
 
     def negotiate(self, round_id: RoundId, targets: Sequence[CapacityTarget], view: MarketView) -> Negotiation:

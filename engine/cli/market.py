@@ -36,13 +36,14 @@ def offers(
     from engine.app.configured import discover_offers, load
     from engine.market.absence import require_a_market
 
-    view = discover_offers(load(config), vcpus=vcpus, memory_gib=memory_gib)
+    configuration = load(config)
+    view = discover_offers(configuration, vcpus=vcpus, memory_gib=memory_gib)
     say = plain(err())
     for failure in view.failures:
         say(named(failure.provider, failure.reason))
     for rejection in view.rejections:
         say(f"refused {rejection.offer} of {rejection.provider}: {rejection.reason}")
-    require_a_market(view)
+    require_a_market(view, len(configuration.providers))
     ranked = sorted(view.offers, key=lambda offer: offer.price.amount / Decimal(str(max(1.0, offer.resources.vcpus))))
     if output is Output.JSON:
         print_json("offers", ranked)

@@ -9,9 +9,9 @@ from engine.model.capacity import CapacityTarget
 _SIGN_IN = AuthenticationFailed.__name__
 
 
-def require_a_market(view: MarketView) -> None:
-    """Raises ProviderUnavailable (AuthenticationFailed where that is all it is) when nobody could be asked."""
-    if view.offers or view.rejections or not view.failures:
+def require_a_market(view: MarketView, asked: int) -> None:
+    """Raises ProviderUnavailable (AuthenticationFailed where that is all it is) when all who were asked failed."""
+    if len(view.failures) < asked:
         return
     kind = AuthenticationFailed if all(one.kind == _SIGN_IN for one in view.failures) else ProviderUnavailable
     raise kind(

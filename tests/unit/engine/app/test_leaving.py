@@ -1,0 +1,52 @@
+import os
+import signal
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from engine.app.leaving import end_children, interruptible, undisturbed
+
+SHELL = ["/bin/sh", "-c", "sleep 600 & echo $!; wait"]
+STUBBORN = [sys.executable, "-c", "import signal, sys, time\nsignal.signal(15, signal.SIG_IGN)\nprint(0, flush=True)\n"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_being_told_to_end_is_an_interrupt(number: signal.Signals) -> None:
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        os.kill(os.getpid(), number)
+    assert signal.getsignal(number) == signal.SIG_DFL
+
+
+def test_cleaning_up_is_not_disturbed() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with undisturbed():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_children_end_with_their_own_but_for_the_spared() -> None:
+    mine = set(psutil.Process().children())
+    with (
+        subprocess.Popen(SHELL, stdout=subprocess.PIPE, text=True) as shell,
+        subprocess.Popen(["/bin/sleep", "600"]) as spared,
+    ):
+        assert shell.stdout is not None
+        grandchild = int(shell.stdout.readline())
+        end_children(spared={spared.pid, *(process.pid for process in mine)})
+        assert shell.wait(timeout=5) is not None
+        assert not psutil.pid_exists(grandchild) or psutil.Process(grandchild).status() == psutil.STATUS_ZOMBIE
+        assert spared.poll() is None
+        spared.kill()
+
+
+def test_a_child_that_does_not_listen_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.app.leaving._CHILD_SECONDS", 0.2)
+    mine = {process.pid for process in psutil.Process().children()}
+    with subprocess.Popen([*STUBBORN[:2], f"{STUBBORN[2]}time.sleep(600)"], stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        end_children(spared=mine)
+        assert not psutil.pid_exists(child.pid)
