@@ -31,7 +31,6 @@ def clock() -> ManualClock:
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
     """A fresh SQLite control store with every table."""
-    import engine.store.all_tables
 
     opened = Database(f"sqlite:///{tmp_path / 'control.sqlite'}")
     metadata.create_all(opened.engine)

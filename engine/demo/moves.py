@@ -6,6 +6,7 @@ from pathlib import Path
 from pydantic import JsonValue
 from rich.table import Table
 
+from agent.record_client import RecordSummary
 from engine.cli.console import table
 from engine.clock import Clock, wait_until
 from engine.control_plane import ControlPlane
@@ -27,53 +28,80 @@ CHEAPER_BY = Decimal("0.15")
 
 
 def reclaim(plane: ControlPlane, info: SandboxInfo, work: Path, show: Show, clock: Clock) -> dict[str, JsonValue]:
-    """The market takes a spot node back while a client writes records over one connection to a shard on it."""
+    """The market takes a spot node back while a client writes records over one connection to a shard on it.
+
+    Without namespaces there is no overlay that a connection could survive on: the move is then shown without a client.
+    """
     shard, node = _victim(plane)
     sandbox = SandboxClient(info)
-    namespace = sandbox.attach_client("demo").namespace if info.namespaces else None
-    traffic = Traffic(shard.address, work / "records.jsonl", namespace)
-    try:
-        traffic.wait_for(RECORDS_BEFORE, clock)
-        show.line(f"the market takes {node.id} back; a client is writing to {shard.id}")
-        sandbox.reclaim(node.id)
-        seen = wait_until(
-            lambda: plane.store.shard_map.node(node.id).state in (NodeState.RECLAIMING, NodeState.GONE),
-            clock,
-            timeout_seconds=NOTICE_SECONDS,
-        )
-        if not seen:
-            raise MoveFailed(f"the reclaim of {node.id} was not noticed in {NOTICE_SECONDS:.0f} s")
-        report = _report_of(shard, plane.evacuation(node.id))
-        traffic.wait_for(RECORDS_AFTER, clock)
-        acknowledged_while = traffic.acknowledged()
-        summary = traffic.stop()
-    finally:
-        traffic.kill()
+    facts: dict[str, JsonValue] = {}
+    if info.namespaces:
+        namespace = sandbox.attach_client("demo").namespace
+        traffic = Traffic(shard.address, work / "records.jsonl", namespace)
+        try:
+            traffic.wait_for(RECORDS_BEFORE, clock)
+            report = _taken_back(plane, sandbox, shard, node, show, clock)
+            traffic.wait_for(RECORDS_AFTER, clock)
+            acknowledged = traffic.acknowledged()
+            summary = traffic.stop()
+        finally:
+            traffic.kill()
+        facts = _proven(plane, work, shard, acknowledged, summary)
+    else:
+        show.result(f"no client is shown: {'; '.join(info.limits)}")
+        report = _taken_back(plane, sandbox, shard, node, show, clock)
     now = plane.store.shard_map.get(shard.id)
-    proof = prove(acknowledged_while, _disk(work, now))
-    if not proof.holds:
-        raise MoveFailed(f"records are missing {proof.missing} or doubled {proof.doubled}")
     target = plane.store.shard_map.node(now.node)
-    show.result(
-        f"reclaim: {shard.id} moved live from {node.cell} to {target.cell}: downtime "
-        f"{report.downtime_seconds * 1000:.0f} ms, the client's longest wait "
-        f"{summary.longest_gap_seconds * 1000:.0f} ms "
-        f"on one connection, {proof.records} records, none missing, none doubled"
+    told = (
+        f"; the client's longest wait was {facts['client_gap_ms']:.0f} ms on one connection, "
+        f"{facts['records']} records, none missing, none doubled"
+        if facts
+        else ""
     )
+    downtime = report.downtime_seconds * 1000
+    show.result(f"reclaim: {shard.id} moved live from {node.cell} to {target.cell}: downtime {downtime:.0f} ms{told}")
     return {
         "shard": shard.id,
         "from": node.cell,
         "to": target.cell,
-        "downtime_ms": round(report.downtime_seconds * 1000, 1),
+        "downtime_ms": round(downtime, 1),
+        "memory_bytes": report.memory_bytes,
+        "disk_bytes": report.disk_bytes,
+        "seconds": (report.finished_at - report.started_at).total_seconds(),
+        "epoch": now.epoch,
+        **facts,
+    }
+
+
+def _taken_back(
+    plane: ControlPlane, sandbox: SandboxClient, shard: Shard, node: Node, show: Show, clock: Clock
+) -> MoveReport:
+    """The provider gives notice; the report of the shard's move once the node is evacuated."""
+    show.line(f"the market takes {node.id} back, where {shard.id} is")
+    sandbox.reclaim(node.id)
+    seen = wait_until(
+        lambda: plane.store.shard_map.node(node.id).state in (NodeState.RECLAIMING, NodeState.GONE),
+        clock,
+        timeout_seconds=NOTICE_SECONDS,
+    )
+    if not seen:
+        raise MoveFailed(f"the reclaim of {node.id} was not noticed in {NOTICE_SECONDS:.0f} s")
+    return _report_of(shard, plane.evacuation(node.id))
+
+
+def _proven(
+    plane: ControlPlane, work: Path, shard: Shard, acknowledged: list[int], summary: RecordSummary
+) -> dict[str, JsonValue]:
+    """What the client saw, and that the disk holds what was acknowledged. Raises MoveFailed when it does not."""
+    proof = prove(acknowledged, _disk(work, plane.store.shard_map.get(shard.id)))
+    if not proof.holds:
+        raise MoveFailed(f"records are missing {proof.missing} or doubled {proof.doubled}")
+    return {
         "client_gap_ms": round(summary.longest_gap_seconds * 1000, 1),
         "connections": summary.connections,
         "records": proof.records,
         "missing": len(proof.missing),
         "doubled": len(proof.doubled),
-        "memory_bytes": report.memory_bytes,
-        "disk_bytes": report.disk_bytes,
-        "seconds": (report.finished_at - report.started_at).total_seconds(),
-        "epoch": now.epoch,
     }
 
 
