@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from engine.clock import ManualClock
+from engine.store.all_tables import MODULES
 from engine.store.database import Database, metadata
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -31,7 +32,7 @@ def clock() -> ManualClock:
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
     """A fresh SQLite control store with every table."""
-
+    assert MODULES, "importing them is what registers their tables"
     opened = Database(f"sqlite:///{tmp_path / 'control.sqlite'}")
     metadata.create_all(opened.engine)
     yield opened
