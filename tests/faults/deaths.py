@@ -27,7 +27,7 @@ from providers.base import Provider, ProviderSettings, SupportsHolds, SupportsIn
 from providers.registry import open_provider
 from stacks.driver import PulumiCellDriver
 from stacks.events import StepEvent, StepState
-from stacks.state_files import StateFiles
+from stacks.state_files import PROJECT, LockHolder, StateFiles
 
 _PATIENCE_SECONDS = 20.0
 
@@ -93,16 +93,16 @@ def _creating(provider_name: str, engines: str = "die") -> None:
             return any(record.instance_id not in before for record in provider.instances())
 
         def on_step(step: StepEvent) -> None:
-            if step.cell.provider != provider_name or (step.op, step.state) != ("create", StepState.STARTED):
-                return
-            if step.type not in _INSTANCES:
+            if (step.op, step.state) != ("create", StepState.STARTED):
                 return
             engine = files.locks(step.cell.stack_name)[0].pid
-            _run_until(engine, created)
-            for folder in (files.folder / ".pulumi" / "locks" / "organization" / "shardwright").iterdir():
-                for holder in files.locks(folder.name):
+            if step.cell.provider != provider_name:
+                os.kill(engine, signal.SIGSTOP)  # the other cells wait, so that every run is the same
+            elif step.type in _INSTANCES:
+                _run_until(engine, created)
+                for holder in _holders(files):
                     os.kill(holder.pid, signal.SIGKILL if engines == "die" else signal.SIGCONT)
-            die()
+                die()
 
         return PulumiCellDriver(**arguments, on_event=on_step)
 
@@ -110,6 +110,12 @@ def _creating(provider_name: str, engines: str = "die") -> None:
 
 
 _INSTANCES = ("aws:ec2/instance:Instance", "shardnet:index:Reservation")
+
+
+def _holders(files: StateFiles) -> list[LockHolder]:
+    """The engines of all cells."""
+    stacks = files.folder / ".pulumi" / "locks" / "organization" / PROJECT
+    return [holder for stack in stacks.iterdir() for holder in files.locks(stack.name)]
 
 
 def _run_until(engine: int, happened: Callable[[], bool]) -> None:

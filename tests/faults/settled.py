@@ -23,7 +23,7 @@ from engine.model.value import Interval
 from engine.store.holds import LeaseStore
 from engine.store.opened import Store
 from providers.base import SupportsBills
-from tests.faults.estate import NETWORKS, SHARDS, Deployment
+from tests.faults.deployment import NETWORKS, SHARDS, Deployment
 
 _ORPHAN_SECONDS = 30.0
 
@@ -40,9 +40,16 @@ def assert_settled(deployment: Deployment) -> None:
         assert {shard.epoch for shard in store.shard_map.search()} == {1}
         assert_shards(deployment, store)
     assert_billed_once(deployment, planned_nodes(plan))
+    assert_gone(deployment)
+
+
+def assert_gone(deployment: Deployment) -> None:
+    """Every workflow has ended well, no process is left of any control plane, and all of it can be destroyed."""
     assert_nothing_unfinished(deployment)
     assert_nobody_left(deployment)
-    deployment.settled = True
+    deployment.destroy()
+    assert deployment.instances() == []
+    assert deployment.units_taken("harbor") == 0
 
 
 def planned_nodes(plan: Plan) -> Mapping[NodeId, PlannedNode]:
@@ -58,7 +65,7 @@ def assert_bought_once(deployment: Deployment, store: Store, plan: Plan) -> None
     assert states == {planned.token: LeaseState.CONFIRMED for planned in nodes.values()}
     for network in NETWORKS:
         here = {node: planned.token for node, planned in nodes.items() if planned.node.cell.startswith(f"{network}/")}
-        reserved = [one for one in deployment.reservations(network) if one.node.startswith(f"{deployment.name}-")]
+        reserved = deployment.reservations(network)
         assert {one.node: one.token for one in reserved} == here
         assert len(reserved) == len(here)
         if network == "harbor":  # a won auction keeps its units from others for a while, bought or not
@@ -112,7 +119,7 @@ def assert_billed_once(deployment: Deployment, planned: Mapping[NodeId, PlannedN
             paid_and_unused = "no node" in charge.charge_description and charge.charge_period.end == period.end
             assert not paid_and_unused, f"{name}: {charge.resource_id}"
             node = dict(charge.tags).get("shardwright-node", "")
-            if node.startswith(f"{deployment.name}-"):
+            if node:
                 billed.setdefault(node, set()).add((name, charge.resource_id))
     assert {node: {name for name, _ in resources} for node, resources in billed.items()} == {
         node: {one.node.cell.split("/", 1)[0]} for node, one in planned.items()

@@ -13,8 +13,8 @@ from engine.model.move import MovePhase
 from engine.model.placement import NodeState, Shard, ShardState
 from engine.model.plan import MoveCause
 from engine.store.opened import Store
-from tests.faults.estate import Deployment
-from tests.faults.settled import assert_nobody_left, assert_nothing_unfinished, assert_settled, assert_shards
+from tests.faults.deployment import Deployment
+from tests.faults.settled import assert_gone, assert_nobody_left, assert_settled, assert_shards
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -78,11 +78,11 @@ def test_killed_at_the_notice_and_twice_in_the_move_that_follows(deployment: Dep
     assert "another control plane uses this state" in refused.said()
     with deployment.store() as store:
         shard = spot_shard(store)
-        namespace = deployment.estate.sandbox.attach_client("records").namespace
+        namespace = deployment.sandbox.attach_client("records").namespace
         traffic = Traffic(shard.address, deployment.folder / "records.jsonl", namespace)
         try:
             traffic.wait_for(20, SystemClock())
-            deployment.estate.sandbox.reclaim(shard.node)
+            deployment.sandbox.reclaim(shard.node)
             assert first.wait() == -signal.SIGKILL, first.said()
             for phase in (MovePhase.PRECOPY, MovePhase.SWITCHING):
                 run = deployment.run("--serve", die=f"moving:{phase}")
@@ -102,9 +102,7 @@ def test_killed_at_the_notice_and_twice_in_the_move_that_follows(deployment: Dep
         joined = {node.id for node in store.shard_map.nodes(states=[NodeState.JOINED])}
         running = [record.node for record in deployment.instances() if record.node != shard.node]
         assert sorted(running) == sorted(joined), "and the node that is taken back, until its provider ends it"
-    assert_nothing_unfinished(deployment)
-    assert_nobody_left(deployment)
-    deployment.settled = True
+    assert_gone(deployment)
 
 
 def spot_shard(store: Store) -> Shard:
@@ -123,7 +121,7 @@ def assert_moved_once(deployment: Deployment, store: Store, before: Shard, ackno
     assert store.shard_map.node(before.node).state is NodeState.GONE
     now = store.shard_map.get(before.id)
     assert (now.address, now.mac) == (before.address, before.mac)
-    disks = list(Path(deployment.estate.info.state_dir).rglob(f"{before.id}/disk.raw"))
+    disks = list(Path(deployment.info.state_dir).rglob(f"{before.id}/disk.raw"))
     assert [now.node in disk.parts for disk in disks] == [True]
     proof = prove(acknowledged, disks[0])
     assert proof.holds, proof

@@ -1,4 +1,4 @@
-"""A sandbox, and deployments on it whose control planes can be killed and looked at from outside."""
+"""A deployment on a sandbox of its own, whose control planes can be killed and looked at from outside."""
 
 import socket
 from collections.abc import Sequence
@@ -30,31 +30,6 @@ _METER_SPEED = Decimal(720)
 _CHANGES = (("budget_seconds = 20", "budget_seconds = 1"), ("max_provider_share = 0.34", "max_provider_share = 0.5"))
 
 
-class Estate:
-    """One sandbox and one nursery of control planes, for any number of deployments in turn."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.deployments = folder, 0
-        (folder / "models").mkdir()
-        self.usage = write_usage(folder / "usage.csv")
-        self.nursery = Nursery()
-        try:
-            self.info = supervisor.start(folder / "s", seed=7, meter_speed=_METER_SPEED, providers=PROVIDERS)
-        except BaseException:
-            self.nursery.close()
-            raise
-        self.sandbox = SandboxClient(self.info)
-
-    def deploy(self) -> "Deployment":
-        self.deployments += 1
-        return Deployment(self, f"f{self.deployments}")
-
-    def close(self) -> None:
-        self.nursery.close()
-        self.sandbox.close()
-        assert supervisor.stop(self.folder / "s") == []
-
-
 def write_usage(path: Path) -> Path:
     """Three weeks of hours that SHARDS serve, whatever a forecaster makes of them."""
     start = datetime(2026, 11, 2, tzinfo=UTC)
@@ -67,15 +42,19 @@ def write_usage(path: Path) -> Path:
 
 
 class Deployment:
-    """A configuration, its state, and the control planes that are run on it one after another."""
+    """A sandbox, a configuration with its state, and the control planes that are run on it one after another."""
 
-    def __init__(self, estate: Estate, name: str) -> None:
-        self.estate, self.name, self.runs = estate, name, list[ControlRun]()
-        self.settled = False
-        self.folder = estate.folder / name
-        (self.folder / "c").mkdir(parents=True)
-        (self.folder / "c" / "models").symlink_to(estate.folder / "models")  # trained by the first, loaded by all
-        self.path = self._configure(_free_port())
+    def __init__(self, folder: Path, nursery: Nursery, shared: Path) -> None:
+        """``shared``: a folder for what may be the same in every deployment (the trained network)."""
+        self.folder, self._nursery, self.runs = folder, nursery, list[ControlRun]()
+        port = _free_port()
+        self.info = supervisor.start(
+            folder / "s", seed=7, meter_speed=_METER_SPEED, providers=PROVIDERS, control_ports=(port,)
+        )
+        self.sandbox = SandboxClient(self.info)
+        (folder / "c").mkdir()
+        (folder / "c" / "models").symlink_to(shared)
+        self.path = self._configure(port)
         self.configuration: Configuration = load_configuration(self.path)
         settings = self.configuration.provider_settings()
         self.providers: dict[str, Provider] = {one.name: open_provider(one, clock=SystemClock()) for one in settings}
@@ -83,15 +62,14 @@ class Deployment:
         self._free_before = {name: self._free_units(name) for name in NETWORKS}
 
     def _configure(self, port: int) -> Path:
-        self.estate.sandbox.open_relay(port)
         path = write_configuration(
-            self.estate.info,
+            self.info,
             self.folder / "shardwright.toml",
-            name=self.name,
+            name="f",
             state_directory=self.folder / "c",
             control_port=port,
             pools=(PoolChoice(id="web", component="api", risk_class="bronze", peak_shards=SHARDS),),
-            usage=self.estate.usage,
+            usage=write_usage(self.folder / "usage.csv"),
             metric="value",
         )
         text = path.read_text(encoding="utf-8")
@@ -101,29 +79,29 @@ class Deployment:
         path.write_text(text, encoding="utf-8")
         return path
 
+    def close(self) -> None:
+        for client in (self.sandbox, *self._networks.values()):
+            client.close()
+        for run in self.runs:
+            run.end()
+        assert supervisor.stop(self.folder / "s") == []
+
     # -- control planes
 
     def run(self, *more: str, die: str | None = None) -> ControlRun:
         """``shardwright run`` for one round."""
         return self._start("run", "--config", str(self.path), "--rounds", "1", *more, die=die)
 
-    def close(self) -> None:
-        """Destroys it, and sees that nothing is left; of one that a failed test leaves, only the processes go here."""
-        for run in self.runs:
-            run.end()
-        if not self.settled:
-            return
-        assert self._start(DESTROY, str(self.path)).wait() == 0
-        assert self.instances() == []
-        assert self.units_taken("harbor") == 0
-        for client in self._networks.values():
-            client.close()
+    def destroy(self) -> None:
+        """Every cell."""
+        run = self._start(DESTROY, str(self.path))
+        assert run.wait() == 0, run.said()
 
     def _start(self, *arguments: str, die: str | None = None) -> ControlRun:
         number = len(self.runs) + 1
         log = self.folder / f"run-{number}.log"
         order = Order(arguments=arguments, die=die, marker=f"{self.folder}-{number}", log=log)
-        self.runs.append(ControlRun(self.estate.nursery, order))
+        self.runs.append(ControlRun(self._nursery, order))
         return self.runs[-1]
 
     # -- what can be seen from outside
@@ -152,7 +130,7 @@ class Deployment:
         return sum(offer.available or 0 for offer in self._networks[network].offers().offers)
 
     def _network(self, name: str) -> NetworkClient:
-        settings = self.estate.info.provider(name).settings()
+        settings = self.info.provider(name).settings()
         token = settings.credentials["token"].get_secret_value()
         return NetworkClient(str(settings.endpoint), token, clock=SystemClock())
 
