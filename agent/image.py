@@ -5,6 +5,7 @@ installed. The initramfs holds a static busybox, the virtio modules and a record
 reads one decimal number a line, appends it as one 512-byte sector of /dev/vda, flushes, and answers with the number.
 """
 
+import argparse
 import gzip
 import hashlib
 import io
@@ -15,13 +16,14 @@ import re
 import shutil
 import stat
 import subprocess
+import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fcntl import LOCK_EX, flock
 from pathlib import Path
 
-from engine.errors import MissingPart
+from engine.errors import MissingPart, ShardwrightError
 from engine.model.value import Value
 
 RECORD_PORT = 7000
@@ -71,6 +73,14 @@ def find_kernel(root: Path | None = None) -> Path | None:
     """The newest unpacked guest kernel in the cache (the folder that holds boot/ and lib/), or None."""
     kernels = sorted((root or cache_root()).glob("kernel-*/boot/vmlinuz-*"), key=lambda path: path.stat().st_mtime)
     return kernels[-1].parent.parent if kernels else None
+
+
+def require_kernel(root: Path | None = None) -> Path:
+    """The same, or MissingPart: nothing is fetched."""
+    found = find_kernel(root)
+    if found is None:
+        raise MissingPart("the guest kernel is not there", why="shards boot it", next_step="make setup")
+    return found
 
 
 def find_busybox() -> Path:
@@ -343,3 +353,25 @@ while read -r -t 300 number; do
   fi
 done
 """
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m agent.image", description="The guest image of shards.")
+    action = parser.add_mutually_exclusive_group(required=True)
+    action.add_argument("--check", action="store_true", help="exit 0 when the kernel and a busybox are there")
+    action.add_argument("--install", action="store_true", help="get what is missing and build the image")
+    given = parser.parse_args(arguments)
+    try:
+        if given.install:
+            image = build_image(lambda line: print(line, file=sys.stderr, flush=True))
+            print(f"guest image {image.name}, kernel {image.kernel_version} ({image.initrd})")
+        else:
+            print(f"guest kernel {require_kernel()}, busybox {find_busybox()}")
+    except ShardwrightError as problem:
+        print(problem, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -74,11 +74,13 @@ def sandbox_down(state: Path) -> None:
 @contextmanager
 def embedded_configuration(usage: Path | None, metric: str | None, say: Say) -> Iterator[Configuration]:
     """A sandbox for the length of the context, with nothing of it left afterwards."""
+    from agent.image import require_kernel
     from providers.sandbox import supervisor
     from providers.sandbox.configuration import write_configuration
     from stacks.engine_binary import require_engine
 
     require_engine()  # before anything is started
+    require_kernel()
     state = Path(tempfile.mkdtemp(prefix="shardwright-"))
     port = free_port()
     try:

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from decimal import Decimal
 from pathlib import Path
 
+from agent.image import require_kernel
 from engine.app.configured import CONFIGURATION_NAME
 from engine.app.embedded import EMBEDDED_NAME, free_port, web_page
 from engine.app.leaving import interruptible, undisturbed
@@ -23,6 +24,7 @@ from engine.round_record import RoundRecord
 from providers.sandbox import supervisor
 from providers.sandbox.configuration import write_configuration
 from providers.sandbox.info import SandboxInfo
+from stacks.engine_binary import require_engine
 
 METER_SPEED = Decimal(720)
 """The sandbox's meters run this many times fast, so that minutes make bills worth reading: 5 s count as an hour."""
@@ -35,11 +37,11 @@ def run_demo(state: Path, *, usage: Path | None, metric: str | None, seed: int) 
     Raises what stopped it; a Ctrl-C ends the process with 130 once everything is clean.
     """
     clock = SystemClock()
-    work = Path(tempfile.mkdtemp(prefix="shardwright-demo-"))
-    ending = Ending(work)
     interrupted = False
     with interruptible(), open_show() as show:
         timeline = Timeline(show, RecordFile(state / RECORDS), clock)
+        work = Path(tempfile.mkdtemp(prefix="shardwright-demo-"))
+        ending = Ending(work)
         try:
             _stages(work, state, usage, metric, seed, timeline, show, clock, ending)
         except KeyboardInterrupt:
@@ -104,6 +106,8 @@ def _stages(
 def _sandbox(
     work: Path, usage: Path | None, metric: str | None, seed: int, timeline: Timeline, ending: Ending
 ) -> tuple[Configuration, SandboxInfo]:
+    require_engine()  # before anything is started
+    require_kernel()
     port = free_port()
     ending.sandbox = work / "sandbox"
     info = supervisor.start(

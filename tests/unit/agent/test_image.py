@@ -1,11 +1,12 @@
 import gzip
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from agent.image import READY_MARK, SECTOR_BYTES, build_image, find_kernel, read_records
+from agent.image import READY_MARK, SECTOR_BYTES, build_image, find_kernel, main, read_records, require_kernel
 from engine.errors import MissingPart
 
 
@@ -44,6 +45,29 @@ def test_a_torn_sector_is_an_error(tmp_path: Path) -> None:
 def test_find_kernel_looks_but_does_not_fetch(tmp_path: Path) -> None:
     assert find_kernel(tmp_path) is None
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_kernel_that_is_required_names_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(MissingPart, match="the guest kernel is not there"):
+        require_kernel(tmp_path)
+
+
+def test_set_up_sees_that_nothing_is_there_and_that_all_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As its own process, as set-up runs it: a module that does nothing would end well, too."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    command = [sys.executable, "-m", "agent.image", "--check"]
+    bare = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (bare.returncode, bare.stdout) == (1, "")
+    assert "make setup" in bare.stderr
+    (tmp_path / "shardwright/guest/kernel-9.9-cloud/boot").mkdir(parents=True)
+    (tmp_path / "shardwright/guest/kernel-9.9-cloud/boot/vmlinuz-9.9-cloud").write_bytes(b"kernel")
+    if not Path("/bin/busybox").exists():
+        pytest.skip("no static busybox on this machine")
+    assert main(["--check"]) == 0
+    assert main(["--install"]) == 0
+    assert "guest image records, kernel 9.9-cloud" in capsys.readouterr().out
 
 
 @pytest.fixture
