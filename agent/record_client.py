@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from threading import Event
 from types import FrameType
 
 from pydantic import TypeAdapter
@@ -71,16 +72,9 @@ def summarise(entries: Sequence[RecordEntry], *, first: int, sent: int, error: s
 
 
 def run(
-    host: str, port: int, log: Path, *, first: int, seconds: float, every: float, answer_seconds: float
+    host: str, port: int, log: Path, stop: Event, *, first: int, seconds: float, every: float, answer_seconds: float
 ) -> RecordSummary:
-    """One connection from start to end; it is never opened again, whatever happens."""
-    stop: list[bool] = []
-
-    def end(_signal: int, _frame: FrameType | None) -> None:
-        stop.append(True)
-
-    signal.signal(signal.SIGTERM, end)
-    signal.signal(signal.SIGINT, end)
+    """One connection from start to end or ``stop``; it is never opened again, whatever happens."""
     entries: list[RecordEntry] = []
     number, error = first - 1, ""
     finish = time.monotonic() + seconds
@@ -92,7 +86,7 @@ def run(
             link.settimeout(answer_seconds)
             link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             answers = link.makefile("rb")
-            while not stop and time.monotonic() < finish:
+            while not stop.is_set() and time.monotonic() < finish:
                 number += 1
                 sent = time.monotonic()
                 link.sendall(b"%d\n" % number)
@@ -108,6 +102,18 @@ def run(
     return summarise(entries, first=first, sent=number - first + 1, error=error)
 
 
+def _told_to_end() -> Event:
+    """Set by SIGTERM or Ctrl-C."""
+    told = Event()
+
+    def end(_signal: int, _frame: FrameType | None) -> None:
+        told.set()
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
+    return told
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="agent.record_client", description="Write numbered records to a shard.")
     parser.add_argument("--host", required=True, help="the shard's overlay address")
@@ -119,8 +125,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--answer-seconds", type=float, default=60.0, help="give up when an answer takes longer")
     options = parser.parse_args(arguments)
     summary = run(
-        options.host, options.port, options.log, first=options.first, seconds=options.seconds, every=options.every,
-        answer_seconds=options.answer_seconds,
+        options.host, options.port, options.log, _told_to_end(),
+        first=options.first, seconds=options.seconds, every=options.every, answer_seconds=options.answer_seconds,
     )  # fmt: skip
     print(summary.model_dump_json(), flush=True)
     return 1 if summary.error else 0

@@ -1,9 +1,10 @@
+import signal
 import socket
 import threading
 from pathlib import Path
 
 from agent import record_client
-from agent.record_client import RecordEntry, read_log, summarise
+from agent.record_client import RecordEntry, RecordSummary, read_log, summarise
 
 
 def entry(number: int, acked: float) -> RecordEntry:
@@ -37,9 +38,14 @@ def serve(answers: list[bytes]) -> tuple[int, threading.Thread, list[bytes]]:
     return listener.getsockname()[1], thread, got
 
 
+def written(port: int, log: Path, *, first: int, stop: threading.Event | None = None) -> RecordSummary:
+    stop = stop or threading.Event()
+    return record_client.run("127.0.0.1", port, log, stop, first=first, seconds=30, every=0, answer_seconds=5)
+
+
 def test_every_record_is_sent_once_waited_for_and_logged(tmp_path: Path) -> None:
     port, thread, got = serve([b"5\n", b"6\n", b"error\n"])
-    summary = record_client.run("127.0.0.1", port, tmp_path / "log", first=5, seconds=30, every=0, answer_seconds=5)
+    summary = written(port, tmp_path / "log", first=5)
     thread.join()
     assert got == [b"5\n", b"6\n", b"7\n"]
     assert [one.number for one in read_log(tmp_path / "log")] == [5, 6]
@@ -49,8 +55,30 @@ def test_every_record_is_sent_once_waited_for_and_logged(tmp_path: Path) -> None
 
 def test_a_broken_connection_is_reported_and_not_opened_again(tmp_path: Path) -> None:
     port, thread, got = serve([b"1\n"])
-    summary = record_client.run("127.0.0.1", port, tmp_path / "log", first=1, seconds=30, every=0, answer_seconds=5)
+    summary = written(port, tmp_path / "log", first=1)
     thread.join()
     assert got == [b"1\n"]
     assert summary.acked == 1
     assert summary.error
+
+
+def test_being_told_to_end_is_no_error(tmp_path: Path) -> None:
+    told = threading.Event()
+    listener = socket.create_server(("127.0.0.1", 0))
+    before = signal.getsignal(signal.SIGTERM)
+
+    def answer_twice_and_tell() -> None:
+        link, _ = listener.accept()
+        with link, link.makefile("rb") as lines:
+            link.sendall(lines.readline())
+            second = lines.readline()
+            told.set()
+            link.sendall(second)
+
+    thread = threading.Thread(target=answer_twice_and_tell)
+    thread.start()
+    summary = written(listener.getsockname()[1], tmp_path / "log", first=1, stop=told)
+    thread.join()
+    listener.close()
+    assert (summary.sent, summary.acked, summary.error) == (2, 2, "")
+    assert signal.getsignal(signal.SIGTERM) is before  # what signals do is for the whole process to say
