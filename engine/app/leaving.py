@@ -9,18 +9,22 @@ from types import FrameType
 import psutil
 
 _CHILD_SECONDS = 3
-_ENDS = (signal.SIGTERM, signal.SIGHUP)
-_INTERRUPTS = (signal.SIGINT, *_ENDS)
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """SIGTERM and a closed terminal end the command as Ctrl-C does."""
+    """SIGTERM and a closed terminal end the command as Ctrl-C does.
+
+    So does SIGINT where a shell put the command into the background, which ignores it from the start; a closed terminal
+    does not where ``nohup`` said so.
+    """
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    with _handled(_ENDS, interrupt):
+    told_to_stay = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    with _handled([number for number in _INTERRUPTS if number != signal.SIGHUP or not told_to_stay], interrupt):
         yield
 
 

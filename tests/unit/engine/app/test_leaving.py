@@ -2,6 +2,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psutil
 import pytest
@@ -12,11 +14,34 @@ SHELL = ["/bin/sh", "-c", "sleep 600 & echo $!; wait"]
 STUBBORN = [sys.executable, "-c", "import signal, sys, time\nsignal.signal(15, signal.SIG_IGN)\nprint(0, flush=True)\n"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@contextmanager
+def ignored(number: signal.Signals) -> Iterator[None]:
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_being_told_to_end_is_an_interrupt(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
     with pytest.raises(KeyboardInterrupt), interruptible():
         os.kill(os.getpid(), number)
-    assert signal.getsignal(number) == signal.SIG_DFL
+    assert signal.getsignal(number) == before
+
+
+def test_in_the_background_an_interrupt_is_one_too() -> None:
+    """A shell without job control starts such commands with SIGINT ignored."""
+    with ignored(signal.SIGINT):
+        with pytest.raises(KeyboardInterrupt), interruptible():
+            os.kill(os.getpid(), signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+
+
+def test_under_nohup_a_closed_terminal_ends_nothing() -> None:
+    with ignored(signal.SIGHUP), interruptible():
+        os.kill(os.getpid(), signal.SIGHUP)
 
 
 def test_cleaning_up_is_not_disturbed() -> None:
