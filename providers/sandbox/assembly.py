@@ -37,7 +37,7 @@ from providers.sandbox.market import Market, Seller
 from providers.sandbox.metadata import MetadataServer
 from providers.sandbox.netns import NetworkSetupFailed
 from providers.sandbox.nodes import HostedNode, HostedNodes
-from providers.sandbox.places import LOOPBACK_LIMITS, LoopbackPlaces, NamespacePlaces, Places
+from providers.sandbox.places import LOOPBACK_LIMITS, LoopbackNetwork, LoopbackPlaces, NamespacePlaces, Places
 from providers.sandbox.relay import Relay
 from providers.sandbox.servers import PluginCommand, ServerClient, ServerCommand, ServerProcess
 from providers.sandbox.underlay import METADATA_ADDRESS, Attachment, Underlay
@@ -242,7 +242,7 @@ class Sandbox:
 
     def _make_places(self, underlay: Underlay | None) -> Places:
         if underlay is None:
-            return LoopbackPlaces(self._metadata)
+            return LoopbackPlaces(self._metadata, LoopbackNetwork())  # until this process ends
         self._metadata.listen(netns.listen(METADATA_ADDRESS, _METADATA_PORT, namespace=underlay.namespace))
         return NamespacePlaces(underlay)
 

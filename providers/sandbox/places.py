@@ -1,19 +1,20 @@
 """Where nodes run: network namespaces on the underlay, or bare loopback addresses where those cannot be had."""
 
+import socket
 import threading
-from collections.abc import Collection
 from ipaddress import IPv4Network
 from typing import Protocol
 
 from providers.sandbox import netns
 from providers.sandbox.metadata import MetadataServer
+from providers.sandbox.netns import NetworkSetupFailed
 from providers.sandbox.nodes import Place
 from providers.sandbox.processes import in_namespaces, namespace_inodes
 from providers.sandbox.underlay import METADATA_ADDRESS, Underlay, node_address
 
-LOOPBACK_NODES = IPv4Network("127.77.0.0/16")
+_LOOPBACK_NETWORKS = tuple(IPv4Network(f"127.{second}.0.0/16") for second in range(77, 127))
 LOOPBACK_LIMITS = (
-    "no network namespaces: nodes are processes on loopback addresses (127.77.x.y)",
+    "no network namespaces: nodes are processes on loopback addresses (127.77.x.y and up)",
     "no overlay network: shards have no address of their own and clients cannot follow a move",
     "no isolation between nodes, and instance metadata only at SHARDWRIGHT_METADATA_URL",
 )
@@ -61,15 +62,39 @@ class NamespacePlaces:
         return ["nsenter", f"--net={netns.NAMESPACES / str(place.namespace)}", "--", *argv]
 
 
+class LoopbackNetwork:
+    """A range of loopback addresses that no other sandbox on this machine uses: agents listen on fixed ports there.
+
+    Kept by a name in the kernel that goes with the process that took it, however that ends.
+    """
+
+    def __init__(self) -> None:
+        for subnet in _LOOPBACK_NETWORKS:
+            claim = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                claim.bind(f"\0shardwright-loopback-{subnet}")
+            except OSError:
+                claim.close()
+                continue
+            self.subnet, self._claim = subnet, claim
+            return
+        raise NetworkSetupFailed(
+            "no loopback network is free for nodes", why=f"{len(_LOOPBACK_NETWORKS)} sandboxes run without namespaces"
+        )
+
+    def close(self) -> None:
+        self._claim.close()
+
+
 class LoopbackPlaces:
-    def __init__(self, metadata: MetadataServer) -> None:
-        self._metadata = metadata
+    def __init__(self, metadata: MetadataServer, network: LoopbackNetwork) -> None:
+        self._metadata, self._network = metadata, network
         self._lock = threading.Lock()
         self._used: set[str] = set()
 
     def attach(self, name: str) -> Place:
         with self._lock:
-            address = self._free_address(self._used)
+            address = self._free_address()
             self._used.add(address)
         _, port = self._metadata.listen(netns.listen(address, 0), by_called_address=True)
         return Place(name=name, namespace=None, address=address, metadata_url=f"http://{address}:{port}")
@@ -85,8 +110,8 @@ class LoopbackPlaces:
     def command(self, place: Place, argv: list[str]) -> list[str]:
         return argv
 
-    def _free_address(self, used: Collection[str]) -> str:
+    def _free_address(self) -> str:
         index = 1
-        while (address := node_address(LOOPBACK_NODES, index)) in used:
+        while (address := node_address(self._network.subnet, index)) in self._used:
             index += 1
         return address

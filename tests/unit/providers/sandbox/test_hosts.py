@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from providers.sandbox.hosts import NodeHost, Source
 from providers.sandbox.metadata import MetadataServer
 from providers.sandbox.netns import NetworkSetupFailed
 from providers.sandbox.nodes import HostedNodes, Place
-from providers.sandbox.places import LoopbackPlaces
+from providers.sandbox.places import LoopbackNetwork, LoopbackPlaces
 from providers.sandbox.processes import NODE_MARKER, tagged
 from providers.sandbox.servers import ServerClient
 from providers.sandbox.teardown import new_tag, tear_down
@@ -63,7 +64,8 @@ class Setup:
         self.tag, self.state_dir, self.said = new_tag(), state_dir, list[str]()
         self.cloud, self.nodes = Cloud(), HostedNodes()
         self.metadata = MetadataServer(self.nodes, ManualClock(NOW))
-        self.places = LoopbackPlaces(self.metadata)
+        self.network = LoopbackNetwork()
+        self.places = LoopbackPlaces(self.metadata, self.network)
         self.host = NodeHost(
             [Source("cloud", "network", "acct", self.cloud)],
             self.places,
@@ -86,6 +88,7 @@ def setup(tmp_path: Path) -> Iterator[Setup]:
     yield setup
     setup.host.stop()
     setup.metadata.close()
+    setup.network.close()
     assert tear_down(setup.tag, None) == []
 
 
@@ -103,7 +106,7 @@ def test_user_data_runs_once_with_the_nodes_own_home_and_console(setup: Setup) -
     soon(lambda: len(setup.on_node("n1")) == 2)
     assert setup.console("n1") == f"booted in {setup.state_dir}/nodes/n1/home\n"
     (hosted,) = setup.nodes.all()
-    assert hosted.place.address.startswith("127.77.")
+    assert IPv4Address(hosted.place.address) in setup.network.subnet
     assert setup.nodes.at(hosted.place.address) == hosted
     assert setup.nodes.named("i-1") == setup.nodes.named("n1") == hosted
 
@@ -205,4 +208,4 @@ def test_a_node_that_cannot_boot_gives_its_place_back(setup: Setup) -> None:
     assert setup.nodes.all() == ()
     (said,) = setup.said
     assert said.startswith("node n1 could not boot")
-    assert setup.places.attach("next").address == "127.77.1.1"
+    assert setup.places.attach("next").address == str(setup.network.subnet[257])
