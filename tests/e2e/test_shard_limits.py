@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from agent.limits import Cgroups
-from agent.wire import GuestState
+from agent.wire import GuestState, ShardStatus
 from engine.errors import InsufficientCapacity, UsageError
 from engine.model.capacity import Resources
 from engine.model.ids import NodeId, ShardId
-from tests.small_fleet import SmallFleet, wait_for
+from tests.small_fleet import NODE, SmallFleet, wait_for
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 A = NodeId("nA")
@@ -29,8 +29,16 @@ def fleet() -> Iterator[SmallFleet]:
         yield running
 
 
-def records_per_second(fleet: SmallFleet, name: str, first: int, seconds: float = 3.0) -> float:
-    client = fleet.start_client(fleet.shard_map.get(ShardId(name)), first=first, every=0)
+@pytest.fixture
+def slow(fleet: SmallFleet) -> Iterator[ShardStatus]:
+    """A running shard of this test's own; what it left is released."""
+    _, status = fleet.carve(f"slow-{len(fleet.carved)}", "nA", SLOW, disk_mib=16)
+    yield status
+    fleet.clients(A).release(status.shard, 1)
+
+
+def records_per_second(fleet: SmallFleet, shard: ShardId, first: int, seconds: float = 3.0) -> float:
+    client = fleet.start_client(fleet.shard_map.get(shard), first=first, every=0)
     client.wait_for_records(5)
     before, began = client.acked(), time.monotonic()
     wait_for(lambda: time.monotonic() - began >= seconds, seconds + 5, lambda: "time stands still")
@@ -40,34 +48,33 @@ def records_per_second(fleet: SmallFleet, name: str, first: int, seconds: float 
 
 
 def test_limits_are_enforced_measured_and_changed_while_the_shard_runs(
-    fleet: SmallFleet, capsys: pytest.CaptureFixture[str]
+    fleet: SmallFleet, slow: ShardStatus, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, status = fleet.carve("slow", "nA", SLOW, disk_mib=16)
     enforced = {"storage_iops", "network_mbps"} | ({"cpu", "memory"} if Cgroups().version else set())
-    assert set(status.limits_enforced) == enforced
-    assert status.measured.boot_seconds is not None
-    assert status.measured.cpu_rounds_per_second is not None
-    assert status.measured.read_iops is not None
-    throttled = records_per_second(fleet, "slow", 1)
+    assert set(slow.limits_enforced) == enforced
+    assert slow.measured.boot_seconds is not None
+    assert slow.measured.cpu_rounds_per_second is not None
+    assert slow.measured.read_iops is not None
+    throttled = records_per_second(fleet, slow.shard, 1)
     assert throttled <= 40 * 1.3
-    fleet.clients(A).resize(ShardId("slow"), 1, SLOW.model_copy(update={"storage_iops": 10.0}))
-    tighter = records_per_second(fleet, "slow", 10_001)
+    fleet.clients(A).resize(slow.shard, 1, SLOW.model_copy(update={"storage_iops": 10.0}))
+    tighter = records_per_second(fleet, slow.shard, 10_001)
     assert tighter <= 10 * 1.3
-    fleet.clients(A).resize(ShardId("slow"), 1, SLOW.model_copy(update={"storage_iops": 0.0, "vcpus": 1.0}))
-    free = records_per_second(fleet, "slow", 20_001)
+    fleet.clients(A).resize(slow.shard, 1, SLOW.model_copy(update={"storage_iops": 0.0, "vcpus": 1.0}))
+    free = records_per_second(fleet, slow.shard, 20_001)
     assert free > tighter
     with capsys.disabled():
         print(f"\nrecords a second: {throttled:.1f} at 40 IOPS, {tighter:.1f} at 10, {free:.1f} without a limit")
 
 
-def test_memory_cannot_change_under_a_running_guest(fleet: SmallFleet) -> None:
+def test_memory_cannot_change_under_a_running_guest(fleet: SmallFleet, slow: ShardStatus) -> None:
     with pytest.raises(UsageError, match="memory cannot change"):
-        fleet.clients(A).resize(ShardId("slow"), 1, SLOW.model_copy(update={"memory_gib": 0.25}))
+        fleet.clients(A).resize(slow.shard, 1, SLOW.model_copy(update={"memory_gib": 0.25}))
 
 
 def test_a_node_sells_no_more_than_it_has(fleet: SmallFleet) -> None:
     with pytest.raises(InsufficientCapacity, match="vcpus"):
-        fleet.carve("greedy", "nA", Resources(vcpus=4, memory_gib=0.125), disk_mib=1)
+        fleet.carve("greedy", "nA", Resources(vcpus=NODE.vcpus + 1, memory_gib=0.125), disk_mib=1)
 
 
 def test_too_little_memory_is_refused_before_anything_is_made(fleet: SmallFleet) -> None:
@@ -76,23 +83,25 @@ def test_too_little_memory_is_refused_before_anything_is_made(fleet: SmallFleet)
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-def test_guests_outlive_the_agent_and_are_found_again(fleet: SmallFleet, how: signal.Signals) -> None:
-    client = fleet.start_client(fleet.shard_map.get(ShardId("slow")), first=100_001 + int(how))
+def test_guests_outlive_the_agent_and_are_found_again(
+    fleet: SmallFleet, slow: ShardStatus, how: signal.Signals
+) -> None:
+    client = fleet.start_client(fleet.shard_map.get(slow.shard))
     client.wait_for_records(5)
     joins = len(fleet.joined)
     fleet.stop_agent(A, how)
     client.wait_for_records(client.acked() + 5)
     fleet.start_agent(A)
     wait_for(lambda: fleet._answers(A), 30, fleet._consoles)
-    status = fleet.clients(A).shard(ShardId("slow"))
+    status = fleet.clients(A).shard(slow.shard)
     assert (status.state, status.epoch) == (GuestState.RUNNING, 1)
     assert len(fleet.joined) == joins  # its certificate is still good: the used token is not needed
     assert client.finish().error == ""
 
 
-def test_a_released_shard_leaves_nothing_and_its_epoch_stays_known(fleet: SmallFleet) -> None:
-    fleet.clients(A).release(ShardId("slow"), 1)
-    fleet.clients(A).release(ShardId("slow"), 1)
+def test_a_released_shard_leaves_nothing_and_its_epoch_stays_known(fleet: SmallFleet, slow: ShardStatus) -> None:
+    fleet.clients(A).release(slow.shard, 1)
+    fleet.clients(A).release(slow.shard, 1)
     assert fleet.clients(A).status().shards == ()
-    assert not fleet.disk("nA", "slow").exists()
-    assert (fleet.agent_folder("nA") / "epochs/slow").read_text() == "1\n"
+    assert not fleet.disk("nA", slow.shard).exists()
+    assert (fleet.agent_folder("nA") / "epochs" / slow.shard).read_text() == "1\n"
