@@ -1,6 +1,7 @@
 """The command under test: as its own process, or inside this one (which spares the seconds that its libraries take)."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -59,7 +60,8 @@ class InProcess:
                 run()
         finally:
             sys.argv = before
-            structlog.reset_defaults()  # it was told to log to a stream that ends with this test
+            structlog.reset_defaults()  # it logs to a stream that ends with this test
+            logging.getLogger("dbos").handlers.clear()  # ... and so do they
         out, err = self._capfd.readouterr()
         return Told(int(ended.value.code or 0), out, err)
 

@@ -221,4 +221,4 @@ def _network_plugin() -> Iterator[int]:
         yield int(line)
     finally:
         process.terminate()
-        process.wait(timeout=_PLUGIN_SECONDS)
+        process.communicate(timeout=_PLUGIN_SECONDS)

@@ -3,10 +3,19 @@
 import errno
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from engine.cli.console import err
-from engine.errors import ExitCode, ProviderError, ShardwrightError
+from engine.errors import (
+    AuthenticationFailed,
+    BadUsageData,
+    ConcurrentUpdate,
+    ConfigurationError,
+    ExitCode,
+    ProviderError,
+    ShardwrightError,
+    UsageError,
+)
 
 LOG_LEVEL = "SHARDWRIGHT_LOG_LEVEL"
 _FULL = "free some space and run the same command again: what was recorded is kept, an interrupted round goes on"
@@ -34,13 +43,23 @@ _STORE_REMEDIES = {
 }
 
 
+_USUAL_STEPS: Sequence[tuple[type[ShardwrightError], str]] = (
+    (ConfigurationError, "shardwright config check"),
+    (BadUsageData, "shardwright forecast --usage FILE, which shows what is read of it"),
+    (UsageError, "shardwright --help"),
+    (AuthenticationFailed, "put the credentials right, then shardwright offers"),
+    (ProviderError, "run the same command again once the provider answers; what was done is kept"),
+    (ConcurrentUpdate, "run the same command again"),
+    (ShardwrightError, "shardwright doctor"),
+)
+"""For an error that names no step of its own; the first kind that it is."""
+
+
 def tell(error: ShardwrightError) -> ExitCode:
     """Print the error on stderr; the exit code it stands for."""
     console = err()
     console.print(f"error: {error.what}", style="bold red", markup=False, soft_wrap=True)
-    next_step = error.next_step
-    if not next_step and isinstance(error, ProviderError):
-        next_step = "run the same command again once the provider answers; what was done is kept"
+    next_step = error.next_step or next(step for kind, step in _USUAL_STEPS if isinstance(error, kind))
     for label, text in (("why:  ", error.why), ("next: ", next_step)):
         if text:
             console.print(f"{label} {text}", markup=False, soft_wrap=True)

@@ -13,7 +13,6 @@ from engine.allocation.lease import LeaseState
 from engine.billing.base import ingest
 from engine.clock import SystemClock, wait_until
 from engine.durable import workflow_database_url
-from engine.errors import ProviderUnavailable
 from engine.fleet.agent_client import AgentClients
 from engine.fleet.certificates import CertificateAuthority, ControlCredentials
 from engine.model.ids import NodeId
@@ -94,16 +93,12 @@ def assert_shards(deployment: Deployment, store: Store) -> None:
 
 
 def copies_on_nodes(deployment: Deployment, store: Store) -> list[tuple[NodeId, ShardStatus]]:
-    """What the agents say is on their nodes, those of nodes that were given up included while they answer."""
+    """What the agents say is on their nodes, those of nodes that were given up included while they run."""
     clock, folder = SystemClock(), deployment.configuration.state.directory / "fleet"
     credentials = ControlCredentials(CertificateAuthority.load_or_create(folder, clock), folder / "control", clock)
     agents = AgentClients(store.shard_map.node, credentials, clock, random.Random(1))
-    found: list[tuple[NodeId, ShardStatus]] = []
-    for node in store.shard_map.nodes():
-        try:
-            found += ((node.id, shard) for shard in agents(node.id).status().shards)
-        except ProviderUnavailable:
-            assert node.state is NodeState.GONE
+    running = [NodeId(node.node) for node in deployment.sandbox.status().nodes]
+    found = [(node, shard) for node in running for shard in agents(node).status().shards]
     agents.close()
     return found
 
