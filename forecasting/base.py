@@ -28,6 +28,12 @@ class History:
         return self.start + len(self.values) * self.freq
 
 
+def measured_end(history: History) -> datetime:
+    """The end of the last step that holds a value; ``history.start`` where none does."""
+    measured = np.flatnonzero(np.isfinite(history.values))
+    return history.start + (int(measured[-1]) + 1 if len(measured) else 0) * history.freq
+
+
 class Forecast(Protocol):
     """Demand over ``horizon`` steps of ``freq`` from ``start``, in the history's units."""
 

@@ -110,7 +110,7 @@ def _ends(history: History, newest: datetime, now: datetime) -> Iterator[Finding
         yield Finding(series_id=history.series_id, observation="ended_early", text=text, start=end, end=newest)
     if end - history.freq > now:
         begun = max(history.start, now)
-        text = "values that cannot have been measured yet: kept here, left out of rounds; is the clock right?"
+        text = "values that cannot have been measured yet: from a source they are left out; is the clock right?"
         yield Finding(series_id=history.series_id, observation="future", text=text, start=begun, end=end)
 
 

@@ -50,6 +50,14 @@ def read_usage(
     return usage_of(_read(path), str(path), metric=metric, freq=freq, now=now)
 
 
+def usage_rows(path: Path, *, metric: str | None = None) -> tuple[pd.DataFrame, str]:
+    """The file's rows as ``series_id, timestamp, value`` and the metric that was read. Raises as ``read_usage``."""
+    table = _read(path)
+    _require_columns(table, str(path))
+    name = _metric(table, metric)
+    return _typed(table, name, str(path)), name
+
+
 def usage_of(
     table: pd.DataFrame,
     origin: str,

@@ -1,15 +1,17 @@
-"""``shardwright forecast check``: what a usage history holds, what was mended, and what looks wrong."""
+"""``shardwright forecast check`` and ``fetch``: what a usage history holds, and bringing its sources up to date."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from engine.cli.configure import ConfigFile
 from engine.cli.console import Output, err, out, print_json, table
-from engine.errors import UsageError
+from engine.errors import AuthenticationFailed, ProviderError, UsageError
 
 if TYPE_CHECKING:
+    from forecasting.connectors.sources import Refreshed
     from forecasting.quality import QualityReport, SeriesQuality
 
 Form = Annotated[Output, typer.Option("--output", help="How to print.")]
@@ -17,6 +19,7 @@ Form = Annotated[Output, typer.Option("--output", help="How to print.")]
 
 def register(app: typer.Typer) -> None:
     app.command("check")(check)
+    app.command("fetch")(fetch)
 
 
 def check(
@@ -64,3 +67,60 @@ def _rows(series: "SeriesQuality") -> Iterator[tuple[str, ...]]:
         yield series.series_id, finding.observation, "", where, f"kept as it is: {finding.text}"
     if series.more:
         yield series.series_id, "more", str(series.more), "", "findings of these kinds; JSON lists no more of them"
+
+
+def fetch(
+    config: ConfigFile = None,
+    output: Form = Output.TABLE,
+) -> None:
+    """Bring every configured source of usage up to date, as a round does, and tell how old each is."""
+    from engine.app.configured import load
+    from engine.app.usage_sources import open_sources
+    from engine.clock import SystemClock
+
+    configuration = load(config)
+    if not configuration.forecast.sources:
+        raise UsageError(
+            "no source of usage is configured",
+            why="[[forecast.sources]] is empty",
+            next_step="name one (docs/how-to/usage-history.md), then shardwright forecast fetch",
+        )
+    clock = SystemClock()
+    states = open_sources(configuration, clock).refresh(clock.now())
+    if output is Output.JSON:
+        print_json("usage_sources", states)
+    else:
+        _print_sources(states)
+    _require_all(states)
+
+
+def _print_sources(states: "Sequence[Refreshed]") -> None:
+    from forecasting.durations import roughly
+
+    rows = [
+        (
+            state.source,
+            str(state.samples),
+            str(state.added),
+            f"{state.newest:%Y-%m-%d %H:%M}" if state.newest else "-",
+            roughly(state.age) if state.age is not None else "-",
+            state.failure,
+        )
+        for state in states
+    ]
+    columns = ("source", "samples", "new", "newest (UTC)", "age", "failure")
+    out().print(table(f"{len(rows)} sources of usage", columns, rows, right=(1, 2)))
+
+
+def _require_all(states: "Sequence[Refreshed]") -> None:
+    """What could be fetched is kept; the exit code says that some of it could not."""
+    failed = [state for state in states if state.failure]
+    if not failed:
+        return
+    refused = all(state.kind == AuthenticationFailed.__name__ for state in failed)
+    kind = AuthenticationFailed if refused else ProviderError
+    raise kind(
+        f"{', '.join(state.source for state in failed)} could not be brought up to date; what was kept before still is",
+        why="; ".join(state.failure for state in failed),
+        next_step="put that right, then shardwright forecast fetch",
+    )

@@ -6,7 +6,8 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from engine.cli.forecast import app
-from engine.errors import BadUsageData, UsageError
+from engine.errors import BadUsageData, ProviderError, UsageError
+from tests.small_configuration import GOOD
 
 
 @pytest.fixture
@@ -52,3 +53,39 @@ def test_what_cannot_be_read_is_refused_with_its_row(usage: Path) -> None:
     assert isinstance(result.exception, BadUsageData)
     assert "row 31" in result.exception.what
     assert isinstance(check().exception, UsageError)
+
+
+@pytest.fixture
+def configured(usage: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "shardwright.toml"
+    source = f'[[forecast.sources]]\nname = "file"\nkind = "file"\npath = "{usage}"\n'
+    path.write_text(f'{GOOD}\n[state]\ndirectory = "{tmp_path / "state"}"\n{source}')
+    return path
+
+
+def fetch(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["fetch", *(str(argument) for argument in arguments)])
+
+
+def test_fetch_tells_what_each_source_holds(configured: Path) -> None:
+    (state,) = json.loads(fetch("--config", configured, "--output", "json").stdout)["data"]
+    assert (state["source"], state["samples"], state["added"], state["failure"]) == ("file", 72, 72, "")
+    again = fetch("--config", configured)
+    assert again.exception is None, again.output
+    assert "2026-01-07 23:00" in again.stdout
+
+
+def test_fetch_of_a_source_that_fails_keeps_and_shows_what_there_was(configured: Path, usage: Path) -> None:
+    fetch("--config", configured)
+    usage.unlink()
+    result = fetch("--config", configured)
+    assert isinstance(result.exception, ProviderError)
+    assert "no usage file" in result.exception.why
+    assert "72" in result.stdout
+
+
+def test_fetch_without_a_source_says_where_to_name_one(configured: Path) -> None:
+    configured.write_text(GOOD)
+    result = fetch("--config", configured)
+    assert isinstance(result.exception, UsageError)
+    assert "usage-history.md" in result.exception.next_step
