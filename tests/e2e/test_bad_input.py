@@ -28,7 +28,7 @@ from providers.sandbox.contract import FaultMode
 from providers.sandbox.control import SandboxClient
 from providers.sandbox.info import SandboxInfo
 from providers.sandbox.teardown import leftovers
-from tests.command import EXECUTABLE, InProcess, Told, shardwright
+from tests.command import EXECUTABLE, NOBODY, InProcess, Told, shardwright
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 needs_root = pytest.mark.root
@@ -590,25 +590,6 @@ def interrupted(
 
 
 # --- not root ---------------------------------------------------------------------------------------------------------
-
-NOBODY = ("unshare", "--user", "--map-user=65534", "--map-group=65534")
-
-
-@pytest.fixture
-def ordinary_user() -> Iterator[tuple[str, ...]]:
-    """What to put in front of commands. For root: a user namespace in which it is nobody and has no capability."""
-    if os.geteuid() != 0:
-        yield ()
-        return
-    holder = subprocess.Popen([*NOBODY, "sh", "-c", "id -u; exec sleep 600"], stdout=subprocess.PIPE, text=True)
-    try:
-        assert holder.stdout is not None
-        if holder.stdout.readline().strip() != "65534":
-            pytest.skip("root cannot become an ordinary user here; run the tests as one")
-        yield ("nsenter", f"--user=/proc/{holder.pid}/ns/user", "--preserve-credentials", "--")
-    finally:
-        holder.kill()
-        holder.communicate()
 
 
 def test_not_root_the_sandbox_runs_on_loopback_and_says_what_is_lost(
