@@ -20,7 +20,7 @@ monitor = pytest.importorskip("azure.mgmt.monitor")
 from azure.core.credentials import AccessToken  # noqa: E402
 from azure.core.exceptions import ClientAuthenticationError, HttpResponseError, ResourceNotFoundError  # noqa: E402
 
-SUBSCRIPTION, GROUP, PLACE = "00000000-0000-4000-8000-000000000001", "cell", "westeurope"
+SUBSCRIPTION, PLACE = "00000000-0000-4000-8000-000000000001", "westeurope"
 
 
 @pytest.fixture(scope="module")
@@ -79,13 +79,15 @@ def networks(control: SandboxControl, ca_file: Path) -> Any:
 
 
 @pytest.fixture
-def group(control: SandboxControl, ca_file: Path) -> str:
+def group(control: SandboxControl, ca_file: Path, request: pytest.FixtureRequest) -> str:
+    """A resource group of the test's own."""
+    name = request.node.name.replace("_", "-")
     token = Credential(control.url, ca_file, "sandbox").get_token().token
-    path = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{GROUP}?api-version=2025-04-01"
+    path = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{name}?api-version=2025-04-01"
     headers = {"Authorization": f"Bearer {token}"}
     answer = httpx.put(control.url + path, json={"location": PLACE}, headers=headers, verify=_context(ca_file))
     assert answer.status_code in (200, 201)
-    return GROUP
+    return name
 
 
 def an_interface(networks: Any, group: str, name: str) -> str:
