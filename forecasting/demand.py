@@ -11,7 +11,7 @@ from engine.clock import Clock
 from engine.errors import BadUsageData, ConfigurationError
 from engine.model.capacity import CapacityTarget, Pool
 from engine.model.value import Value
-from forecasting.base import Forecast, History, measured_end
+from forecasting.base import Forecast, History
 from forecasting.champion import Champions, champions
 from forecasting.connectors.sources import Refreshed, Sources
 from forecasting.durations import roughly
@@ -170,7 +170,7 @@ class UsageDemand:
                 current,
                 self._clock.now(),
                 paths=self._paths,
-                history_end=None if history.synthetic else measured_end(history),
+                history_end=None if history.synthetic else history.measured_end,
             ),
             series_id=history.series_id,
             metric=metric,

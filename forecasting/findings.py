@@ -101,10 +101,9 @@ def _values(history: History, measured: Array) -> Iterator[Finding]:
 
 
 def _ends(history: History, newest: datetime, now: datetime) -> Iterator[Finding]:
-    last = np.flatnonzero(np.isfinite(history.values))
-    if not len(last):
+    if not np.isfinite(history.values).any():
         return
-    end = history.start + (int(last[-1]) + 1) * history.freq
+    end = history.measured_end
     if newest - end > max(2 * LONG_GAP, 2 * history.freq):
         text = f"the last value is {roughly(newest - end)} older than that of the newest series"
         yield Finding(series_id=history.series_id, observation="ended_early", text=text, start=end, end=newest)

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 import numpy as np
 
 from engine.model.value import Utc, Value
-from forecasting.base import History, measured_end
+from forecasting.base import History
 from forecasting.findings import Finding, findings, similar_ids
 from forecasting.usage import UsageFile
 from forecasting.usage_repairs import Repair
@@ -40,7 +40,7 @@ class QualityReport(Value):
 
 def quality_report(file: UsageFile, *, now: datetime) -> QualityReport:
     """In the order of the file's histories."""
-    newest = max((measured_end(history) for history in file.histories), default=now)
+    newest = max((history.measured_end for history in file.histories), default=now)
     alike = similar_ids([history.series_id for history in file.histories])
     mended: dict[str, list[Repair]] = {}
     for repair in file.repairs:

@@ -1,5 +1,8 @@
 """What a source has delivered so far, on disk. Samples and cursor are one file: they cannot disagree after a crash."""
 
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -7,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.errors import BadUsageData
+from engine.errors import BadUsageData, ShardwrightError, StateInUse
 from forecasting.connectors.base import Batch
 
 MOST_PARTS = 32
@@ -17,7 +20,8 @@ _CURSOR, _REPLACES = b"shardwright.cursor", b"shardwright.replaces"
 class KeptHistory:
     """``<folder>/part-N.parquet``, a batch each, written whole or not at all; the last one's cursor counts.
 
-    One writer at a time. A part that ``replaces`` makes those before it void, also while they still lie there.
+    One writer at a time, see ``writing``. A part that ``replaces`` makes those before it void, also while they still
+    lie there.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -39,15 +43,33 @@ class KeptHistory:
         rows = pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
         return rows.drop_duplicates(["series_id", "timestamp"], keep="last", ignore_index=True)
 
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Held from reading the cursor to the last ``append``. Raises StateInUse while another process holds it."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            lock = (self._folder / "lock").open("ab")
+        except OSError as problem:
+            raise _unwritable(self._folder, problem) from problem
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise StateInUse("another process is bringing it up to date", why=f"it holds {lock.name}") from None
+            yield
+
     def append(self, batch: Batch) -> None:
-        """Afterwards the batch and its cursor are kept."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._write(batch)
-        if len(self._parts()) > MOST_PARTS:
-            rows = self.rows()
-            assert rows is not None
-            self._write(Batch(rows, batch.cursor, replaces=True))
-        self._sweep()
+        """Afterwards the batch and its cursor are kept. Raises ShardwrightError where that cannot be written."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._write(batch)
+            if len(self._parts()) > MOST_PARTS:
+                rows = self.rows()
+                assert rows is not None
+                self._write(Batch(rows, batch.cursor, replaces=True))
+            self._sweep()
+        except OSError as problem:
+            raise _unwritable(self._folder, problem) from problem
 
     def _write(self, batch: Batch) -> None:
         parts = self._parts()
@@ -60,8 +82,12 @@ class KeptHistory:
         }
         path = self._folder / f"part-{number:08}.parquet"
         draft = path.with_suffix(".draft")
-        pq.write_table(table.replace_schema_metadata(kept), draft, compression="zstd")
-        draft.replace(path)
+        try:
+            pq.write_table(table.replace_schema_metadata(kept), draft, compression="zstd")
+            draft.replace(path)
+        except OSError:
+            draft.unlink(missing_ok=True)
+            raise
 
     def _sweep(self) -> None:
         valid = set(self._valid())
@@ -97,6 +123,14 @@ def _read(part: Path) -> pd.DataFrame:
         return pd.read_parquet(part)
     except (pa.ArrowException, OSError, ValueError) as problem:
         raise _damaged(part, str(problem)) from problem
+
+
+def _unwritable(folder: Path, problem: OSError) -> ShardwrightError:
+    return ShardwrightError(
+        f"the usage history cannot be kept in {folder}",
+        why=problem.strerror or str(problem),
+        next_step=f"make room in {folder}, and let this user write there",
+    )
 
 
 def _damaged(part: Path, why: str) -> BadUsageData:

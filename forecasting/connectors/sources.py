@@ -98,9 +98,10 @@ def refreshed(source: Source, kept: KeptHistory, now: datetime) -> tuple[Refresh
     rows, delivered, failure, kind = kept.rows(), False, "", ""
     before = 0 if rows is None else len(rows)
     try:
-        for batch in source.connector.batches(kept.cursor(), now):
-            kept.append(batch)
-            delivered = True
+        with kept.writing():
+            for batch in source.connector.batches(kept.cursor(), now):
+                kept.append(batch)
+                delivered = True
     except ShardwrightError as problem:
         failure = f"{problem.what} ({problem.why})" if problem.why else problem.what
         kind = type(problem).__name__

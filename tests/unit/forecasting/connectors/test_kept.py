@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import BadUsageData
+from engine.errors import BadUsageData, ShardwrightError, StateInUse
 from forecasting.connectors.base import Batch, frame
 from forecasting.connectors.kept import MOST_PARTS, KeptHistory
 
@@ -37,7 +37,7 @@ def test_many_parts_are_merged_without_a_change(tmp_path: Path) -> None:
     kept = KeptHistory(tmp_path)
     for hour in range(3 * MOST_PARTS):
         kept.append(batch(hour, float(hour), cursor=str(hour)))
-        assert len(list(tmp_path.iterdir())) <= MOST_PARTS
+        assert len(list(tmp_path.glob("part-*"))) <= MOST_PARTS
     assert (held(kept), kept.cursor()) == ([float(h) for h in range(3 * MOST_PARTS)], str(3 * MOST_PARTS - 1))
 
 
@@ -76,3 +76,34 @@ def test_a_damaged_part_is_named(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(BadUsageData, match=r"part-00000001.parquet cannot be read") as caught:
         KeptHistory(tmp_path).cursor()
     assert str(tmp_path) in caught.value.next_step
+
+
+def test_one_writer_at_a_time(tmp_path: Path) -> None:
+    with KeptHistory(tmp_path).writing(), pytest.raises(StateInUse), KeptHistory(tmp_path).writing():
+        pass
+    with KeptHistory(tmp_path).writing():
+        pass
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "usage").write_text("a file where a folder belongs")
+    kept = KeptHistory(tmp_path / "usage")
+    with pytest.raises(ShardwrightError, match="cannot be kept"):
+        kept.append(batch(0, 1))
+    with pytest.raises(ShardwrightError, match="cannot be kept"), kept.writing():
+        pass
+
+
+def test_a_full_disk_leaves_what_was_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = KeptHistory(tmp_path)
+    kept.append(batch(0, 1, cursor="one"))
+
+    def full(*_: object, **__: object) -> None:
+        (tmp_path / "part-00000002.draft").write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("forecasting.connectors.kept.pq.write_table", full)
+    with pytest.raises(ShardwrightError, match="cannot be kept") as caught:
+        kept.append(batch(1, 2, cursor="two"))
+    assert caught.value.why == "No space left on device"
+    assert (held(kept), kept.cursor(), list(tmp_path.glob("*.draft"))) == ([1], "one", [])

@@ -6,6 +6,7 @@ import pytest
 
 from engine.errors import BadUsageData, ProviderUnavailable
 from forecasting.connectors.base import Batch, frame
+from forecasting.connectors.kept import KeptHistory
 from forecasting.connectors.sources import Refreshed, Source, Sources
 
 HOUR = timedelta(hours=1)
@@ -72,3 +73,12 @@ def test_no_history_at_all_is_an_error_that_says_why(tmp_path: Path) -> None:
 def test_the_sentence_of_a_source() -> None:
     state = Refreshed(source="prom", samples=1200, added=24, newest=NOW - 2 * HOUR, age=2 * HOUR)
     assert state.sentence() == "prom: 1200 samples, 24 of them new, the newest 2 hours old"
+
+
+def test_another_process_at_work_is_told_and_what_is_kept_is_used(tmp_path: Path) -> None:
+    held = sources(tmp_path, Scripted("a"))
+    held.refresh(NOW)
+    with KeptHistory(tmp_path / "s0-1").writing():
+        read = held.read(NOW)
+    assert (read.sources[0].kind, read.sources[0].samples) == ("StateInUse", 2)
+    assert [history.series_id for history in read.usage.histories] == ["a"]
