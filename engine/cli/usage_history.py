@@ -1,6 +1,7 @@
-"""``shardwright forecast check`` and ``fetch``: what a usage history holds, and bringing its sources up to date."""
+"""``shardwright forecast check``, ``fetch`` and ``holidays``: what goes into a forecast."""
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +21,7 @@ Form = Annotated[Output, typer.Option("--output", help="How to print.")]
 def register(app: typer.Typer) -> None:
     app.command("check")(check)
     app.command("fetch")(fetch)
+    app.command("holidays")(holidays)
 
 
 def check(
@@ -124,3 +126,25 @@ def _require_all(states: "Sequence[Refreshed]") -> None:
         why="; ".join(state.failure for state in failed),
         next_step="put that right, then shardwright forecast fetch",
     )
+
+
+def holidays(
+    region: Annotated[str, typer.Option(help="Country or part of it, such as DE, DE-BY or US-CA.")],
+    start: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="First day.")],
+    end: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="Last day.")],
+    zone: Annotated[str, typer.Option(help="Time zone whose midnights count, such as Europe/Berlin.")] = "UTC",
+    output_file: Annotated[Path | None, typer.Option(help="CSV of events: kind, start, end, name.")] = None,
+    output: Form = Output.TABLE,
+) -> None:
+    """List the public holidays of a region, and write them as a file of events."""
+    from forecasting.holiday_calendar import holidays_of, write_events
+
+    found = holidays_of(region, zone, start.date(), end.date())
+    if output_file is not None:
+        write_events(output_file, found)
+        err().print(f"{len(found)} holidays written to {output_file}", markup=False)
+    if output is Output.JSON:
+        print_json("holidays", found)
+    else:
+        rows = [(f"{one.start:%Y-%m-%d %H:%M}", f"{one.end:%Y-%m-%d %H:%M}", one.name) for one in found]
+        out().print(table(f"Holidays of {region}, in UTC", ("start", "end", "name"), rows))

@@ -1,36 +1,50 @@
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
-import numpy as np
 import pytest
 
 from engine.errors import UsageError
-from forecasting.holiday_calendar import holiday_shares
+from forecasting.holiday_calendar import holidays_of, write_events
 
-HOUR = timedelta(hours=1)
+YEAR = (date(2026, 1, 1), date(2026, 12, 31))
+
+
+def days(region: str, first: date, last: date, zone: str = "UTC") -> list[date]:
+    return [holiday.start.date() for holiday in holidays_of(region, zone, first, last)]
 
 
 def test_a_day_begins_at_its_own_midnight() -> None:
-    shares = holiday_shares("DE", "Europe/Berlin", datetime(2026, 12, 24, tzinfo=UTC), HOUR, 96)
-    assert np.flatnonzero(shares == 1).tolist() == list(range(23, 71))  # 25 and 26 December
-    assert not shares[:23].any()
-    assert not shares[71:].any()
-
-
-def test_a_step_over_midnight_counts_in_part() -> None:
-    shares = holiday_shares("DE", "Europe/Berlin", datetime(2026, 12, 24, tzinfo=UTC), timedelta(days=1), 4)
-    assert np.round(shares * 24).tolist() == [1, 24, 23, 0]
+    found = holidays_of("DE", "Europe/Berlin", date(2026, 12, 24), date(2026, 12, 31))
+    assert [holiday.start for holiday in found] == [
+        datetime(2026, 12, 24, 23, tzinfo=UTC),
+        datetime(2026, 12, 25, 23, tzinfo=UTC),
+    ]
+    assert all(holiday.end - holiday.start == timedelta(days=1) for holiday in found)
+    assert found[0].name == "Christmas Day"
 
 
 def test_a_holiday_on_which_the_clocks_change_has_its_own_length() -> None:
     """Easter Sunday is a holiday in Brandenburg; in 2024 the clocks went forward on it."""
-    shares = holiday_shares("DE-BB", "Europe/Berlin", datetime(2024, 3, 30, tzinfo=UTC), HOUR, 46)
-    assert shares.sum() == 23
+    (easter,) = holidays_of("DE-BB", "Europe/Berlin", date(2024, 3, 31), date(2024, 3, 31))
+    assert easter.end - easter.start == timedelta(hours=23)
 
 
 def test_parts_of_a_country_have_their_own() -> None:
-    epiphany = datetime(2026, 1, 6, tzinfo=UTC)
-    assert holiday_shares("DE-BY", "UTC", epiphany, HOUR, 24).all()
-    assert not holiday_shares("DE-BE", "UTC", epiphany, HOUR, 24).any()
+    epiphany = date(2026, 1, 6)
+    assert epiphany in days("DE-BY", *YEAR)
+    assert epiphany not in days("DE-BE", *YEAR)
+
+
+def test_both_ends_of_the_span_count_and_years_may_change_in_it() -> None:
+    assert days("DE", date(2025, 12, 26), date(2026, 1, 1)) == [date(2025, 12, 26), date(2026, 1, 1)]
+
+
+def test_the_events_file(tmp_path: Path) -> None:
+    write_events(tmp_path / "e.csv", holidays_of("DE", "Europe/Berlin", date(2026, 5, 1), date(2026, 5, 1)))
+    text = "kind,start,end,name\nholiday,2026-04-30T22:00:00Z,2026-05-01T22:00:00Z,Labor Day\n"
+    assert (tmp_path / "e.csv").read_text() == text
+    with pytest.raises(UsageError, match="cannot be written"):
+        write_events(tmp_path / "none" / "e.csv", ())
 
 
 @pytest.mark.parametrize(
@@ -45,5 +59,11 @@ def test_parts_of_a_country_have_their_own() -> None:
 )
 def test_what_is_not_known_is_refused(region: str, zone: str, says: str) -> None:
     with pytest.raises(UsageError, match=says) as caught:
-        holiday_shares(region, zone, datetime(2026, 1, 1, tzinfo=UTC), HOUR, 3)
+        holidays_of(region, zone, *YEAR)
     assert caught.value.next_step
+
+
+@pytest.mark.parametrize("last", [date(2025, 12, 31), date(2300, 1, 1)])
+def test_a_span_without_sense_is_refused(last: date) -> None:
+    with pytest.raises(UsageError, match="no calendar"):
+        holidays_of("DE", "UTC", YEAR[0], last)

@@ -89,3 +89,13 @@ def test_fetch_without_a_source_says_where_to_name_one(configured: Path) -> None
     result = fetch("--config", configured)
     assert isinstance(result.exception, UsageError)
     assert "usage-history.md" in result.exception.next_step
+
+
+def test_holidays_are_shown_and_written(tmp_path: Path) -> None:
+    span = ["--start", "2026-12-24", "--end", "2027-01-01"]
+    arguments = ["holidays", "--region", "DE", *span, "--output-file", str(tmp_path / "e.csv")]
+    result = CliRunner().invoke(app, [*arguments, "--output", "json"])
+    assert result.exception is None, result.output
+    assert [one["name"] for one in json.loads(result.stdout)["data"]][:1] == ["Christmas Day"]
+    assert len((tmp_path / "e.csv").read_text().splitlines()) == 4
+    assert "Christmas Day" in CliRunner().invoke(app, arguments).stdout
