@@ -26,6 +26,9 @@ METADATA_ADDRESS = "169.254.169.254"
 OVERLAY = IPv4Network("10.9.0.0/16")
 VXLAN_ID, VXLAN_PORT, OVERLAY_MTU = 100, 4789, 1450
 _CANDIDATES = tuple(IPv4Network(f"10.{second}.0.0/16") for second in range(77, 127))
+_GATEWAY_MAC = "02:53:57:00:00:01"
+"""A bridge without an address of its own takes the lowest of its ports': a new port would change it, and every node
+would lose metadata and control plane for the half minute that its neighbour table takes to notice."""
 _CLIENT_NET = 255
 _PER_NET = 250
 _MOST_ATTACHED = 250 * _PER_NET
@@ -113,7 +116,7 @@ class Underlay:
             batch("ip", [f"address add {self.root_address}/16 dev {root_link}", f"link set {root_link} up"])
         inner = [
             "link set lo up",
-            "link add ub type bridge forward_delay 0",
+            f"link add ub address {_GATEWAY_MAC} type bridge forward_delay 0",
             f"address add {self.gateway}/16 dev ub",
             f"address add {METADATA_ADDRESS}/32 dev ub",
             "link set ub up",
