@@ -22,7 +22,7 @@ from forecasting.rnn.model import QuantileNetwork
 from forecasting.rnn.train import TrainingPlan, TrainingReport
 from forecasting.rnn.trained import TrainedRnn, train_rnn
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raise it whenever the network or its inputs change: older weights are then trained anew."""
 log = structlog.get_logger(__name__)
 
@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 class ModelCard(Value):
     """model.json. ``fingerprint`` is of the histories and the plan; ``weights_sha256`` of the file beside it."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     fingerprint: str
     weights_sha256: str
     freq_seconds: float
@@ -96,17 +96,22 @@ def fingerprint(histories: Sequence[History], plan: TrainingPlan) -> str:
 
 
 def load_or_train(
-    registry: ModelRegistry | None, histories: Sequence[History], plan: TrainingPlan, *, clock: Clock | None = None
+    registry: ModelRegistry | None,
+    histories: Sequence[History],
+    plan: TrainingPlan,
+    *,
+    clock: Clock | None = None,
+    start: TrainedRnn | None = None,
 ) -> tuple[TrainedRnn, bool]:
     """The network for exactly these histories and this plan, and whether it was loaded. Raises as ``train_rnn``."""
     clock = clock or SystemClock()
     if registry is None:
-        return train_rnn(histories, plan, clock=clock), False
+        return train_rnn(histories, plan, clock=clock, start=start), False
     name = fingerprint(histories, plan)
     found = registry.find(name)
     if found is not None:
         return found, True
-    trained = train_rnn(histories, plan, clock=clock)
+    trained = train_rnn(histories, plan, clock=clock, start=start)
     registry.save(name, trained, series=len(histories), now=clock.now())
     return trained, False
 

@@ -14,17 +14,17 @@ from pydantic import Field
 from engine.clock import Clock, SystemClock
 from engine.errors import BadUsageData
 from engine.model.value import Value
+from forecasting.base import Array
 from forecasting.rnn.adam import Adam
+from forecasting.rnn.experts import Index
 from forecasting.rnn.model import QuantileNetwork, pinball_loss
 from forecasting.rnn.threads import one_thread
-from forecasting.rnn.windows import Batch, Index, Panel
+from forecasting.rnn.windows import Batch, Panel
 
 FEWEST_WINDOWS = 48
 """Fewer training windows than this teach nothing: use a baseline."""
 CHECKS = 10
 """How often the held-out loss is measured during a training."""
-PATIENCE = 3
-"""So many checks without a gain end it."""
 
 
 class TrainingPlan(Value):
@@ -37,8 +37,12 @@ class TrainingPlan(Value):
     steps: Annotated[int, Field(ge=1)] = 1200
     batch: Annotated[int, Field(ge=1)] = 96
     context: Annotated[int, Field(ge=1)] = 72
-    hidden: Annotated[int, Field(ge=4)] = 48
-    learning_rate: Annotated[float, Field(gt=0)] = 4e-3
+    hidden: Annotated[int, Field(ge=4)] = 64
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-3
+    patience: Annotated[int, Field(ge=1)] = 3
+    """So many checks of the held-out loss without a gain end it."""
+    start: str = ""
+    """Digest of the network that training goes on from; empty: a new one."""
 
 
 class TrainingReport(Value):
@@ -72,7 +76,7 @@ def split(panel: Panel) -> Split:
         cut = int(length) - min(tail, int(length) // 3)
         measured = np.isfinite(history.values)
         ends = np.concatenate([[0], np.cumsum(measured)])
-        first = min(panel.per_day, cut)
+        first = min(max(panel.per_day // 4, 4), cut)
         origins = np.arange(first, cut - panel.horizon + 1)
         filled = ends[origins + panel.horizon] - ends[origins] >= max(1, panel.horizon // 2)
         training.append((series, origins[filled]))
@@ -96,19 +100,29 @@ def _named(parts: Sequence[tuple[int, Index]]) -> tuple[Index, Index]:
 
 @one_thread()
 def train(
-    panel: Panel, plan: TrainingPlan, windows: Split, *, clock: Clock | None = None
+    panel: Panel,
+    plan: TrainingPlan,
+    windows: Split,
+    *,
+    clock: Clock | None = None,
+    shares: Array | None = None,
+    start: QuantileNetwork | None = None,
 ) -> tuple[QuantileNetwork, TrainingReport]:
-    """Adam with cosine decay and averaged weights; the best average on the held-out windows is returned."""
+    """Adam with cosine decay and averaged weights; the best average on the held-out windows is returned.
+
+    ``shares`` (series,): how often each series is drawn, relative to the others; default: all alike. ``start``: a
+    trained network to go on from (it is not changed).
+    """
     clock = clock or SystemClock()
     started, budget = clock.now(), timedelta(seconds=plan.budget_seconds)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.seed)
-        network = QuantileNetwork(plan.hidden)
+        network = QuantileNetwork(plan.hidden) if start is None else copy.deepcopy(start)
     averaged, best = copy.deepcopy(network).eval(), copy.deepcopy(network).eval()
     optimizer = Adam(network.parameters(), weight_decay=1e-3)
     checked = _checked(windows.held_out, np.random.default_rng(plan.seed))
     first = lowest = held_out_loss(network, panel, checked)
-    draws = _draws(windows.training, panel, plan)
+    draws = _draws(windows.training, panel, plan, shares)
     done, stopped_by, next_check, stale = 0, "steps", 1, 0
     while done < plan.steps:
         spent = (clock.now() - started) / budget
@@ -120,7 +134,7 @@ def train(
             next_check = int(progress * CHECKS) + 1
             before, lowest = lowest, _keep_better(averaged, best, panel, checked, lowest)
             stale = 0 if lowest < before else stale + 1
-            if stale == PATIENCE:
+            if stale == plan.patience:
                 stopped_by = "no gain"
                 break
         _step(network, optimizer, next(draws), plan.learning_rate * (0.02 + 0.98 * (1 + cos(pi * progress)) / 2))
@@ -144,22 +158,25 @@ def _checked(held_out: tuple[Index, Index], rng: np.random.Generator) -> tuple[I
     return held_out[0][chosen], held_out[1][chosen]
 
 
-def _draws(windows: tuple[Index, Index], panel: Panel, plan: TrainingPlan) -> Iterator[Batch]:
-    """Every series is drawn alike, however long it is."""
+def _draws(
+    windows: tuple[Index, Index], panel: Panel, plan: TrainingPlan, shares: Array | None = None
+) -> Iterator[Batch]:
+    """Every series is drawn by its share, however long it is."""
     rng = np.random.default_rng(plan.seed)
     series, origins = windows
     starts = np.searchsorted(series, np.arange(len(panel.histories) + 1))
     counts = np.diff(starts)
     usable = np.flatnonzero(counts)
+    wanted = np.ones(len(usable)) if shares is None else shares[usable]
     while True:
-        drawn = rng.choice(usable, plan.batch)
+        drawn = rng.choice(usable, plan.batch, p=wanted / wanted.sum())
         at = starts[drawn] + rng.integers(0, counts[drawn])
         yield panel.gather(drawn, origins[at])
 
 
 def _step(network: QuantileNetwork, optimizer: Adam, batch: Batch, rate: float) -> None:
     network.train()
-    loss = pinball_loss(network(batch), batch.target)
+    loss = pinball_loss(network(batch), batch.target, batch.weight)
     loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step(rate, longest_gradient=1.0)
 
@@ -186,4 +203,4 @@ def held_out_loss(network: QuantileNetwork, panel: Panel, windows: tuple[Index, 
     """Mean scaled pinball loss over the named windows."""
     network.eval()
     batch = panel.gather(*windows)
-    return float(pinball_loss(network(batch), batch.target))
+    return float(pinball_loss(network(batch), batch.target, batch.weight))

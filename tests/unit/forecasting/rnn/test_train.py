@@ -48,7 +48,9 @@ class TickingClock(ManualClock):
 def test_the_budget_ends_it(fleet: list[History], plan: TrainingPlan) -> None:
     panel = panel_of(fleet, plan)
     clock = TickingClock(datetime(2026, 11, 23, tzinfo=UTC))
-    _, report = train(panel, plan.model_copy(update={"budget_seconds": 10.0}), split(panel), clock=clock)
+    _, report = train(
+        panel, plan.model_copy(update={"budget_seconds": 10.0, "patience": 99}), split(panel), clock=clock
+    )
     assert report.stopped_by == "budget"
     assert report.steps == 9
 
