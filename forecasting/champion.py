@@ -1,6 +1,6 @@
 """Which forecasters serve which series, and by how much: whoever did well on recent rolling origins."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,12 +8,12 @@ import numpy as np
 from engine.clock import Clock
 from engine.errors import BadUsageData
 from engine.model.value import Value
-from forecasting.base import Array, Forecaster, History
+from forecasting.base import Array, Forecaster, History, until
 from forecasting.baselines.hour_of_week import HourOfWeek
 from forecasting.baselines.last_value import LastValue
 from forecasting.baselines.seasonal_naive import SeasonalNaive
 from forecasting.losses import quantile_loss, weighted_quantile_loss
-from forecasting.network import Network, network_for
+from forecasting.network import NO_NETWORK, Network, network_for
 from forecasting.registry import ModelRegistry
 from forecasting.rnn.levels import LEVELS
 from forecasting.rnn.train import TrainingPlan, TrainingReport
@@ -51,12 +51,14 @@ class Champions:
 
     rnn: TrainedRnn | None
     choices: tuple[Choice, ...]
-    loaded: bool
-    """The network was not trained now: it came from the registry or with the package."""
+    network: Network
+    """The network before it was calibrated on these histories, and where it came from."""
     rnn_missing: str
     """Why there is no network; empty when there is one."""
-    origin: str = ""
-    """Where the network came from, in words."""
+
+    @property
+    def loaded(self) -> bool:
+        return self.network.loaded
 
     @property
     def training(self) -> TrainingReport | None:
@@ -70,7 +72,8 @@ class Champions:
         A series without a choice goes to the network if there is one. A baseline that cannot serve falls back to
         last value; ``forecaster`` of the result always names who made it, in a mixture the largest share.
         """
-        weights = [self._weights(h, by) for h in histories]
+        by_id = {choice.series_id: choice.weights for choice in self.choices}
+        weights = [self._weights(h, by, by_id) for h in histories]
         networked = [i for i, some in enumerate(weights) if self.rnn and any(w.forecaster == RNN for w in some)]
         made: dict[int, SampleForecast] = {}
         if self.rnn and networked:
@@ -86,13 +89,11 @@ class Champions:
             made[i] if i in made else by_baseline(weights[i][0].forecaster, h, horizon) for i, h in enumerate(histories)
         ]
 
-    def _weights(self, history: History, by: str | None) -> tuple[Weight, ...]:
-        if by is not None:
-            return (Weight(forecaster=by, share=1.0),)
-        choice = next((choice for choice in self.choices if choice.series_id == history.series_id), None)
-        if choice is not None:
-            return choice.weights
-        return (Weight(forecaster=RNN if self.rnn else SeasonalNaive().name, share=1.0),)
+    def _weights(self, history: History, by: str | None, known: Mapping[str, tuple[Weight, ...]]) -> tuple[Weight, ...]:
+        fallback = RNN if self.rnn else SeasonalNaive().name
+        if by is None and history.series_id in known:
+            return known[history.series_id]
+        return (Weight(forecaster=by or fallback, share=1.0),)
 
 
 def champions(
@@ -104,22 +105,31 @@ def champions(
     registry: ModelRegistry | None = None,
     clock: Clock | None = None,
     plan: TrainingPlan | None = None,
+    train_on: Sequence[History] | None = None,
 ) -> Champions:
-    """Get the network (see ``network_for``), calibrate it on recent origins, then choose per series.
+    """Get the network (see ``network_for``), then calibrate and choose on recent origins (see ``chosen``).
 
-    ``plan``: train anew by it, whatever ships with the package. Never raises for short histories: it falls back and
-    says so. Raises BadUsageData when a series holds no value at all, or when the series have different steps.
+    ``plan``: train anew by it, whatever ships with the package. ``train_on``: train on these instead. Never raises for
+    short histories: it falls back and says so. Raises BadUsageData when a series holds no value at all, or when the
+    series have different steps.
     """
-    found, missing = Network(None, loaded=False, origin=""), ""
+    found, missing = NO_NETWORK, ""
     try:
-        found = network_for(histories, horizon, budget_seconds, seed, registry=registry, clock=clock, plan=plan)
+        found = network_for(
+            train_on or histories, horizon, budget_seconds, seed, registry=registry, clock=clock, plan=plan
+        )
     except BadUsageData as problem:
         missing = f"{problem.what}: {problem.why}"
+    return chosen(found, histories, horizon, missing=missing)
+
+
+def chosen(network: Network, histories: Sequence[History], horizon: int, *, missing: str = "") -> Champions:
+    """Calibrate the network on recent origins of the histories and weigh it against the baselines, series by series."""
     origins = [recent_origins(h, horizon) for h in histories]
-    rnn = found.rnn.recalibrated(histories, origins) if found.rnn else None
+    rnn = network.rnn.recalibrated(histories, origins) if network.rnn else None
     by_rnn = _rnn_losses(rnn, histories, origins, horizon)
     choices = tuple(_choose(h, o, losses, horizon) for h, o, losses in zip(histories, origins, by_rnn, strict=True))
-    return Champions(rnn, choices, found.loaded, missing, found.origin)
+    return Champions(rnn, choices, network, missing)
 
 
 def by_baseline(name: str, history: History, horizon: int) -> SampleForecast:
@@ -157,7 +167,7 @@ def _rnn_losses(
     """Per series the quantile loss at each origin; None without a network."""
     if rnn is None:
         return [None] * len(histories)
-    past = [_until(h, o) for h, at in zip(histories, origins, strict=True) for o in at]
+    past = [until(h, o) for h, at in zip(histories, origins, strict=True) for o in at]
     truth = [h.values[o : o + horizon] for h, at in zip(histories, origins, strict=True) for o in at]
     losses = iter([quantile_loss(y, f) for y, f in zip(truth, rnn.forecast(past, horizon, paths=200), strict=True)])
     return [[next(losses) for _ in at] for at in origins]
@@ -188,7 +198,7 @@ def _baseline_losses(name: str, history: History, origins: list[int], horizon: i
     """None when the baseline cannot serve even the first origin."""
     losses = []
     for origin in origins:
-        made = by_baseline(name, _until(history, origin), horizon)
+        made = by_baseline(name, until(history, origin), horizon)
         if made.forecaster != name:
             return None
         losses.append(quantile_loss(history.values[origin : origin + horizon], made))
@@ -207,7 +217,3 @@ def _unscored(history: History, has_rnn: bool, horizon: int) -> Choice:
     LastValue().fit(history)  # a series without any value is refused
     weights = (Weight(forecaster=by, share=1.0),)
     return Choice(series_id=history.series_id, forecaster=by, weights=weights, scores=(), why=why)
-
-
-def _until(history: History, origin: int) -> History:
-    return History(history.series_id, history.start, history.freq, history.values[:origin], synthetic=history.synthetic)

@@ -27,6 +27,9 @@ class Network:
     origin: str
 
 
+NO_NETWORK = Network(None, loaded=False, origin="none")
+
+
 def network_for(
     histories: Sequence[History],
     horizon: int,

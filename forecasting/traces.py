@@ -3,18 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from engine.errors import BadUsageData
-from forecasting.base import History
+from forecasting.base import History, until
+from forecasting.splits import held_out
 
 HOUR, FIVE_MINUTES = timedelta(hours=1), timedelta(minutes=5)
-HELD_OUT_SHARE = 0.25
-"""Share of each source's series that no model of ours is trained on."""
 TEST_SHARE = 0.2
 """End of every series that no model of ours is trained on, the training series included."""
 
@@ -83,12 +81,6 @@ FOLDS = (
 """Every source but the business VMs is left out of training by exactly one fold; only that fold's model judges it."""
 
 
-def held_out(series_id: str) -> bool:
-    """Whether a series (all of its metrics) is kept from training: by a hash of its name, the same everywhere."""
-    digest = sha256(series_id.rsplit(":", 1)[0].encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64 < HELD_OUT_SHARE
-
-
 def training_part(histories: Sequence[History]) -> list[History]:
     """What may be trained on: series that are not held out, without the last 20 % of their span."""
     return [until(h, judged_from(h)) for h in histories if not held_out(h.series_id)]
@@ -97,7 +89,3 @@ def training_part(histories: Sequence[History]) -> list[History]:
 def judged_from(history: History) -> int:
     """The first step of the span that is kept for judging."""
     return int(len(history.values) * (1 - TEST_SHARE))
-
-
-def until(history: History, origin: int) -> History:
-    return History(history.series_id, history.start, history.freq, history.values[:origin], synthetic=history.synthetic)

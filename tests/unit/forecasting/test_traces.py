@@ -6,15 +6,9 @@ import pandas as pd
 import pytest
 
 from engine.errors import BadUsageData
-from forecasting.traces import FOLDS, HOUR, HOURLY, Trace, held_out, judged_from, training_part
+from forecasting.splits import held_out
+from forecasting.traces import FOLDS, HOUR, HOURLY, Trace, judged_from, training_part
 from tests.contract.forecaster_contract import hourly
-
-
-def test_a_series_is_held_out_with_all_its_metrics() -> None:
-    names = [f"vm-{i}" for i in range(400)]
-    kept = [name for name in names if held_out(f"{name}:cpu_cores")]
-    assert 60 < len(kept) < 140
-    assert all(held_out(f"{name}:memory_gib") for name in kept)
 
 
 def test_neither_held_out_series_nor_the_end_of_others_is_trained_on() -> None:
