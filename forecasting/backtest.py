@@ -38,13 +38,13 @@ class SeriesResult(Value):
 
 
 class Fan(Value):
-    """One forecast beside what came true, to be drawn. ``quantiles``: a row of the horizon per level; NaN: a gap."""
+    """One forecast beside what came true, to be drawn. ``quantiles``: a row of the horizon per level; None: a gap."""
 
     series_id: str
     start: Utc
     step_seconds: float
-    past: tuple[float, ...]
-    truth: tuple[float, ...]
+    past: tuple[float | None, ...]
+    truth: tuple[float | None, ...]
     levels: tuple[float, ...]
     quantiles: tuple[tuple[float, ...], ...]
 
@@ -204,11 +204,15 @@ def _fan(past: History, truth: Array, forecast: Forecast) -> Fan:
         series_id=past.series_id,
         start=past.end,
         step_seconds=past.freq.total_seconds(),
-        past=tuple(float(x) for x in before),
-        truth=tuple(float(x) for x in truth),
+        past=_gaps_as_none(before),
+        truth=_gaps_as_none(truth),
         levels=FAN_LEVELS,
         quantiles=tuple(tuple(float(x) for x in forecast.quantile(level)) for level in FAN_LEVELS),
     )
+
+
+def _gaps_as_none(values: Array) -> tuple[float | None, ...]:
+    return tuple(float(x) if np.isfinite(x) else None for x in values)
 
 
 def _kept_back(names: Sequence[str]) -> frozenset[str]:

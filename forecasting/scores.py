@@ -11,8 +11,8 @@ from forecasting.losses import DECILES, geometric_mean, pinball
 
 LEVELS = (0.01, 0.05, *DECILES, 0.95, 0.99)
 DECILE_COLUMNS = slice(LEVELS.index(0.1), LEVELS.index(0.9) + 1)
-LEAST_RATIO, MOST_RATIO = 0.1, 1000.0
-"""Ratios are kept within, so that an all but idle series cannot decide a geometric mean. The floor takes from us."""
+LEAST_RATIO, MOST_RATIO = 1e-3, 1e3
+"""Ratios are kept within, so that one series without any loss cannot decide a geometric mean."""
 
 
 class Coverage(Value):

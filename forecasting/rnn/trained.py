@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from engine.clock import Clock
 from engine.errors import UsageError
 from forecasting.base import Array, History
+from forecasting.path_habits import with_habits
 from forecasting.rnn.calibration import Calibration, calibrate, draw_paths
 from forecasting.rnn.experts import Index
 from forecasting.rnn.model import QuantileNetwork
@@ -50,9 +51,11 @@ class TrainedRnn:
         return self.quantiles(panel, np.arange(len(histories)), panel.lengths)
 
     def paths_of(self, histories: Sequence[History], heads: Array, paths: int) -> list[SampleForecast]:
-        """Forecasts whose marginals are the given heads (B, horizon, levels)."""
+        """Forecasts whose marginals are the given heads (B, horizon, levels), but for the series' habits."""
         seeds = [crc32(h.series_id.encode(), self.plan.seed) for h in histories]
         drawn = draw_paths(heads, self.calibration.correlation, paths, seeds)
+        for row, history in enumerate(histories):
+            drawn[row] = with_habits(drawn[row], history)
         never_negative = _never_negative(histories)
         drawn[never_negative] = np.maximum(drawn[never_negative], 0.0)
         return [
