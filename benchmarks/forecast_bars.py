@@ -209,7 +209,7 @@ def _shipped(name: str) -> Network:
 def _fold(number: int, data: Path, folds: Path) -> Network:
     registry = ModelRegistry(folds / f"fold{number}")
     if registry.find(HOURLY_NAME) is None:
-        train(HOURLY_RECIPE, data, registry.root, budget=260, seed=0, left_out=FOLDS[number])
+        train(HOURLY_RECIPE, data, registry.root, budget=900, seed=0, left_out=FOLDS[number])
     return _network(registry.find(HOURLY_NAME), f"fold {number}")
 
 

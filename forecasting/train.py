@@ -37,10 +37,11 @@ class Recipe:
     traces: Sequence[Trace]
     varied: int
     varied_days: float
+    steps: int
 
 
-HOURLY_RECIPE = Recipe(HOURLY_NAME, HOUR, 24, HOURLY, varied=400, varied_days=70)
-FINE_RECIPE = Recipe(FINE_NAME, FIVE_MINUTES, 24, FINE, varied=60, varied_days=45)
+HOURLY_RECIPE = Recipe(HOURLY_NAME, HOUR, 24, HOURLY, varied=400, varied_days=70, steps=4200)
+FINE_RECIPE = Recipe(FINE_NAME, FIVE_MINUTES, 24, FINE, varied=60, varied_days=45, steps=3000)
 
 
 def training_set(recipe: Recipe, data: Path, left_out: frozenset[str], seed: int) -> tuple[list[History], Array]:
@@ -62,7 +63,7 @@ def training_set(recipe: Recipe, data: Path, left_out: frozenset[str], seed: int
 def train(recipe: Recipe, data: Path, out: Path, *, budget: float, seed: int, left_out: frozenset[str]) -> ModelCard:
     """Train by the recipe and save as ``out/<name>``."""
     histories, shares = training_set(recipe, data, left_out, seed)
-    plan = TrainingPlan(horizon=recipe.horizon, budget_seconds=budget, seed=seed, steps=8000, patience=99)
+    plan = TrainingPlan(horizon=recipe.horizon, budget_seconds=budget, seed=seed, steps=recipe.steps, patience=99)
     trained = train_rnn(histories, plan, shares=shares)
     general = replace(trained, calibration=replace(trained.calibration, spreads={}))
     return ModelRegistry(out).save(recipe.name, general, series=len(histories), now=SystemClock().now())
@@ -78,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder that holds traces/")
     parser.add_argument("--out", type=Path, default=FOLDER, help="where the networks go")
     parser.add_argument("--only", choices=[HOURLY_NAME, FINE_NAME], help="train only this one")
-    parser.add_argument("--budget", type=float, default=260.0, help="seconds per network")
+    parser.add_argument("--budget", type=float, default=900.0, help="most seconds per network")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--leave-out", nargs="*", default=[], metavar="SOURCE", help="sources to keep from training")
     given = parser.parse_args(arguments)

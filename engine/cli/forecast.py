@@ -1,6 +1,6 @@
 """``shardwright forecast``: quantiles to a file, the probability of needing more shards, and how good it all is."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from math import ceil
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from forecasting.base import History
     from forecasting.champion import Champions, Choice
     from forecasting.sample_forecast import SampleForecast
+    from forecasting.scores import Standing
     from forecasting.target import Need
     from forecasting.usage import UsageFile
 
@@ -135,12 +136,17 @@ def evaluate(
     budget: Budget = 120.0,
     seed: Seed = 0,
     models: Models = MODELS,
+    html: Annotated[Path | None, typer.Option(help="Also write a page: standings, reliability, fan charts.")] = None,
     output: Form = Output.TABLE,
 ) -> None:
-    """Judge all forecasters on the end of each series, which none of them has seen."""
+    """Judge all forecasters on the end of each series, and on series, that no network was trained on."""
     from forecasting.backtest import evaluate as judge
     from forecasting.registry import ModelRegistry
 
+    if html is not None:
+        from forecasting.forecast_file import require_folder
+
+        require_folder(html)
     file = _read(usage, metric, freq)
     with _progress(f"training for at most {budget:g} s, then {origins} origins"):
         result = judge(
@@ -152,6 +158,11 @@ def evaluate(
             seed=seed,
             registry=ModelRegistry(models),
         )
+    if html is not None:
+        from forecasting.report import write_report
+
+        write_report(html, result, f"Forecasts of {file.metric}")
+        err().print(f"report written to {html}", markup=False)
     if output is Output.JSON:
         print_json("evaluation", result)
     else:
@@ -200,6 +211,12 @@ def _champions(file: "UsageFile", horizon: int, budget: float, seed: int, models
         field = champions(file.histories, horizon, budget_seconds=budget, seed=seed, registry=ModelRegistry(models))
     if field.rnn_missing:
         err().print(f"no network: {field.rnn_missing}", markup=False)
+    else:
+        err().print(f"network: {field.network.origin}", markup=False)
+    cold = [choice.series_id for choice in field.choices if choice.why.startswith("cold start")]
+    if cold:
+        names = ", ".join(cold[:5]) + (" …" if len(cold) > 5 else "")
+        err().print(f"cold start, too little history to score: {len(cold)} series ({names})", markup=False)
     return field
 
 
@@ -253,7 +270,13 @@ def _print_forecasts(file: "UsageFile", field: "Champions", made: list["SampleFo
     from forecasting.forecast_file import quantile_points
 
     series = [
-        {"series_id": choice.series_id, "forecaster": each.forecaster, "why": choice.why, "scores": list(choice.scores)}
+        {
+            "series_id": choice.series_id,
+            "forecaster": each.forecaster,
+            "why": choice.why,
+            "scores": list(choice.scores),
+            "weights": list(choice.weights),
+        }
         for choice, each in zip(field.choices, made, strict=True)
     ]
     points = list(quantile_points(made, levels))
@@ -291,29 +314,27 @@ def _summary_row(choice: "Choice", made: "SampleForecast") -> tuple[str, ...]:
 
 
 def _print_evaluation(result: "Evaluation") -> None:
-    columns = (
-        "forecaster",
-        "WQL",
-        "/ naive",
-        "worst",
-        "p95 / naive",
-        "p99 / naive",
-        "in 80 %",
-        "in 90 %",
-        "below 99 %",
-    )
+    from forecasting.report import how
+
+    out().print(_standings("all series", result.standings))
+    if result.unseen_standings:
+        out().print(_standings("series that no network was trained on", result.unseen_standings))
+    for note in (how(result), *result.left_out):
+        err().print(note, markup=False)
+    if result.rnn_missing:
+        err().print(f"no network: {result.rnn_missing}", markup=False)
+
+
+def _standings(title: str, standings: "Sequence[Standing]") -> object:
+    ratios = ("/ naive", "worst", "MASE / naive", "p95 / naive", "p99 / naive")
+    columns = ("forecaster", "WQL", *ratios, "in 80 %", "in 90 %", "below 99 %")
     rows = [
         (
             s.forecaster,
-            *(f"{x:.3f}" for x in (s.wql, s.wql_ratio, s.worst_ratio, s.pinball_95_ratio, s.pinball_99_ratio)),
+            *(f"{x:.3f}" for x in (s.wql, s.wql_ratio, s.worst_ratio, s.mase_ratio)),
+            *(f"{x:.3f}" for x in (s.pinball_95_ratio, s.pinball_99_ratio)),
             *(f"{x:.1%}" for x in (s.coverage_80, s.coverage_90, s.below_99)),
         )
-        for s in result.standings
+        for s in standings
     ]
-    title = (
-        f"{len(result.series)} series, {result.horizon} steps ahead, {result.origins} origins in the last "
-        f"{result.test_share:.0%}; ratios are geometric means over series"
-    )
-    out().print(table(title, columns, rows, right=range(1, len(columns))))
-    for note in (*result.left_out, *([f"no network: {result.rnn_missing}"] if result.rnn_missing else [])):
-        err().print(note, markup=False)
+    return table(title, columns, rows, right=range(1, len(columns)))

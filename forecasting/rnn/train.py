@@ -27,9 +27,13 @@ CHECKS = 10
 """How often the held-out loss is measured during a training."""
 
 
+LATE = 0.5
+"""Up to this share of the budget the clock has no say in what is learnt."""
+
+
 class TrainingPlan(Value):
-    """What a training does. With the same plan, histories and machine, the same network comes out, unless the
-    budget ends it before its steps are done (the report says so)."""
+    """What a training does. With the same plan, histories and machine, the same network comes out, unless it takes
+    more than half of its budget."""
 
     horizon: Annotated[int, Field(ge=1)]
     budget_seconds: Annotated[float, Field(gt=0)] = 30.0
@@ -129,7 +133,7 @@ def train(
         if spent >= 1:
             stopped_by = "budget"
             break
-        progress = max(done / plan.steps, spent)
+        progress = done / plan.steps if spent < LATE else max(done / plan.steps, spent)
         if progress >= next_check / CHECKS:
             next_check = int(progress * CHECKS) + 1
             before, lowest = lowest, _keep_better(averaged, best, panel, checked, lowest)

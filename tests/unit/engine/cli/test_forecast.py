@@ -81,8 +81,11 @@ def test_evaluate_prints_ratios_to_seasonal_naive(usage: Path, tmp_path: Path) -
     standings = {standing["forecaster"]: standing for standing in found["standings"]}
     assert standings["seasonal_naive"]["wql_ratio"] == pytest.approx(1.0)
     assert {"champion", "rnn", "last_value"} <= set(standings)
-    table = call(*arguments, folder=tmp_path)
+    page = tmp_path / "report.html"
+    table = call(*arguments, "--html", page, folder=tmp_path)
     assert "champion" in table.stdout
+    assert "never trained on" in table.stderr
+    assert "P(need" in page.read_text(encoding="utf-8")
 
 
 def test_repairs_are_told_on_stderr(tmp_path: Path) -> None:
