@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from forecasting.backtest import Evaluation
     from forecasting.base import History
     from forecasting.champion import Champions, Choice
+    from forecasting.events import Effect, Event
     from forecasting.sample_forecast import SampleForecast
     from forecasting.scores import Standing
     from forecasting.target import Need
@@ -27,6 +28,7 @@ MODELS = Path(".shardwright/models")
 UsagePath = Annotated[Path | None, typer.Option("--usage", help="Parquet or CSV: series_id, timestamp, value.")]
 Metric = Annotated[str | None, typer.Option(help="The column to forecast, when there are several.")]
 Freq = Annotated[str | None, typer.Option(help="Step, such as 5min or 1h. Default: that of the file.")]
+Events = Annotated[Path | None, typer.Option(help="CSV of scheduled events: kind, start, end, series_id.")]
 Budget = Annotated[float, typer.Option(min=0.1, help="Seconds that training may take.")]
 Seed = Annotated[int, typer.Option(help="Same seed, same forecast.")]
 Models = Annotated[Path, typer.Option(help="Folder of trained networks; the same history is not trained on twice.")]
@@ -47,6 +49,7 @@ def forecast(
     budget: Budget = 120.0,
     seed: Seed = 0,
     models: Models = MODELS,
+    events: Events = None,
     output_file: Annotated[Path | None, typer.Option(help="Parquet: series_id, timestamp, quantile, value.")] = None,
     output: Form = Output.TABLE,
 ) -> None:
@@ -59,8 +62,10 @@ def forecast(
 
         require_folder(output_file)
     file = _read(usage, metric, freq)
+    plans = _events(events, file)
+    file = plans.without(file)
     field = _champions(file, horizon, budget, seed, models)
-    made = field.forecast(file.histories, horizon, paths=paths)
+    made = plans.applied(field.forecast(file.histories, horizon, paths=paths))
     if output_file is not None:
         from forecasting.forecast_file import write_forecasts
 
@@ -218,6 +223,45 @@ def _champions(file: "UsageFile", horizon: int, budget: float, seed: int, models
         names = ", ".join(cold[:5]) + (" …" if len(cold) > 5 else "")
         err().print(f"cold start, too little history to score: {len(cold)} series ({names})", markup=False)
     return field
+
+
+class _Events(NamedTuple):
+    """Scheduled events and what such events did before."""
+
+    scheduled: "tuple[Event, ...]" = ()
+    effects: "tuple[Effect, ...]" = ()
+
+    def without(self, file: "UsageFile") -> "UsageFile":
+        from dataclasses import replace
+
+        from forecasting.events import without
+
+        if not self.effects:
+            return file
+        return replace(file, histories=tuple(without(h, self.scheduled, self.effects) for h in file.histories))
+
+    def applied(self, made: "list[SampleForecast]") -> "list[SampleForecast]":
+        from forecasting.events import with_events
+
+        return [with_events(each, self.scheduled, self.effects) for each in made] if self.effects else made
+
+
+def _events(path: Path | None, file: "UsageFile") -> _Events:
+    """What was learnt, and what could not be, is told on stderr."""
+    from math import exp
+
+    from forecasting.events import learn, read_events, unknown_kinds
+
+    if path is None:
+        return _Events()
+    scheduled = read_events(path)
+    effects = learn(scheduled, file.histories)
+    for effect in effects:
+        words = f"event {effect.kind}: {exp(effect.log_mean):.2f} times the usual, from {effect.occurrences} before"
+        err().print(words, markup=False)
+    for kind in unknown_kinds(scheduled, effects):
+        err().print(f"event {kind}: never seen in this history, so it changes nothing", markup=False)
+    return _Events(scheduled, effects)
 
 
 @contextmanager

@@ -48,6 +48,15 @@ def test_forecast_writes_every_point_without_crossing(usage: Path, tmp_path: Pat
     assert (np.diff(wide.to_numpy(), axis=1) >= 0).all()
 
 
+def test_scheduled_events_are_learnt_and_told(usage: Path, tmp_path: Path) -> None:
+    events = tmp_path / "events.csv"
+    events.write_text("kind,start,end\nmatch,2026-01-14T10:00,2026-01-14T14:00\nlaunch,2027-01-01,2027-01-02\n")
+    result = call("--usage", usage, "--horizon", 3, "--events", events, folder=tmp_path)
+    assert result.exception is None, result.output
+    assert "event match:" in result.stderr
+    assert "event launch: never seen" in result.stderr
+
+
 def test_forecast_as_json_names_the_forecaster_and_its_scores(usage: Path, tmp_path: Path) -> None:
     found = data(call("--usage", usage, "--horizon", 3, "--output", "json", folder=tmp_path))
     assert isinstance(found, dict)
