@@ -64,6 +64,7 @@ def forecast(
     file = _read(usage, metric, freq)
     plans = _events(events, file)
     file = plans.without(file)
+    _tell_what_is_stale(file, horizon)
     field = _champions(file, horizon, budget, seed, models)
     made = plans.applied(field.forecast(file.histories, horizon, paths=paths))
     if output_file is not None:
@@ -223,6 +224,17 @@ def _champions(file: "UsageFile", horizon: int, budget: float, seed: int, models
         names = ", ".join(cold[:5]) + (" …" if len(cold) > 5 else "")
         err().print(f"cold start, too little history to score: {len(cold)} series ({names})", markup=False)
     return field
+
+
+def _tell_what_is_stale(file: "UsageFile", horizon: int) -> None:
+    """Each series is forecast from its own end; one that ended before the others began their forecast is told."""
+    newest = max(history.end for history in file.histories)
+    stale = [history for history in file.histories if newest - history.end >= horizon * history.freq]
+    for history in stale[:5]:
+        words = f"ends {history.end:%Y-%m-%d %H:%M}, {newest - history.end} before the newest; forecast from there"
+        err().print(f"stale: {history.series_id} {words}", markup=False)
+    if len(stale) > 5:
+        err().print(f"stale: {len(stale) - 5} more series", markup=False)
 
 
 class _Events(NamedTuple):

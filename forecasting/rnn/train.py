@@ -23,6 +23,8 @@ from forecasting.rnn.windows import Batch, Panel
 
 FEWEST_WINDOWS = 48
 """Fewer training windows than this teach nothing: use a baseline."""
+WORTH_A_GPU = 200_000
+"""Windows, drawn again and again included."""
 CHECKS = 10
 """How often the held-out loss is measured during a training."""
 
@@ -122,6 +124,7 @@ def train(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.seed)
         network = QuantileNetwork(plan.hidden) if start is None else copy.deepcopy(start)
+    network = network.to(device_for(plan))
     averaged, best = copy.deepcopy(network).eval(), copy.deepcopy(network).eval()
     optimizer = Adam(network.parameters(), weight_decay=1e-3)
     checked = _checked(windows.held_out, np.random.default_rng(plan.seed))
@@ -146,7 +149,7 @@ def train(
         _average(averaged, network, keep=min(0.98, done / (done + 10)))
     lowest = _keep_better(averaged, best, panel, checked, lowest)
     seconds = (clock.now() - started).total_seconds()
-    return best, TrainingReport(
+    return best.cpu(), TrainingReport(
         steps=done,
         seconds=seconds,
         stopped_by=stopped_by,
@@ -178,8 +181,15 @@ def _draws(
         yield panel.gather(drawn, origins[at])
 
 
+def device_for(plan: TrainingPlan) -> torch.device:
+    """A GPU, where there is one and the training is long enough to pay for starting it."""
+    worth_it = plan.steps * plan.batch >= WORTH_A_GPU
+    return torch.device("cuda" if worth_it and torch.cuda.is_available() else "cpu")
+
+
 def _step(network: QuantileNetwork, optimizer: Adam, batch: Batch, rate: float) -> None:
     network.train()
+    batch = batch.to(next(network.parameters()).device)
     loss = pinball_loss(network(batch), batch.target, batch.weight)
     loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step(rate, longest_gradient=1.0)
@@ -206,5 +216,5 @@ def _keep_better(
 def held_out_loss(network: QuantileNetwork, panel: Panel, windows: tuple[Index, Index]) -> float:
     """Mean scaled pinball loss over the named windows."""
     network.eval()
-    batch = panel.gather(*windows)
+    batch = panel.gather(*windows).to(next(network.parameters()).device)
     return float(pinball_loss(network(batch), batch.target, batch.weight))

@@ -5,7 +5,7 @@ network serves cores, bytes and requests alike, and so that the loss in scaled u
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import numpy as np
@@ -49,6 +49,18 @@ class Batch:
     weight: torch.Tensor  # (B,) what a loss in scaled units is worth: the window's scale beside its series' own
     loc: Array  # (B,)
     scale: Array  # (B,)
+
+    def to(self, device: torch.device) -> "Batch":
+        return replace(
+            self,
+            encoder=self.encoder.to(device),
+            decoder=self.decoder.to(device),
+            anchors=self.anchors.to(device),
+            known=self.known.to(device),
+            experts=self.experts.to(device),
+            target=self.target.to(device),
+            weight=self.weight.to(device),
+        )
 
 
 class Panel:

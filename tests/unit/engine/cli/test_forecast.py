@@ -48,6 +48,17 @@ def test_forecast_writes_every_point_without_crossing(usage: Path, tmp_path: Pat
     assert (np.diff(wide.to_numpy(), axis=1) >= 0).all()
 
 
+def test_series_that_ended_long_ago_and_cold_starts_are_told(usage: Path, tmp_path: Path) -> None:
+    frame = pd.read_parquet(usage)
+    old = frame[frame.series_id == "synthetic-1"].head(100).assign(series_id="old")
+    new = frame[frame.series_id == "synthetic-1"].tail(3).assign(series_id="new")
+    pd.concat([frame, old, new]).to_parquet(tmp_path / "mixed.parquet")
+    result = call("--usage", tmp_path / "mixed.parquet", "--horizon", 6, folder=tmp_path)
+    assert result.exception is None, result.output
+    assert "stale: old ends 2026-01-09" in result.stderr
+    assert "cold start, too little history to score: 1 series (new)" in result.stderr
+
+
 def test_scheduled_events_are_learnt_and_told(usage: Path, tmp_path: Path) -> None:
     events = tmp_path / "events.csv"
     events.write_text("kind,start,end\nmatch,2026-01-14T10:00,2026-01-14T14:00\nlaunch,2027-01-01,2027-01-02\n")
