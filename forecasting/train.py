@@ -6,8 +6,10 @@ Trained on the series that ``traces.held_out`` lets through, without the last 20
 import argparse
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -83,14 +85,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--leave-out", nargs="*", default=[], metavar="SOURCE", help="sources to keep from training")
     given = parser.parse_args(arguments)
-    for recipe in (HOURLY_RECIPE, FINE_RECIPE):
-        if given.only in (None, recipe.name):
-            card = train(
-                recipe, given.data, given.out, budget=given.budget, seed=given.seed, left_out=frozenset(given.leave_out)
+    recipes = [recipe for recipe in (HOURLY_RECIPE, FINE_RECIPE) if given.only in (None, recipe.name)]
+    left_out = frozenset(given.leave_out)
+    with ProcessPoolExecutor(len(recipes), mp_context=get_context("spawn")) as side_by_side:
+        cards = [
+            side_by_side.submit(
+                train, recipe, given.data, given.out, budget=given.budget, seed=given.seed, left_out=left_out
             )
+            for recipe in recipes
+        ]
+        for recipe, card in zip(recipes, (card.result() for card in cards), strict=True):
+            report = card.report
             print(
-                f"{recipe.name}: {card.report.steps} steps in {card.report.seconds:.0f} s on {card.series} series, "
-                f"held-out loss {card.report.held_out_loss:.4f}",
+                f"{recipe.name}: {report.steps} steps in {report.seconds:.0f} s on {card.series} series, "
+                f"held-out loss {report.held_out_loss:.4f}",
                 file=sys.stderr,
             )
     return 0
