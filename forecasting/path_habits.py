@@ -11,7 +11,7 @@ SHORTEST_RUN = 6
 """So many equal values in a row make a series flat for now."""
 PRIOR_RUNS = 2
 SURPRISES = 0.06
-"""Share of the paths that repeat a change of the series' own past: switched on, switched off, moved."""
+"""Share of the paths over a day that repeat a change of the series' own past: switched on, switched off, moved."""
 MOST_DAYS = 56
 
 
@@ -45,7 +45,8 @@ def flat_share(values: Array, horizon: int) -> float:
 
 def _surprised(paths: Array, values: Array, per_day: int) -> Array:
     """The last paths become the last value plus the changes of past days that began at this time of day."""
-    count, horizon = round(SURPRISES * len(paths)), paths.shape[1]
+    horizon = paths.shape[1]
+    count = round(SURPRISES * min(1.0, horizon / per_day) * len(paths))
     days = min(MOST_DAYS, (len(values) - horizon - 1) // per_day)
     made = paths.copy()
     first = -(-horizon // per_day)
