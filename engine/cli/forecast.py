@@ -211,6 +211,7 @@ def _only(file: "UsageFile", series: str | None) -> "UsageFile":
 
 def _champions(file: "UsageFile", horizon: int, budget: float, seed: int, models: Path) -> "Champions":
     from forecasting.champion import champions
+    from forecasting.drift import drift_of
     from forecasting.registry import ModelRegistry
 
     with _progress(f"training for at most {budget:g} s"):
@@ -219,6 +220,10 @@ def _champions(file: "UsageFile", horizon: int, budget: float, seed: int, models
         err().print(f"no network: {field.rnn_missing}", markup=False)
     else:
         err().print(f"network: {field.network.origin}", markup=False)
+    drift = drift_of(field.choices)
+    if drift is not None and drift.drifted:
+        words = f"the network loses {drift.ratio:.2f} times what seasonal naive does on recent moments"
+        err().print(f"drift: {words}; worst on {', '.join(drift.worst)}; the mixture leans on others", markup=False)
     cold = [choice.series_id for choice in field.choices if choice.why.startswith("cold start")]
     if cold:
         names = ", ".join(cold[:5]) + (" …" if len(cold) > 5 else "")
@@ -323,6 +328,7 @@ def _shards_now(history: "History", per_shard: float) -> int:
 
 
 def _print_forecasts(file: "UsageFile", field: "Champions", made: list["SampleForecast"], levels: list[float]) -> None:
+    from forecasting.drift import drift_of
     from forecasting.forecast_file import quantile_points
 
     series = [
@@ -343,6 +349,8 @@ def _print_forecasts(file: "UsageFile", field: "Champions", made: list["SampleFo
             "series": series,
             "repairs": file.repairs,
             "training": field.training,
+            "network": field.network.origin,
+            "drift": drift_of(field.choices),
             "points": points,
         },
     )

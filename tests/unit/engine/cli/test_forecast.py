@@ -73,6 +73,8 @@ def test_forecast_as_json_names_the_forecaster_and_its_scores(usage: Path, tmp_p
     assert isinstance(found, dict)
     assert found["metric"] == "cpu_cores"
     assert len(found["points"]) == 2 * 3 * 12
+    assert found["drift"]["ratio"] < 1
+    assert "shipped" in found["network"]
     assert {score["forecaster"] for score in found["series"][0]["scores"]} >= {"rnn", "seasonal_naive"}
 
 
