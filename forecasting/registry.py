@@ -38,6 +38,7 @@ class ModelCard(Value):
     report: TrainingReport
     calibration_levels: tuple[float, ...]
     calibration_spreads: dict[str, float]
+    calibration_together: float = 0.0
     series: int
     trained_at: Utc
 
@@ -73,6 +74,7 @@ class ModelRegistry:
             report=trained.report,
             calibration_levels=tuple(float(level) for level in trained.calibration.levels),
             calibration_spreads=trained.calibration.spreads,
+            calibration_together=trained.calibration.together,
             series=series,
             trained_at=now,
         )
@@ -128,6 +130,9 @@ def _restored(card: ModelCard, weights: bytes) -> TrainedRnn:
     network = QuantileNetwork(card.plan.hidden)
     network.load_state_dict(stored["network"])
     calibration = Calibration(
-        np.array(card.calibration_levels), dict(card.calibration_spreads), stored["correlation"].numpy()
+        np.array(card.calibration_levels),
+        dict(card.calibration_spreads),
+        stored["correlation"].numpy(),
+        card.calibration_together,
     )
     return TrainedRnn(network.eval(), card.plan, timedelta(seconds=card.freq_seconds), calibration, card.report)

@@ -67,7 +67,7 @@ def train(recipe: Recipe, data: Path, out: Path, *, budget: float, seed: int, le
     histories, shares = training_set(recipe, data, left_out, seed)
     plan = TrainingPlan(horizon=recipe.horizon, budget_seconds=budget, seed=seed, steps=recipe.steps, patience=99)
     trained = train_rnn(histories, plan, shares=shares)
-    general = replace(trained, calibration=replace(trained.calibration, spreads={}))
+    general = replace(trained, calibration=replace(trained.calibration, spreads={}, together=0.0))
     return ModelRegistry(out).save(recipe.name, general, series=len(histories), now=SystemClock().now())
 
 

@@ -8,6 +8,7 @@ from scipy.special import ndtr, ndtri
 
 from forecasting.base import Array
 from forecasting.rnn.levels import LEVELS, MEDIAN
+from forecasting.togetherness import togetherness
 
 Z_LEVELS = ndtri(np.array(LEVELS))
 SPREADS = np.array([0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.15, 1.3, 1.5, 1.8, 2.2])
@@ -19,11 +20,13 @@ TRUSTED_WINDOWS = 150
 @dataclass(frozen=True)
 class Calibration:
     """``levels``: the network level that stands for each of LEVELS. ``spreads``: by series, how much to stretch the
-    quantiles around the median. ``correlation``: (horizon, horizon), of the normal scores of the errors."""
+    quantiles around the median. ``correlation``: (horizon, horizon), of the normal scores of the errors. ``together``:
+    how much the errors of different series move together."""
 
     levels: Array
     spreads: dict[str, float]
     correlation: Array
+    together: float = 0.0
 
     def apply(self, heads: Array, series_ids: tuple[str, ...]) -> Array:
         """Network quantiles (B, horizon, levels) -> calibrated ones; ``series_ids`` names each row."""
@@ -39,10 +42,11 @@ def calibrate(
     *,
     seed: int,
     prior: Calibration | None = None,
+    moments: NDArray[np.int64] | None = None,
 ) -> Calibration:
     """``heads`` (W, horizon, levels) and ``truth`` (W, horizon, NaN for gaps) of windows the network never trained on;
     window w belongs to ``names[series[w]]``. All three corrections are shrunk when windows are few: towards those of
-    ``prior``, else towards "none"."""
+    ``prior``, else towards "none". ``moments`` (W,): when each window begins, to see which series err together."""
     spreads = {names[i]: _best_spread(heads[series == i], truth[series == i]) for i in np.unique(series)}
     stretched = _stretched(heads, np.array([spreads[names[i]] for i in series]))
     z = normal_scores(stretched, truth, np.random.default_rng(seed))
@@ -50,7 +54,14 @@ def calibrate(
     trust = len(heads) / (len(heads) + TRUSTED_WINDOWS)
     before = Z_LEVELS if prior is None else ndtri(prior.levels)
     mapped = (1 - trust) * before + trust * (np.quantile(scores, LEVELS) if scores.size else Z_LEVELS)
-    return Calibration(np.asarray(ndtr(mapped), dtype=np.float64), spreads, _correlation(z, prior))
+    together = 0.0 if moments is None else togetherness(_row_means(z), moments)
+    return Calibration(np.asarray(ndtr(mapped), dtype=np.float64), spreads, _correlation(z, prior), together)
+
+
+def _row_means(z: Array) -> Array:
+    """(W,), over what was measured; NaN for a window without."""
+    count = np.isfinite(z).sum(axis=1)
+    return np.where(count > 0, np.nansum(z, axis=1) / np.maximum(count, 1), np.nan)
 
 
 def interpolate(heads: Array, z: Array) -> Array:

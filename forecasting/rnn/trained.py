@@ -21,6 +21,7 @@ from forecasting.rnn.threads import one_thread
 from forecasting.rnn.train import TrainingPlan, TrainingReport, split, train
 from forecasting.rnn.windows import Panel
 from forecasting.sample_forecast import SampleForecast
+from forecasting.togetherness import arranged
 
 CHUNK = 512
 """Windows that go through the network at once."""
@@ -56,6 +57,9 @@ class TrainedRnn:
         drawn = draw_paths(heads, self.calibration.correlation, paths, seeds)
         for row, history in enumerate(histories):
             drawn[row] = with_habits(drawn[row], history)
+            drawn[row] = arranged(
+                drawn[row], self.calibration.together, common_seed=self.plan.seed, own_seed=seeds[row]
+            )
         never_negative = _never_negative(histories)
         drawn[never_negative] = np.maximum(drawn[never_negative], 0.0)
         return [
@@ -138,7 +142,8 @@ def _calibrated(
     heads = _keep_sign(_raw_heads(network, panel, series, origins), panel, series)
     truth = np.stack([_truth(panel, int(i), int(t)) for i, t in zip(series, origins, strict=True)])
     names = tuple(h.series_id for h in panel.histories)
-    return calibrate(heads, truth, series, names, seed=seed, prior=prior)
+    starts = np.array([int(h.start.timestamp() // h.freq.total_seconds()) for h in panel.histories], dtype=np.int64)
+    return calibrate(heads, truth, series, names, seed=seed, prior=prior, moments=starts[series] + origins)
 
 
 def _truth(panel: Panel, series: int, origin: int) -> Array:
