@@ -2,12 +2,15 @@
 
 import errno
 import hashlib
+import time
 from pathlib import Path
 
 from engine.model.ids import NodeId, ShardId
 
 _PERIOD_US = 100_000
 _PARENT = "shardwright"
+_REMOVAL_TRIES, _REMOVAL_PAUSE = 100, 0.02
+"""A process that has ended leaves its group a little later."""
 
 
 class Cgroups:
@@ -60,14 +63,13 @@ class Cgroups:
         return _write(self._group(self._legacy["memory"], name) / "memory.limit_in_bytes", str(limit_bytes))
 
     def remove(self, name: str) -> None:
-        """After the process is gone. Not there = success."""
+        """After the process is gone; blocks for a moment while the kernel still counts it. Not there = success."""
         for folder in self._folders(name):
-            for victim in (folder, folder.parent):  # the parent goes with its last shard
-                try:
-                    victim.rmdir()
-                except OSError as problem:
-                    if problem.errno not in (errno.ENOENT, errno.EBUSY, errno.ENOTEMPTY):
-                        raise
+            for _ in range(_REMOVAL_TRIES):
+                if _removed(folder):
+                    break
+                time.sleep(_REMOVAL_PAUSE)
+            _removed(folder.parent)  # it goes with its last shard
 
     def _folders(self, name: str) -> list[Path]:
         roots = [self._unified] if self._unified is not None else list(self._legacy.values())
@@ -88,6 +90,18 @@ def _delegate(folder: Path) -> None:
     missing = {"cpu", "memory"} - _words(folder / "cgroup.subtree_control")
     if missing:
         (folder / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in sorted(missing)))
+
+
+def _removed(folder: Path) -> bool:
+    """False while something is in it. Where this process may not make groups, it has none to remove."""
+    try:
+        folder.rmdir()
+    except OSError as problem:
+        if problem.errno in (errno.EBUSY, errno.ENOTEMPTY):
+            return False
+        if problem.errno not in (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+    return True
 
 
 def _words(path: Path) -> set[str]:

@@ -259,7 +259,8 @@ class ShardHost:
             raise MoveFailed(f"the guest of shard {here.record.shard} (pid {here.record.pid}) does not die")
         if here.record.tap is not None:
             await asyncio.to_thread(network.remove_tap, here.record.tap)
-        self._cgroups.remove(group_name(self.config.work, self.config.node, here.record.shard))
+        group = group_name(self.config.work, self.config.node, here.record.shard)
+        await asyncio.to_thread(self._cgroups.remove, group)
         await asyncio.to_thread(shutil.rmtree, here.folder, True)
         self.guests.pop(here.record.shard, None)
 

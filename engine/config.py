@@ -11,6 +11,7 @@ from typing import Annotated, Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
+from engine.config_sources import source_problems
 from engine.errors import AuthenticationFailed, ConfigurationError
 from engine.model.capacity import Amount, Placement, Pool, Resources, RiskClass, ShardType
 from engine.model.ids import PoolId
@@ -90,8 +91,42 @@ class PulumiTable(_Table):
     parallel_cells: Annotated[int, Field(ge=1)] = 8
 
 
+class SourceTable(_Table):
+    """Where usage comes from; which keys belong to which kind is in engine/config_sources.py."""
+
+    name: _Name
+    kind: str
+    step: Annotated[str, Field(pattern=r"^[1-9]\d*(s|min|m|h|d)$")] = "1h"
+    history_days: Annotated[float, Field(gt=0, le=3660)] = 56.0
+    """How far back the first pull goes."""
+    path: Path | None = None
+    metric: str | None = None
+    url: str | None = None
+    query: str | None = None
+    series_labels: tuple[str, ...] = ()
+    ca_file: str | None = None
+    timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
+    credentials: dict[str, SecretSource] = Field(default_factory=dict)
+    provider: str | None = None
+    region: str | None = None
+    namespace: str | None = None
+    metric_name: str | None = None
+    dimensions: dict[str, str] = Field(default_factory=dict)
+    filter: str | None = None
+    resources: tuple[str, ...] = ()
+    statistic: str | None = None
+
+    def secrets(self, environment: Mapping[str, str] = os.environ) -> dict[str, SecretStr]:
+        """Raises AuthenticationFailed naming the first that is missing."""
+        return {
+            key: source.read(f"forecast.sources.{self.name}.credentials.{key}", environment)
+            for key, source in self.credentials.items()
+        }
+
+
 class ForecastTable(_Table):
     usage: Path | None = None
+    sources: tuple[SourceTable, ...] = ()
     metric: str | None = None
     horizon_steps: Annotated[int, Field(ge=1)] = 24
     budget_seconds: Annotated[float, Field(gt=0)] = 30.0
@@ -222,23 +257,28 @@ class Configuration(_Table):
 
     def provider_settings(self, environment: Mapping[str, str] = os.environ) -> tuple[ProviderSettings, ...]:
         """With credentials resolved. Raises AuthenticationFailed naming the first that is missing."""
-        return tuple(
-            ProviderSettings(
-                name=table.name,
-                kind=table.kind,
-                account=table.account,
-                regions=table.regions,
-                endpoint=table.endpoint,
-                ca_file=table.ca_file,
-                metadata_url=table.metadata_url,
-                timeout_seconds=table.timeout_seconds,
-                credentials={
-                    key: source.read(f"providers.{table.name}.credentials.{key}", environment)
-                    for key, source in table.credentials.items()
-                },
-            )
-            for table in self.providers
-        )
+        return tuple(_settings(table, environment) for table in self.providers)
+
+    def settings_of(self, provider: str, environment: Mapping[str, str] = os.environ) -> ProviderSettings:
+        """Of one provider by its name, with its credentials. Raises AuthenticationFailed."""
+        return _settings(next(table for table in self.providers if table.name == provider), environment)
+
+
+def _settings(table: ProviderTable, environment: Mapping[str, str]) -> ProviderSettings:
+    return ProviderSettings(
+        name=table.name,
+        kind=table.kind,
+        account=table.account,
+        regions=table.regions,
+        endpoint=table.endpoint,
+        ca_file=table.ca_file,
+        metadata_url=table.metadata_url,
+        timeout_seconds=table.timeout_seconds,
+        credentials={
+            key: source.read(f"providers.{table.name}.credentials.{key}", environment)
+            for key, source in table.credentials.items()
+        },
+    )
 
 
 def load_configuration(path: Path) -> Configuration:
@@ -349,6 +389,7 @@ def _unresolved_references(raw: Mapping[str, Any]) -> Iterator[str]:
                 path = f"workloads.{position}.components.{index}.pool"
                 yield from _reference(path, component.get("pool"), pools, "pool")
         yield from _twice(f"workloads.{position}.components", _names(table, "components"))
+    yield from source_problems(raw)
     for section, key in (("providers", "name"), ("pools", "id"), ("shard_types", "name"), ("risk_classes", "name")):
         yield from _twice(section, _names(raw, section, key=key))
 

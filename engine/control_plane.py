@@ -74,8 +74,12 @@ class ControlPlane:
         observe_reclaim(notice)
         start_evacuation(notice)
 
+    def leaves(self, node: NodeId) -> bool:
+        """Whether the node's evacuation has begun; the node is marked as reclaimed a little earlier."""
+        return evacuation_begun(node)
+
     def evacuation(self, node: NodeId) -> tuple[MoveReport, ...]:
-        """Blocks until the node's evacuation has ended. The evacuation must have begun."""
+        """Blocks until the node's evacuation has ended. It must have begun (``leaves``)."""
         handle: WorkflowHandle[tuple[MoveReport, ...]] = DBOS.retrieve_workflow(evacuation_id(node))
         return handle.get_result()
 

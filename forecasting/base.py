@@ -23,6 +23,12 @@ class History:
         self.series_id, self.start, self.freq, self.values, self.synthetic = series_id, start, freq, values, synthetic
 
     @property
+    def measured_end(self) -> datetime:
+        """The end of the last step that holds a value; ``start`` where none does."""
+        measured = np.flatnonzero(np.isfinite(self.values))
+        return self.start + (int(measured[-1]) + 1 if len(measured) else 0) * self.freq
+
+    @property
     def end(self) -> datetime:
         """The first moment that is not part of the history: where a forecast starts."""
         return self.start + len(self.values) * self.freq

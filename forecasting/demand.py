@@ -1,6 +1,7 @@
 """From a usage history to every pool's capacity target, with the sentences that say it and the naive ones beside."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,12 +13,16 @@ from engine.model.capacity import CapacityTarget, Pool
 from engine.model.value import Value
 from forecasting.base import Forecast, History
 from forecasting.champion import Champions, champions
+from forecasting.connectors.sources import Refreshed, Sources
+from forecasting.durations import roughly
 from forecasting.registry import ModelRegistry
 from forecasting.synthetic import synthetic_history
 from forecasting.target import Need, capacity_target, need_for, sentence, shards_for, telling_need
 from forecasting.usage import read_usage
 
 SEASONAL_NAIVE = "seasonal_naive"
+STALE_STEPS = 2
+"""A history is told to be old when its newest value is older than this many steps."""
 SYNTHETIC_DAYS = 56 + 8 / 24
 """Eight weeks, ending on a Monday morning when demand rises."""
 
@@ -32,6 +37,23 @@ class PoolSource(Value):
     series: str | None = None
     per_shard: float | None = None
     peak_shards: int = 6
+
+
+@dataclass(frozen=True)
+class Histories:
+    """What there is to forecast from, and how each source of it fared (none: a file, or synthetic)."""
+
+    histories: tuple[History, ...]
+    metric: str
+    sources: tuple[Refreshed, ...] = ()
+
+
+@dataclass(frozen=True)
+class Expected:
+    """One demand per pool, and how the sources fared that it was made from."""
+
+    pools: tuple["PoolDemand", ...]
+    sources: tuple[Refreshed, ...]
 
 
 class PoolDemand(Value):
@@ -56,6 +78,14 @@ class PoolDemand(Value):
     loaded: bool
     """The network came from the registry; nothing was trained."""
 
+    @property
+    def history(self) -> str:
+        """``its history ends 3 hours ago``; empty for a synthetic history and for one that is up to date."""
+        age = self.target.history_age
+        if age is None or age <= STALE_STEPS * self.target.step:
+            return ""
+        return f"its history ends {roughly(age)} before the forecast was made"
+
 
 class UsageDemand:
     """Reads the history anew on every call; the network is trained once per history and loaded from then on."""
@@ -66,6 +96,7 @@ class UsageDemand:
         *,
         usage: Path | None,
         metric: str | None,
+        connected: Sources | None = None,
         horizon: int,
         budget_seconds: float,
         paths: int,
@@ -75,11 +106,12 @@ class UsageDemand:
     ) -> None:
         self._sources, self._usage, self._metric = tuple(sources), usage, metric
         self._horizon, self._budget, self._paths, self._seed = horizon, budget_seconds, paths, seed
-        self._registry, self._clock = ModelRegistry(registry), clock
+        self._registry, self._clock, self._connected = ModelRegistry(registry), clock, connected
 
-    def demand(self) -> tuple[PoolDemand, ...]:
-        """One per pool. Raises BadUsageData, or ConfigurationError where a pool's series is not in the file."""
-        histories, metric = self._histories()
+    def demand(self) -> Expected:
+        """One per pool. Raises BadUsageData, or ConfigurationError where a pool's series is not in the history."""
+        found = self._histories()
+        histories, metric = found.histories, found.metric
         by_id = {history.series_id: history for history in histories}
         chosen = champions(
             list(by_id.values()),
@@ -89,20 +121,24 @@ class UsageDemand:
             registry=self._registry,
             clock=self._clock,
         )
-        return tuple(
+        pools = tuple(
             self._pool_demand(source, self._series_of(position, source, histories), metric, chosen)
             for position, source in enumerate(self._sources)
         )
+        return Expected(pools, found.sources)
 
-    def _histories(self) -> tuple[tuple[History, ...], str]:
+    def _histories(self) -> Histories:
+        if self._connected is not None:
+            pulled = self._connected.read(self._clock.now())
+            return Histories(pulled.usage.histories, pulled.usage.metric, pulled.sources)
         if self._usage is None:
             made = [
                 synthetic_history(seed=self._seed + i, series_id=f"synthetic-{i + 1}", days=SYNTHETIC_DAYS)
                 for i in range(len(self._sources))
             ]
-            return tuple(made), "cpu_cores"
+            return Histories(tuple(made), "cpu_cores")
         read = read_usage(self._usage, metric=self._metric)
-        return read.histories, read.metric
+        return Histories(read.histories, read.metric)
 
     def _series_of(self, position: int, source: PoolSource, histories: Sequence[History]) -> History:
         if source.series is None:
@@ -127,7 +163,15 @@ class UsageDemand:
         shard_type = source.pool.shard_type.name
         choice = next((choice for choice in chosen.choices if choice.series_id == history.series_id), None)
         return PoolDemand(
-            target=capacity_target(forecast, source.pool, per_shard, current, self._clock.now(), paths=self._paths),
+            target=capacity_target(
+                forecast,
+                source.pool,
+                per_shard,
+                current,
+                self._clock.now(),
+                paths=self._paths,
+                history_end=None if history.synthetic else history.measured_end,
+            ),
             series_id=history.series_id,
             metric=metric,
             synthetic=history.synthetic,

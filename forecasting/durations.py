@@ -35,3 +35,17 @@ def in_words(span: timedelta) -> str:
             count = int(seconds // size)
             return name if count == 1 else f"{count} {name}s"
     return f"{seconds:g} seconds"
+
+
+def roughly(span: timedelta) -> str:
+    """``3.5 hours``, ``2 days``, ``1 minute``: an age or a length, to about two digits."""
+    seconds = span.total_seconds()
+    for name, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if abs(seconds) >= size:
+            count = seconds / size
+            return _counted(round(count, 1) if abs(count) < 10 else round(count), name)
+    return _counted(round(seconds), "second")
+
+
+def _counted(count: float, name: str) -> str:
+    return f"{count:g} {name}" if count == 1 else f"{count:g} {name}s"

@@ -28,7 +28,14 @@ class Need(Value):
 
 
 def capacity_target(
-    forecast: Forecast, pool: Pool, per_shard: float, current: int, now: datetime, *, paths: int = PATHS
+    forecast: Forecast,
+    pool: Pool,
+    per_shard: float,
+    current: int,
+    now: datetime,
+    *,
+    paths: int = PATHS,
+    history_end: datetime | None = None,
 ) -> CapacityTarget:
     """Usage / ``per_shard`` (usage units that one shard serves), rounded up to whole shards.
 
@@ -53,6 +60,7 @@ def capacity_target(
         current=current,
         forecaster=forecast.forecaster,
         made_at=now,
+        history_end=history_end,
     )
 
 

@@ -3,10 +3,12 @@
 Nothing is dropped silently: whatever was mended is in ``repairs``; what cannot be mended is refused with its row.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from difflib import get_close_matches
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,8 @@ import pyarrow
 
 from engine.errors import BadUsageData
 from forecasting.base import Array, History
-from forecasting.usage_repairs import Repair, on_grid, repaired_rows
+from forecasting.usage_grid import on_grid, usual_distance
+from forecasting.usage_repairs import Repair, Samples, mended
 
 KEYS = ("series_id", "timestamp")
 VALUE = "value"
@@ -35,29 +38,49 @@ class UsageFile:
     freq: timedelta
 
 
-def read_usage(path: Path, *, metric: str | None = None, freq: timedelta | None = None) -> UsageFile:
+def read_usage(
+    path: Path, *, metric: str | None = None, freq: timedelta | None = None, now: datetime | None = None
+) -> UsageFile:
     """Every series of the file on a regular grid of ``freq`` (default: the step of most samples), gaps as NaN.
 
-    A ``freq`` longer than the file's step adds counts up (requests, tokens …) and averages levels. Raises
-    BadUsageData for a file that is missing, empty, neither Parquet nor CSV, lacks columns, or holds values or
-    timestamps of the wrong type (with the row).
+    A ``freq`` longer than the file's step adds counts up (requests, tokens …) and averages levels. With ``now``,
+    samples from the future are left out by name. Raises BadUsageData for a file that is missing, empty, neither Parquet
+    nor CSV, lacks columns, or holds values or timestamps of the wrong type (with the row).
     """
+    return usage_of(_read(path), str(path), metric=metric, freq=freq, now=now)
+
+
+def usage_rows(path: Path, *, metric: str | None = None) -> tuple[pd.DataFrame, str]:
+    """The file's rows as ``series_id, timestamp, value`` and the metric that was read. Raises as ``read_usage``."""
     table = _read(path)
-    _require_columns(table, path)
+    _require_columns(table, str(path))
     name = _metric(table, metric)
-    rows, repairs = repaired_rows(_typed(table, name, path), path)
-    step = freq or _usual_step(rows, path)
-    return _gridded(rows, repairs, name, step, path)
+    return _typed(table, name, str(path)), name
 
 
-def _gridded(rows: pd.DataFrame, repairs: Sequence[Repair], name: str, step: timedelta, path: Path) -> UsageFile:
-    histories: list[History] = []
-    mended = list(repairs)
-    for series_id, part in rows.groupby("series_id", sort=True):
-        history, more = on_grid(str(series_id), part, step, path, add_up=name in COUNTED)
+def usage_of(
+    table: pd.DataFrame,
+    origin: str,
+    *,
+    metric: str | None = None,
+    freq: timedelta | None = None,
+    now: datetime | None = None,
+) -> UsageFile:
+    """The same of a table in memory; ``origin`` is what errors call it."""
+    _require_columns(table, origin)
+    name = _metric(table, metric)
+    samples, repairs = mended(_typed(table, name, origin), origin, now=now)
+    del table
+    bounds = np.flatnonzero(np.diff(samples.series)) + 1
+    parts = [samples.of(slice(*edges)) for edges in pairwise([0, *bounds.tolist(), len(samples.row)])]
+    step = freq or _usual_step(parts, origin)
+    histories = []
+    for part in sorted(parts, key=lambda part: part.names[part.series[0]]):
+        series_id = part.names[part.series[0]]
+        history, more = on_grid(series_id, part.micros, part.values, step, origin, add_up=name in COUNTED)
         histories.append(history)
-        mended += more
-    return UsageFile(tuple(histories), tuple(mended), name, step)
+        repairs += more
+    return UsageFile(tuple(histories), tuple(repairs), name, step)
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -84,16 +107,23 @@ def _read_csv(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True, encoding="utf-8-sig")
 
 
-def _require_columns(table: pd.DataFrame, path: Path) -> None:
+def _require_columns(table: pd.DataFrame, origin: str) -> None:
     missing = [key for key in KEYS if key not in table.columns]
     if missing:
         raise BadUsageData(
-            f"{path} lacks the column{'s' if len(missing) > 1 else ''} {', '.join(missing)}",
+            f"{origin} lacks the column{'s' if len(missing) > 1 else ''} {', '.join(missing)}",
             why=f"it has {', '.join(map(str, table.columns)) or 'none'}",
             next_step=f"name the columns {SHAPE}",
         )
+    twice = table.columns[table.columns.duplicated()]
+    if len(twice):
+        raise BadUsageData(
+            f"{origin} has the column {twice[0]!r} twice",
+            why="it is not clear which of them counts",
+            next_step="rename or remove one of them",
+        )
     if table.empty:
-        raise BadUsageData(f"{path} holds no rows", why="only a header", next_step="give at least one sample")
+        raise BadUsageData(f"{origin} holds no rows", why="only a header", next_step="give at least one sample")
 
 
 def _metric(table: pd.DataFrame, asked: str | None) -> str:
@@ -122,40 +152,51 @@ def _metric(table: pd.DataFrame, asked: str | None) -> str:
 
 
 def _looks_numeric(column: "pd.Series[Any]") -> bool:
-    if pd.api.types.is_bool_dtype(column) or pd.api.types.is_datetime64_any_dtype(column):
+    if _means_no_number(column):
         return False
     if pd.api.types.is_numeric_dtype(column):
         return True
     sample = column[column.notna() & (column.astype(str).str.strip() != "")].head(100)
-    return not sample.empty and bool(pd.to_numeric(sample, errors="coerce").notna().all())
+    read = pd.to_numeric(sample, errors="coerce").notna()
+    return not sample.empty and bool(read.mean() > 0.5)  # the odd bad cell is named by its row, later
 
 
-def _typed(table: pd.DataFrame, metric: str, path: Path) -> pd.DataFrame:
-    """series_id as text, timestamp as it came, value as float; ``row`` counts from 1 below the header."""
-    ids = table["series_id"]
-    unnamed = ids.isna() | (ids.astype(str).str.strip() == "")
+def _means_no_number(column: "pd.Series[Any]") -> bool:
+    """Types that would pass for numbers when asked."""
+    types = pd.api.types
+    return types.is_bool_dtype(column) or column.dtype.kind in "mM" or types.is_datetime64_any_dtype(column)
+
+
+def _typed(table: pd.DataFrame, metric: str, origin: str) -> pd.DataFrame:
+    """series_id as text, timestamp as it came, value as float."""
+    ids = table["series_id"].astype(str).astype("category")  # a handful of names, a row each
+    blank = [code for code, name in enumerate(ids.cat.categories) if not str(name).strip()]
+    unnamed = table["series_id"].isna() | ids.cat.codes.isin(blank)
     if unnamed.any():
         row = int(np.argmax(unnamed.to_numpy())) + 1
         raise BadUsageData(
-            f"row {row} of {path} has no series_id", why="a sample must belong to a series", next_step="name its series"
+            f"row {row} of {origin} has no series_id",
+            why="a sample must belong to a series",
+            next_step="name its series",
         )
     return pd.DataFrame(
         {
-            "series_id": ids.astype(str).to_numpy(),
-            "timestamp": table["timestamp"].array,
-            "value": _numbers(table[metric], metric, path),
-            "row": np.arange(1, len(table) + 1),
+            "series_id": ids,
+            "timestamp": table["timestamp"],
+            "value": _numbers(table[metric], metric, origin),
         }
     )
 
 
-def _numbers(column: "pd.Series[Any]", metric: str, path: Path) -> Array:
-    if pd.api.types.is_bool_dtype(column) or pd.api.types.is_datetime64_any_dtype(column):
+def _numbers(column: "pd.Series[Any]", metric: str, origin: str) -> Array:
+    if _means_no_number(column):
         raise BadUsageData(
-            f"the column {metric!r} of {path} does not hold numbers",
+            f"the column {metric!r} of {origin} does not hold numbers",
             why=f"its type is {column.dtype}",
             next_step="give a numeric column with --metric",
         )
+    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_complex_dtype(column):
+        return column.to_numpy(dtype=np.float64, na_value=np.nan)
     text = column.astype(str).str.strip().str.lower()
     empty = column.isna() | text.isin(["", "nan", "null", "none", "na", "n/a", "<na>"])
     numbers = pd.to_numeric(column.where(~empty), errors="coerce").astype(float)
@@ -163,21 +204,24 @@ def _numbers(column: "pd.Series[Any]", metric: str, path: Path) -> Array:
     if wrong.any():
         at = int(np.argmax(wrong))
         raise BadUsageData(
-            f"row {at + 1} of {path} does not hold a number in {metric!r}",
+            f"row {at + 1} of {origin} does not hold a number in {metric!r}",
             why=f"it holds {str(column.iloc[at])[:40]!r}",
             next_step="mend the row, or leave the cell empty where nothing was measured",
         )
     return np.asarray(numbers, dtype=np.float64)
 
 
-def _usual_step(rows: pd.DataFrame, path: Path) -> timedelta:
+def _usual_step(parts: Sequence[Samples], origin: str) -> timedelta:
     """The most frequent distance between neighbouring samples of one series."""
-    gaps = rows.groupby("series_id", sort=False)["timestamp"].diff().dropna()
-    gaps = gaps[gaps > pd.Timedelta(0)]
-    if gaps.empty:
+    found: Counter[timedelta] = Counter()
+    for part in parts:
+        distance = usual_distance(part.micros)
+        if distance is not None:
+            found[distance] += len(part.micros) - 1
+    if not found:
         raise BadUsageData(
-            f"the step of {path} cannot be told",
+            f"the step of {origin} cannot be told",
             why="no series holds two samples",
             next_step="give --freq, such as --freq 1h",
         )
-    return pd.Timedelta(gaps.mode().iloc[0]).to_pytimedelta()
+    return max(found, key=lambda step: (found[step], -step))

@@ -1,8 +1,9 @@
 """What can be mended in a usage history, and the name of each mending."""
 
-from datetime import timedelta
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -10,15 +11,18 @@ from numpy.typing import NDArray
 
 from engine.errors import BadUsageData
 from engine.model.value import Value
-from forecasting.base import History
+from forecasting.base import Array
+from forecasting.usage_times import Flags, Micros, moments
 
-MOST_STEPS = 20_000_000
-"""A longer grid for one series is a wrong timestamp, not a history."""
+MOST_DOUBLED = 0.5
+"""When more moments than this share have two different values, one id names two series."""
 
 Defect = Literal[
     "no_timestamp",
     "naive_timestamp",
     "other_time_zone",
+    "time_zone_change",
+    "future",
     "unsorted",
     "duplicate",
     "infinite",
@@ -37,151 +41,133 @@ class Repair(Value):
     defect: Defect
     count: int
     action: str
+    first_row: int | None = None
+    """Where it is first met, counted from 1 below the header; None for defects between rows."""
 
 
-def repaired_rows(rows: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, list[Repair]]:
-    """``series_id, timestamp, value, row`` -> sorted, unique, UTC, finite or NaN; with what was mended.
+@dataclass(frozen=True)
+class Samples:
+    """Arrays of one length. ``series``: index into ``names``; ``row`` counts from 1 below the header."""
 
-    Raises BadUsageData for a timestamp that cannot be read, naming its row.
+    names: tuple[str, ...]
+    series: NDArray[np.int64]
+    micros: Micros
+    values: Array
+    row: NDArray[np.int64]
+
+    def of(self, which: "Flags | NDArray[np.int64] | slice") -> "Samples":
+        return Samples(self.names, self.series[which], self.micros[which], self.values[which], self.row[which])
+
+
+def mended(table: pd.DataFrame, origin: str, *, now: datetime | None) -> tuple[Samples, list[Repair]]:
+    """``series_id, timestamp, value`` -> samples by series and time, unique, finite or NaN; with what was mended.
+
+    With ``now``, samples from the future are left out. Raises BadUsageData for a timestamp that cannot be read and for
+    an id that names two series, with the row.
     """
-    repairs: list[Repair] = []
-
-    def note(which: NDArray[np.bool_], defect: Defect, action: str) -> None:
-        counts = rows.loc[which, "series_id"].value_counts(sort=False)
-        repairs.extend(
-            Repair(series_id=str(name), defect=defect, count=int(count), action=action)
-            for name, count in counts.items()
-        )
-
-    moments, absent, naive, moved = _moments(rows, path)
-    note(absent, "no_timestamp", "left out: a sample without a time has no place")
-    note(naive, "naive_timestamp", "taken as UTC")
-    note(moved, "other_time_zone", "converted to UTC")
-    values = rows["value"].to_numpy()
-    note(np.isinf(values), "infinite", "counted as not measured")
-    note(np.isfinite(values) & (values < 0), "negative", "counted as not measured: usage is never below zero")
-    note(np.isnan(values) & ~absent, "missing_value", "kept as not measured")
-    rows = rows.assign(timestamp=moments, value=np.where(np.isfinite(values) & (values >= 0), values, np.nan))[~absent]
-    if rows.empty:
-        raise BadUsageData(f"{path} holds no usable rows", why="no row has a timestamp", next_step="give timestamps")
-    back = (rows.groupby("series_id", sort=False)["timestamp"].diff() < pd.Timedelta(0)).to_numpy()
-    note(back, "unsorted", "sorted by time")
-    rows = rows.sort_values(["series_id", "timestamp", "row"], kind="stable")
-    doubled = rows.duplicated(["series_id", "timestamp"], keep="last").to_numpy()
-    note(doubled, "duplicate", "the last one of each moment was kept")
-    return rows[~doubled], repairs
-
-
-def _moments(
-    rows: pd.DataFrame, path: Path
-) -> tuple["pd.Series[Any]", NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
-    """UTC times, and which were absent, naive, or in another zone."""
-    raw = rows["timestamp"]
-    if pd.api.types.is_datetime64_any_dtype(raw):
-        return _typed_moments(raw)
-    text = raw.astype(str).str.strip()
-    absent = (raw.isna() | text.str.lower().isin(["", "nat", "nan", "none", "null"])).to_numpy()
-    number = pd.to_numeric(text.where(~absent), errors="coerce").notna().to_numpy()
-    if number.any():
-        row = int(rows["row"].to_numpy()[np.argmax(number)])
-        raise BadUsageData(
-            f"row {row} of {path} holds a number as its timestamp",
-            why=f"{text.iloc[int(np.argmax(number))]!r} may be seconds or milliseconds",
-            next_step="write timestamps as ISO 8601 in UTC, such as 2026-01-31T13:00:00Z",
-        )
-    moments = pd.to_datetime(text.where(~absent), utc=True, errors="coerce", format="ISO8601")
-    wrong = moments.isna().to_numpy() & ~absent
-    if wrong.any():
-        row = int(rows["row"].to_numpy()[np.argmax(wrong)])
-        raise BadUsageData(
-            f"row {row} of {path} holds no timestamp",
-            why=f"{text.iloc[int(np.argmax(wrong))][:40]!r} cannot be read",
-            next_step="write timestamps as ISO 8601 in UTC, such as 2026-01-31T13:00:00Z",
-        )
-    zone = text.str.extract(r"(Z|[+-]\d{2}:?\d{2})$", expand=False)
-    naive = zone.isna().to_numpy() & ~absent
-    utc = zone.isin(["Z", "+00:00", "+0000", "-00:00"]).to_numpy()
-    return moments, absent, naive, ~utc & ~naive & ~absent
+    codes, names = pd.factorize(table["series_id"])
+    when = moments(table["timestamp"], origin)
+    values = table["value"].to_numpy(dtype=np.float64)
+    samples = Samples(
+        tuple(str(n) for n in names), codes.astype(np.int64), when.micros, values, np.arange(1, len(table) + 1)
+    )
+    notes = _Notes(samples.names)
+    notes.add(samples, when.absent, "no_timestamp", "left out: a sample without a time has no place")
+    notes.add(samples, when.naive, "naive_timestamp", "taken as UTC")
+    moved = ~when.absent & ~when.naive & (when.offset != 0)
+    notes.add(samples, moved, "other_time_zone", "converted to UTC")
+    changed = _changes(samples, when.offset, ~when.absent & ~when.naive)
+    notes.add(samples, changed, "time_zone_change", "each sample was converted by its own offset")
+    future = np.zeros(len(values), dtype=np.bool_)
+    if now is not None:
+        future = ~when.absent & (when.micros > int(now.timestamp() * 1_000_000))
+        notes.add(samples, future, "future", "left out: it cannot have been measured yet")
+    below = np.isfinite(values) & (values < 0)
+    notes.add(samples, np.isinf(values), "infinite", "counted as not measured")
+    notes.add(samples, below, "negative", "counted as not measured: usage is never below zero")
+    notes.add(samples, np.isnan(values) & ~when.absent, "missing_value", "kept as not measured")
+    samples = Samples(samples.names, samples.series, samples.micros,
+                      np.where(np.isfinite(values) & ~below, values, np.nan), samples.row)  # fmt: skip
+    kept = samples if not (when.absent | future).any() else samples.of(~(when.absent | future))
+    if not len(kept.row):
+        why = "every sample lies in the future" if future.any() else "no row has a timestamp"
+        raise BadUsageData(f"{origin} holds no usable rows", why=why, next_step="give timestamps of past usage")
+    return _unique(_sorted(kept, notes), notes, origin), notes.repairs
 
 
-def _typed_moments(
-    raw: "pd.Series[Any]",
-) -> tuple["pd.Series[Any]", NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
-    """A column of times has one zone, or none."""
-    absent, everywhere = raw.isna().to_numpy(), np.ones(len(raw), dtype=np.bool_)
-    zone = getattr(raw.dt, "tz", None)
-    naive = ~absent & everywhere if zone is None else ~everywhere
-    moved = ~absent & everywhere if zone is not None and str(zone) != "UTC" else ~everywhere
-    return pd.to_datetime(raw, utc=True), absent, naive, moved
+class _Notes:
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names, self.repairs = names, list[Repair]()
+
+    def add(self, samples: Samples, which: Flags, defect: Defect, action: str) -> None:
+        if not which.any():
+            return
+        series, row = samples.series[which], samples.row[which]
+        counts = np.bincount(series, minlength=len(self._names))
+        for code in np.flatnonzero(counts).tolist():
+            first = int(row[series == code].min())
+            self.repairs.append(
+                Repair(
+                    series_id=self._names[code],
+                    defect=defect,
+                    count=int(counts[code]),
+                    action=action,
+                    first_row=first,
+                )
+            )
 
 
-def on_grid(
-    series_id: str, rows: pd.DataFrame, step: timedelta, path: Path, *, add_up: bool
-) -> tuple[History, list[Repair]]:
-    """One series, sorted and unique, on the grid of ``step`` (aligned to midnight UTC); gaps are NaN.
-
-    Several samples in a step are averaged; with ``add_up`` (counts) the average times the samples a step should hold.
-    """
-    size = step.total_seconds()
-    seconds = rows["timestamp"].astype("datetime64[us, UTC]").astype("int64").to_numpy() / 1e6
-    values = rows["value"].to_numpy(dtype=np.float64)
-    place = np.floor(seconds / size + 1e-9).astype(np.int64)
-    steps = int(place[-1] - place[0]) + 1
-    if steps > MOST_STEPS:
-        raise BadUsageData(
-            f"series {series_id!r} of {path} spans {steps} steps of {step}",
-            why=f"from {rows['timestamp'].iloc[0]} to {rows['timestamp'].iloc[-1]}",
-            next_step="mend the outlying timestamp, or give a longer --freq",
-        )
-    native = _native_step(seconds, size)
-    _refuse_finer(series_id, native, size, path)
-    at, measured = place - place[0], np.isfinite(values)
-    counts = np.bincount(at[measured], minlength=steps)
-    sums = np.bincount(at[measured], weights=values[measured], minlength=steps)
-    expected = max(round(size / native), 1) if add_up else 1
-    grid = np.where(counts > 0, sums / np.maximum(counts, 1) * expected, np.nan)
-    start = pd.Timestamp(float(place[0]) * size, unit="s", tz="UTC").to_pydatetime()
-    repairs = _grid_repairs(series_id, seconds, place, size, native, steps, add_up)
-    return History(series_id, start, step, grid), repairs
+def _changes(samples: Samples, offset: NDArray[np.int32], zoned: Flags) -> Flags:
+    """Samples whose offset differs from that of the sample of their series before them in the file."""
+    changed = np.zeros(len(offset), dtype=np.bool_)
+    if not (offset[zoned] != 0).any():
+        return changed
+    at = np.flatnonzero(zoned)
+    at = at[np.argsort(samples.series[at], kind="stable")]
+    same = samples.series[at][1:] == samples.series[at][:-1]
+    changed[at[1:]] = same & (offset[at][1:] != offset[at][:-1])
+    return changed
 
 
-def _native_step(seconds: NDArray[np.float64], size: float) -> float:
-    """The most frequent distance between samples in seconds; the grid's own for a single sample."""
-    if len(seconds) < 2:
-        return size
-    distances, counts = np.unique(np.round(np.diff(seconds), 3), return_counts=True)
-    return float(distances[np.argmax(counts)])
+def _sorted(samples: Samples, notes: _Notes) -> Samples:
+    """By series and time; among equals in the order of the file."""
+    if (np.diff(samples.series) < 0).any():
+        samples = samples.of(np.argsort(samples.series, kind="stable"))
+    within = np.diff(samples.series, prepend=-1) == 0
+    back = within & (np.diff(samples.micros, prepend=0) < 0)
+    if not back.any():
+        return samples
+    notes.add(samples, back, "unsorted", "sorted by time")
+    return samples.of(np.lexsort((samples.row, samples.micros, samples.series)))
 
 
-def _refuse_finer(series_id: str, native: float, size: float, path: Path) -> None:
-    if native > size * 1.5:
-        raise BadUsageData(
-            f"series {series_id!r} of {path} is measured every {timedelta(seconds=native)}",
-            why=f"that is coarser than the step of {timedelta(seconds=size)}",
-            next_step=f"give --freq {native / 60:g}min or longer",
-        )
+def _unique(samples: Samples, notes: _Notes, origin: str) -> Samples:
+    """The last of each moment."""
+    same = (np.diff(samples.series) == 0) & (np.diff(samples.micros) == 0)
+    if not same.any():
+        return samples
+    doubled = np.append(same, False)
+    _refuse_two_in_one(samples, same, origin)
+    notes.add(samples, doubled, "duplicate", "the last one of each moment was kept")
+    return samples.of(~doubled)
 
 
-def _grid_repairs(
-    series_id: str,
-    seconds: NDArray[np.float64],
-    place: NDArray[np.int64],
-    size: float,
-    native: float,
-    steps: int,
-    add_up: bool,
-) -> list[Repair]:
-    repairs: list[Repair] = []
-    if native < size * 0.75:
-        how = "added up" if add_up else "averaged"
-        action = f"samples every {timedelta(seconds=native)} were {how} to steps of {timedelta(seconds=size)}"
-        repairs.append(Repair(series_id=series_id, defect="resampled", count=len(seconds), action=action))
-    else:
-        off = int(np.sum(np.abs(seconds - place * size) > 1e-3))
-        if off:
-            action = "moved back to the start of their step; several in one step were averaged"
-            repairs.append(Repair(series_id=series_id, defect="off_grid", count=off, action=action))
-    gaps = steps - len(np.unique(place))
-    if gaps:
-        repairs.append(Repair(series_id=series_id, defect="gap", count=gaps, action="kept as not measured"))
-    return repairs
+def _refuse_two_in_one(samples: Samples, same: Flags, origin: str) -> None:
+    """Keeping the last would forecast only one of the two, and whichever comes last in the file."""
+    values = samples.values
+    differing = same & (np.abs(values[1:] - values[:-1]) > 1e-9 * np.maximum(np.abs(values[1:]), np.abs(values[:-1])))
+    if not differing.any():
+        return
+    conflicts = np.bincount(samples.series[1:][differing], minlength=len(samples.names))
+    moments_of = np.bincount(samples.series[np.append(~same, True)], minlength=len(samples.names))
+    both = (conflicts > MOST_DOUBLED * moments_of) & (conflicts >= 3)
+    if not both.any():
+        return
+    code = int(np.flatnonzero(both)[0])
+    at = int(np.flatnonzero(differing & (samples.series[1:] == code))[0])
+    raise BadUsageData(
+        f"the id {samples.names[code]!r} of {origin} names two series",
+        why=f"{conflicts[code]} of {moments_of[code]} moments have two different values, first in rows "
+        f"{samples.row[at]} and {samples.row[at + 1]}",
+        next_step="give each series an id of its own, or add them up before",
+    )

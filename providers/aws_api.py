@@ -10,7 +10,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as NoConnection
 from botocore.parsers import ResponseParserError
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from engine.clock import Clock
 from engine.errors import (
@@ -21,7 +21,6 @@ from engine.errors import (
     ProviderError,
     ProviderUnavailable,
 )
-from providers.aws_wire import Wire
 from providers.base import ProviderSettings
 from providers.retry import call_with_retries, retry_after_seconds
 
@@ -56,7 +55,7 @@ _CAPACITY = frozenset(
 _GONE = frozenset({"InvalidInstanceID.NotFound", "NoSuchBucket", "NoSuchKey", "404"})
 
 
-W = TypeVar("W", bound=Wire)
+W = TypeVar("W", bound=BaseModel)
 
 
 class AwsApi:

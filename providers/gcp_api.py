@@ -19,7 +19,7 @@ _MAX_PAGES = 200
 
 
 class GcpApi:
-    """``settings.endpoint`` (if set) serves Compute Engine, Cloud Billing, Cloud Storage and the token endpoint.
+    """``settings.endpoint`` (if set) serves Compute Engine, Cloud Billing, Storage, Monitoring and the token endpoint.
 
     Errors of every call: those of ``RestApi.send``, and AuthenticationFailed where no credentials are configured.
     """
@@ -31,6 +31,7 @@ class GcpApi:
         self.compute = f"{base or 'https://compute.googleapis.com'}/compute/v1/projects/{settings.account}"
         self.billing = base or "https://cloudbilling.googleapis.com"
         self.storage = base or "https://storage.googleapis.com"
+        self.monitoring = base or "https://monitoring.googleapis.com"
         self._token: Token | None = None
         self._lock = threading.Lock()
 

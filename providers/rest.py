@@ -46,7 +46,7 @@ class Wire(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True, populate_by_name=True)
 
 
-W = TypeVar("W", bound=Wire)
+W = TypeVar("W", bound=BaseModel)
 
 
 class Token(Protocol):
@@ -87,7 +87,11 @@ class _MayPass(Exception):
 
 
 class RestApi:
-    """One provider's HTTP side. ``transport`` is for tests. Raises ConfigurationError on an unusable endpoint."""
+    """One provider's HTTP side. Raises ConfigurationError on an unusable endpoint.
+
+    ``table``: where it is configured, for errors; ``login``: user and password instead of a token; ``transport`` is for
+    tests.
+    """
 
     def __init__(
         self,
@@ -96,13 +100,17 @@ class RestApi:
         *,
         rng: Random | None = None,
         transport: httpx.BaseTransport | None = None,
+        table: str | None = None,
+        login: tuple[str, str] | None = None,
     ) -> None:
+        self._table = table or f"providers.{settings.name}"
         if settings.endpoint:
-            check_endpoint(f"providers.{settings.name}.endpoint", settings.endpoint)
+            check_endpoint(f"{self._table}.endpoint", settings.endpoint)
         self._settings, self._clock, self._rng = settings, clock, rng or SystemRandom()
         self._http = httpx.Client(
             timeout=settings.timeout_seconds,
-            verify=_certificates(settings),
+            verify=_certificates(settings, self._table),
+            auth=login,
             headers={"Accept": "application/json", "User-Agent": "shardwright"},
             trust_env=settings.endpoint is None,
             transport=transport,
@@ -206,7 +214,7 @@ class RestApi:
         if code in _CAPACITY:
             return InsufficientCapacity(what, why=why)
         if response.status_code in (401, 403):
-            step = f"check the credentials of [providers.{name}] and what they are allowed to do"
+            step = f"check the credentials of [{self._table}] and what they are allowed to do"
             return AuthenticationFailed(what, why=why or str(response.status_code), next_step=step)
         if response.status_code in (404, 410):
             return NotFound(what, why=why)
@@ -250,15 +258,13 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _certificates(settings: ProviderSettings) -> ssl.SSLContext | bool:
+def _certificates(settings: ProviderSettings, table: str) -> ssl.SSLContext | bool:
     if settings.ca_file is None:
         return True
     try:
         return ssl.create_default_context(cafile=settings.ca_file)
     except OSError as problem:
-        raise ConfigurationError(
-            f"providers.{settings.name}.ca_file: {settings.ca_file!r} cannot be read", why=str(problem)
-        ) from None
+        raise ConfigurationError(f"{table}.ca_file: {settings.ca_file!r} cannot be read", why=str(problem)) from None
 
 
 def _place(response: httpx.Response) -> str:

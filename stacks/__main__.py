@@ -1,5 +1,6 @@
 """The program of a plain ``pulumi preview`` or ``pulumi up`` in this repository: one cell of a plan.
 
+    shardwright plan --output json > plan.json
     pulumi stack init aws-us-east-1
     pulumi config set plan plan.json
     pulumi config set cell aws/123456789012/us-east-1
@@ -12,6 +13,7 @@ by node id.
 """
 
 from pathlib import Path
+from typing import Literal
 
 import pulumi
 from pydantic import SecretStr, TypeAdapter, ValidationError
@@ -19,8 +21,18 @@ from pydantic import SecretStr, TypeAdapter, ValidationError
 from engine.errors import UsageError
 from engine.model.ids import NodeId
 from engine.model.plan import CellPlan, Plan
+from engine.model.value import Value
 from providers.base import ProviderSettings
 from stacks.registry import program_for
+
+
+class PlanDocument(Value):
+    """What ``shardwright plan --output json`` prints."""
+
+    schema_version: Literal[1]
+    kind: Literal["plan"]
+    data: Plan
+
 
 _USER_DATA: TypeAdapter[dict[str, str]] = TypeAdapter(dict[str, str])
 
@@ -54,7 +66,8 @@ def _settings(content: bytes, network_token: str | None) -> ProviderSettings:
 def declare() -> None:
     config = pulumi.Config("shardwright")
     try:
-        plan = _cell_plan(Plan.model_validate_json(_read("plan", config.require("plan"))), config.require("cell"))
+        document = PlanDocument.model_validate_json(_read("plan", config.require("plan")))
+        plan = _cell_plan(document.data, config.require("cell"))
         settings = _settings(_read("settings", config.require("settings")), config.get("networkToken"))
         user_data = _USER_DATA.validate_json(config.get("userData") or "{}")
     except ValidationError as problem:

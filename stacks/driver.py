@@ -168,12 +168,13 @@ class PulumiCellDriver:
         self._await_orphans(cell)
         if not self.needs_recovery(cell):
             return RecoveryReport(cell=cell)
+        self._files.break_locks(cell.stack_name)
+        if not self._files.exists(cell.stack_name):
+            return RecoveryReport(cell=cell)  # it ended before it had made the stack
         if self._files.damaged(cell.stack_name):
             self._files.mend(cell.stack_name)
         with self._opened(cell) as opened:
             stack = opened.stack
-            if self._files.locks(cell.stack_name):
-                stack.cancel()
             state = stack.export_stack()
             adoption = program_module(cell.kind).adoption
             records = {record.token: record for record in provider.instances()}

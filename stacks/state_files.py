@@ -54,7 +54,7 @@ class StateFiles:
 
     def interrupted(self, stack: str) -> bool:
         """Whether an update was begun that never wrote its end."""
-        return self.damaged(stack) or bool(self.pending(stack)) or bool(self.locks(stack))
+        return self.damaged(stack) or bool(self.pending(stack)) or any(self._lock_files(stack))
 
     def damaged(self, stack: str) -> bool:
         """Whether the state was cut off in a write, as a full disk does; the engine cannot open the stack then."""
@@ -90,14 +90,24 @@ class StateFiles:
 
     def locks(self, stack: str) -> list[LockHolder]:
         holders = []
-        folder = self.folder / ".pulumi" / "locks" / "organization" / PROJECT / stack
-        for path in sorted(folder.glob("*.json")):
+        for path in self._lock_files(stack):
             try:
                 lock = json.loads(path.read_bytes())
             except (FileNotFoundError, ValueError):
-                continue  # released, or being written, while we looked
+                continue  # released while we looked, or cut off as it was written
             holders.append(LockHolder(pid=int(lock["pid"]), host=str(lock["hostname"])))
         return holders
+
+    def break_locks(self, stack: str) -> None:
+        """Remove the locks of engines that have ended, also those that a full disk cut off: no engine gets past them.
+
+        To be called when no engine works on the stack.
+        """
+        for path in self._lock_files(stack):
+            path.unlink(missing_ok=True)
+
+    def _lock_files(self, stack: str) -> list[Path]:
+        return sorted((self.folder / ".pulumi" / "locks" / "organization" / PROJECT / stack).glob("*.json"))
 
     def _latest(self, stack: str) -> Mapping[str, Any]:
         try:

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 EXECUTABLE = Path(sys.executable).with_name("shardwright")
+NOBODY = ("unshare", "--user", "--map-user=65534", "--map-group=65534")
+"""In front of a command: in a user namespace of its own it is nobody and has no capability."""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ SYSTEM_PACKAGES = {
     "ip": "iproute2",
     "nsenter": "util-linux",
 }
-TEST_PACKAGES = {"chromium": "chromium", "chromedriver": "chromium-driver"}
+TEST_PACKAGES = {"chromium": "chromium", "chromedriver": "chromium-driver", "prometheus": "prometheus"}
 
 
 class SetupFailed(Exception):

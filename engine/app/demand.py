@@ -1,5 +1,6 @@
 """The forecaster as the source of a round's targets, telling what it expects in words."""
 
+from engine.app.usage_sources import open_sources
 from engine.clock import Clock
 from engine.config import Configuration
 from engine.events import Event, Observe
@@ -28,6 +29,7 @@ class ForecastDemand:
             sources,
             usage=table.usage,
             metric=table.metric,
+            connected=open_sources(configuration, clock) if table.sources else None,
             horizon=table.horizon_steps,
             budget_seconds=table.budget_seconds,
             paths=table.paths,
@@ -38,9 +40,12 @@ class ForecastDemand:
 
     def targets(self) -> tuple[CapacityTarget, ...]:
         found = self._demand.demand()
-        for one in found:
+        for source in found.sources:
+            self._observe(Event(step="forecast", text=source.sentence(), facts=source.model_dump(mode="json")))
+        for one in found.pools:
             text = f"{one.target.pool.id}: {one.sentence} (seasonal naive says: {one.naive_sentence})"
+            text += f"; {one.history}" if one.history else ""
             facts = one.model_dump(mode="json", exclude={"target"})
             facts |= {"pool": one.target.pool.id, "desired": one.target.desired, "current": one.target.current}
             self._observe(Event(step="forecast", text=text, facts=facts))
-        return tuple(one.target for one in found)
+        return tuple(one.target for one in found.pools)

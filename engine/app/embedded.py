@@ -125,7 +125,8 @@ def run_rounds(
             configuration = stack.enter_context(embedded_configuration(usage, metric, say))
         else:
             configuration = with_usage(load(config), usage, metric)
-            require_usage(configuration.forecast.usage, configuration.forecast.metric)
+            if not configuration.forecast.sources:
+                require_usage(configuration.forecast.usage, configuration.forecast.metric)
         from engine.app.control import control_plane  # only now: it loads what takes seconds
 
         plane = stack.enter_context(control_plane(configuration, observe))
@@ -187,11 +188,14 @@ def require_usage(usage: Path | None, metric: str | None) -> None:
 
 
 def with_usage(configuration: Configuration, usage: Path | None, metric: str | None) -> Configuration:
-    """The configuration with the command line's usage history in place of its own."""
+    """The configuration with the command line's usage history in place of its own, sources included."""
     if usage is None and metric is None:
         return configuration
     table = configuration.forecast
-    changed = table.model_copy(update={"usage": usage or table.usage, "metric": metric or table.metric})
+    sources = () if usage is not None else table.sources
+    changed = table.model_copy(
+        update={"usage": usage or table.usage, "metric": metric or table.metric, "sources": sources}
+    )
     return configuration.model_copy(update={"forecast": changed})
 
 

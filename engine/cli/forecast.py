@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from engine.cli import usage_history
 from engine.cli.console import Output, err, out, print_json, table
 from engine.errors import BadUsageData, UsageError
 
@@ -35,6 +36,7 @@ Models = Annotated[Path, typer.Option(help="Folder of trained networks; the same
 Form = Annotated[Output, typer.Option("--output", help="How to print.")]
 
 app = typer.Typer(help="Forecast usage as a distribution.", invoke_without_command=True)
+usage_history.register(app)
 
 
 @app.callback(invoke_without_command=True)

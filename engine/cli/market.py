@@ -83,6 +83,8 @@ def plan(config: ConfigFile = None, output: OutputOption = Output.TABLE) -> None
 
 def plan_tables(found: "Plan") -> "tuple[Table, Table]":
     """(pools, offers); of the offers that were not chosen, the best per provider, option and reason."""
+    from forecasting.durations import roughly
+
     pools = [
         (
             pool.pool,
@@ -91,6 +93,7 @@ def plan_tables(found: "Plan") -> "tuple[Table, Table]":
             f"{pool.quantile_met:.1%}",
             f"{pool.shortfall_probability:.1%}",
             f"{pool.expected_shortfall_share:.2%}",
+            roughly(pool.history_age) if pool.history_age is not None else "-",
         )
         for pool in found.pools
     ]
@@ -100,8 +103,8 @@ def plan_tables(found: "Plan") -> "tuple[Table, Table]":
         f"{found.expected_hourly_cost.amount:.4f} {found.expected_hourly_cost.currency} per hour; "
         f"horizon cost {quantiles}"
     )
-    columns = ("pool", "wanted", "planned", "quantile met", "P(short)", "expected shortfall")
-    pool_table = table(title, columns, pools, right=(1, 2, 3, 4, 5))
+    columns = ("pool", "wanted", "planned", "quantile met", "P(short)", "expected shortfall", "history is old")
+    pool_table = table(title, columns, pools, right=(1, 2, 3, 4, 5, 6))
     shown = _telling(found)
     lines = [
         (

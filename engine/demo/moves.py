@@ -79,12 +79,7 @@ def _taken_back(
     """The provider gives notice; the report of the shard's move once the node is evacuated."""
     show.line(f"the market takes {node.id} back, where {shard.id} is")
     sandbox.reclaim(node.id)
-    seen = wait_until(
-        lambda: plane.store.shard_map.node(node.id).state in (NodeState.RECLAIMING, NodeState.GONE),
-        clock,
-        timeout_seconds=NOTICE_SECONDS,
-    )
-    if not seen:
+    if not wait_until(lambda: plane.leaves(node.id), clock, timeout_seconds=NOTICE_SECONDS):
         raise MoveFailed(f"the reclaim of {node.id} was not noticed in {NOTICE_SECONDS:.0f} s")
     return _report_of(shard, plane.evacuation(node.id))
 

@@ -94,3 +94,10 @@ class CapacityTarget(Value):
     """Shards in use when the forecast was made."""
     forecaster: str
     made_at: Utc
+    history_end: Utc | None = None
+    """Where the measured usage ends that the forecast was made from; None: there is none (synthetic), or not told."""
+
+    @property
+    def history_age(self) -> timedelta | None:
+        """How old the newest usage was when the forecast was made; negative for a history of the future."""
+        return None if self.history_end is None else self.made_at - self.history_end

@@ -1,5 +1,6 @@
 """A plan: immutable, and so specific that an executor makes no choices."""
 
+from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated
 
@@ -76,6 +77,8 @@ class PoolOutcome(Value):
     shortfall_probability: Probability
     expected_shortfall_share: Probability
     """Expected share of demanded shard-hours left unserved."""
+    history_age: timedelta | None = None
+    """How old the newest usage was that the pool's forecast was made from; None: not told."""
 
 
 class Plan(Value):

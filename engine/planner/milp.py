@@ -282,8 +282,10 @@ def _pool(programme: Programme, model: LinearModel, columns: Columns, pool: int)
             continue
         loss = programme.group_loss[group]
         options = [(column, -float(need.desired)) for column, groups in chosen if group in groups]
-        excess = model.column(QUANTILE * loss * price)
-        model.row([*terms, (shards, -1.0), (missing, -1.0), (excess, -1.0), *options], at_most=-need.desired)
+        # Exposed or not, however many shards it is by: that is what the loss takes from the pool's coverage.
+        exposed = model.column(QUANTILE * loss * price * need.desired, upper=1.0, integer=True)
+        beyond_menu = (exposed, -float(need.desired))
+        model.row([*terms, (shards, -1.0), (missing, -1.0), beyond_menu, *options], at_most=-need.desired)
         if options:
             more = model.column(policy.shortfall_factor * loss * LOST_SHARE * price)
             shortage.append((more, loss * LOST_SHARE))

@@ -77,7 +77,7 @@ def plan(
         leaving=_leaving(inventory, {p.node.id for p in planned}),
         decisions=Explainer(programme, choice, screen, quotes, rejections, now).decisions(offers),
         rejections=tuple(rejections),
-        pools=pool_outcomes(programme, choice, settled.judgement),
+        pools=pool_outcomes(programme, choice, settled.judgement, targets),
         expected_hourly_cost=Money.total((p.node.hourly_price for p in planned), policy.currency),
         cost_quantiles=cost_quantiles(settled.judgement, policy.currency),
         solver=settled.solved.solver,

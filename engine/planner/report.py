@@ -7,6 +7,7 @@ from decimal import Decimal
 
 import numpy as np
 
+from engine.model.capacity import CapacityTarget
 from engine.model.ids import OfferId, PoolId
 from engine.model.market import Offer, PurchaseOption, Quote
 from engine.model.money import Money
@@ -62,8 +63,11 @@ def recourse_prices(programme: Programme) -> tuple[float, ...]:
     return tuple(prices)
 
 
-def pool_outcomes(programme: Programme, choice: Choice, judgement: Judgement) -> tuple[PoolOutcome, ...]:
+def pool_outcomes(
+    programme: Programme, choice: Choice, judgement: Judgement, targets: Sequence[CapacityTarget]
+) -> tuple[PoolOutcome, ...]:
     there = standing(programme, choice)
+    ages = {target.pool.id: target.history_age for target in targets}
     return tuple(
         PoolOutcome(
             pool=PoolId(need.id),
@@ -72,6 +76,7 @@ def pool_outcomes(programme: Programme, choice: Choice, judgement: Judgement) ->
             quantile_met=round(1 - float(judgement.shortfall[index]), 9),
             shortfall_probability=round(float(judgement.shortfall[index]), 9),
             expected_shortfall_share=round(min(1.0, float(judgement.unserved[index])), 9),
+            history_age=ages.get(PoolId(need.id)),
         )
         for index, need in enumerate(programme.needs.pools)
     )

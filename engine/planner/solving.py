@@ -68,7 +68,22 @@ def best_choice(programme: Programme, *, seed: int) -> Solved:
         if again.choice is None or objective(programme, again.choice) >= objective(programme, choice) * (1 - 1e-9):
             break
         choice, gap = again.choice, again.gap
-    return Solved(choice, "highs", gap, seconds)
+    return Solved(_worth_changing(programme, choice), "highs", gap, seconds)
+
+
+def _worth_changing(programme: Programme, choice: Choice) -> Choice:
+    """The choice, or to leave all as it is where that is as good within the solver's own gap: below it a difference
+    may be the solver's noise, and nothing should be bought or given up for noise.
+    """
+    still = Choice(
+        kept=(True,) * len(programme.running),
+        added=((0,) * len(programme.needs.pools),) * len(programme.running),
+        bought=(),
+    )
+    if not programme.running or not _within_budget(programme, still):
+        return choice
+    worth = objective(programme, choice)
+    return still if objective(programme, still) <= worth + programme.policy.gap * abs(worth) else choice
 
 
 def _without_spare_units(programme: Programme, choice: Choice) -> Choice:

@@ -43,6 +43,8 @@ class Outlook(Value):
     quantile: float
     forecaster: str
     made_at: Utc
+    history_end: Utc | None
+    """Where the usage ends that the forecast was made from; None: it is synthetic, or not told."""
     sentence: str
     chart: FanChart | None
     """None: the target has no steps."""
@@ -56,6 +58,7 @@ def outlook(target: CapacityTarget) -> Outlook:
         quantile=target.pool.risk_class.quantile,
         forecaster=target.forecaster,
         made_at=target.made_at,
+        history_end=target.history_end,
         sentence=sentence(target),
         chart=fan_chart(target) if target.steps else None,
     )

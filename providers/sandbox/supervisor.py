@@ -201,7 +201,10 @@ def _give_up(tag: str, state_dir: Path) -> None:
 
 
 def stop(state_dir: Path) -> list[Leftover]:
-    """Take the sandbox away; what is left of it (normally nothing). None there = success. Within 5 s."""
+    """Take the sandbox away; what is left of it (normally nothing). None there = success. Within 5 s.
+
+    Raises StateInUse where it is another user's.
+    """
     process = _started.pop(state_dir.resolve(), None)
     try:
         info = SandboxInfo.load(state_dir)
@@ -211,6 +214,12 @@ def stop(state_dir: Path) -> list[Leftover]:
         return []
     if _running_in(state_dir) is not None:
         _end(info.supervisor_pid, process)
+    elif _has_owner(state_dir):
+        raise StateInUse(
+            f"the sandbox in {state_dir} is not yours to end",
+            why=f"this user may not look into its process {info.supervisor_pid}",
+            next_step=f"shardwright sandbox down --state {state_dir}, as the user who started it",
+        )
     return tear_down(info.tag, state_dir)
 
 
@@ -221,6 +230,15 @@ def _running_in(state_dir: Path) -> SandboxInfo | None:
     except UsageError:
         return None
     return info if environment_value(info.supervisor_pid, MARKER) == info.tag else None
+
+
+def _has_owner(state_dir: Path) -> bool:
+    """Whether a living supervisor has the folder."""
+    try:
+        with _sole_owner(state_dir):
+            return False
+    except StateInUse:
+        return True
 
 
 def _in_use(state_dir: Path) -> StateInUse:

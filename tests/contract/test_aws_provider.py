@@ -12,6 +12,7 @@ from botocore.exceptions import ClientError
 from pydantic import SecretStr
 
 from engine.clock import wait_until
+from engine.errors import NotFound
 from engine.model.billing import BillDelivery, BillFormat
 from engine.model.market import Offer, PurchaseOption
 from providers.aws import AwsProvider
@@ -119,7 +120,11 @@ class TestAwsProvider(ProviderContract):
         self.launch(settings, offer, "node-billed", "token-billed")
 
         def rates() -> set[str]:
-            rows = [r for r in report_rows(provider.bill(month)) if r[NODE_COLUMN] == "node-billed"]
+            try:
+                bill = provider.bill(month)
+            except NotFound:  # nothing has been metered yet
+                return set()
+            rows = [r for r in report_rows(bill) if r[NODE_COLUMN] == "node-billed"]
             assert all(row["lineItem/UsageType"].endswith(f"SpotUsage:{offer.instance_type}") for row in rows)
             return {row["lineItem/UnblendedRate"] for row in rows}
 

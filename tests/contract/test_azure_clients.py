@@ -15,11 +15,12 @@ from tests.contract.provider_contract import SandboxControl, running_server
 
 compute = pytest.importorskip("azure.mgmt.compute")
 network = pytest.importorskip("azure.mgmt.network")
+monitor = pytest.importorskip("azure.mgmt.monitor")
 
 from azure.core.credentials import AccessToken  # noqa: E402
 from azure.core.exceptions import ClientAuthenticationError, HttpResponseError, ResourceNotFoundError  # noqa: E402
 
-SUBSCRIPTION, GROUP, PLACE = "00000000-0000-4000-8000-000000000001", "cell", "westeurope"
+SUBSCRIPTION, PLACE = "00000000-0000-4000-8000-000000000001", "westeurope"
 
 
 @pytest.fixture(scope="module")
@@ -78,13 +79,15 @@ def networks(control: SandboxControl, ca_file: Path) -> Any:
 
 
 @pytest.fixture
-def group(control: SandboxControl, ca_file: Path) -> str:
+def group(control: SandboxControl, ca_file: Path, request: pytest.FixtureRequest) -> str:
+    """A resource group of the test's own."""
+    name = request.node.name.replace("_", "-")
     token = Credential(control.url, ca_file, "sandbox").get_token().token
-    path = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{GROUP}?api-version=2025-04-01"
+    path = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{name}?api-version=2025-04-01"
     headers = {"Authorization": f"Bearer {token}"}
     answer = httpx.put(control.url + path, json={"location": PLACE}, headers=headers, verify=_context(ca_file))
     assert answer.status_code in (200, 201)
-    return GROUP
+    return name
 
 
 def an_interface(networks: Any, group: str, name: str) -> str:
@@ -170,3 +173,22 @@ def test_strangers_are_turned_away(control: SandboxControl, ca_file: Path) -> No
     stranger = client(compute.ComputeManagementClient, control, ca_file, secret="wrong")
     with pytest.raises(ClientAuthenticationError):
         list(stranger.virtual_machines.list_all())
+
+
+def test_metrics_of_a_resource(control: SandboxControl, ca_file: Path) -> None:
+    resource = f"subscriptions/{SUBSCRIPTION}/resourceGroups/shop/providers/Microsoft.Web/sites/api"
+    token = Credential(control.url, ca_file, "sandbox").get_token().token
+    headers = {"Authorization": f"Bearer {token}"}
+    for minute, value in ((0, 1.0), (30, 3.0)):
+        bundle = {"min": value, "max": value, "sum": value, "count": 1}
+        data = {"baseData": {"metric": "Cores", "namespace": "Shop", "series": [bundle]}}
+        body = {"time": f"2026-03-02T00:{minute:02}:00Z", "data": data}
+        url = f"{control.url}/{resource}/metrics"
+        assert httpx.post(url, json=body, headers=headers, verify=_context(ca_file)).status_code == 200
+    asked = {"metricnames": "Cores", "interval": "PT1H", "aggregation": "Average,Maximum"}
+    span = "2026-03-02T00:00:00Z/2026-03-02T02:00:00Z"
+    metrics = client(monitor.MonitorManagementClient, control, ca_file).metrics
+    first, second = metrics.list(resource, timespan=span, **asked).value[0].timeseries[0].data
+    assert (first.average, first.maximum, second.average) == (2.0, 3.0, None)
+    with pytest.raises(HttpResponseError, match="Valid metrics: Cores"):
+        metrics.list(resource, timespan=span, **{**asked, "metricnames": "memory"})

@@ -5,6 +5,7 @@ import base64
 import json
 import runpy
 from collections.abc import Iterator, Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,6 +13,7 @@ import pulumi
 import pytest
 from pydantic import SecretStr
 
+from engine.cli.console import print_json
 from engine.errors import AuthenticationFailed, UsageError
 from engine.model.placement import Cell
 from engine.model.plan import CellPlan, Plan, PlannedNode
@@ -209,7 +211,8 @@ class TestPlainPulumi:
 
     def configure(self, folder: Path, monkeypatch: pytest.MonkeyPatch, **changes: str) -> None:
         plan: Plan = plan_of(CellPlan(cell=HARBOR, generation=1, nodes=(bought(HARBOR, "n-1"),)))
-        (folder / "plan.json").write_text(plan.model_dump_json(), encoding="utf-8")
+        with (folder / "plan.json").open("w", encoding="utf-8") as file, redirect_stdout(file):
+            print_json("plan", plan)
         settings = settings_of(HARBOR).model_copy(update={"credentials": {}})
         (folder / "harbor.json").write_text(settings.model_dump_json(), encoding="utf-8")
         given = {"plan": "plan.json", "cell": HARBOR.id, "settings": "harbor.json", "networkToken": "t", **changes}
@@ -228,6 +231,7 @@ class TestPlainPulumi:
             ({"plan": "none.json"}, "cannot read"),
             ({"cell": "aws/1/nowhere"}, "the plan has no cell 'aws/1/nowhere'"),
             ({"settings": "plan.json"}, "ProviderSettings"),
+            ({"plan": "harbor.json"}, "PlanDocument: schema_version"),
         ],
     )
     def test_what_is_wrong_is_named(

@@ -28,7 +28,7 @@ from providers.sandbox.contract import FaultMode
 from providers.sandbox.control import SandboxClient
 from providers.sandbox.info import SandboxInfo
 from providers.sandbox.teardown import leftovers
-from tests.command import EXECUTABLE, InProcess, Told, shardwright
+from tests.command import EXECUTABLE, NOBODY, InProcess, Told, shardwright
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 needs_root = pytest.mark.root
@@ -592,12 +592,13 @@ def interrupted(
 # --- not root ---------------------------------------------------------------------------------------------------------
 
 
-def test_not_root_the_sandbox_runs_on_loopback_and_says_what_is_lost(world: World, tmp_path: Path) -> None:
+def test_not_root_the_sandbox_runs_on_loopback_and_says_what_is_lost(
+    world: World, tmp_path: Path, ordinary_user: tuple[str, ...]
+) -> None:
     """Without namespaces the whole round still works: nodes, shards and bindings, on loopback addresses."""
-    user = as_ordinary_user()
     state = tmp_path / "sandbox"
     try:
-        up = shardwright("sandbox", "up", "--state", state, wrapper=user)
+        up = shardwright("sandbox", "up", "--state", state, wrapper=ordinary_user)
         assert up.code == 0, up.err
         assert up.out == ""
         assert "without network namespaces (not root)" in up.err
@@ -607,7 +608,7 @@ def test_not_root_the_sandbox_runs_on_loopback_and_says_what_is_lost(world: Worl
         assert not info.namespaces
         plain = replace(world, info=info, port=free_port())
         file = plain.configuration(tmp_path, "plain", providers=("harbor",))
-        told = shardwright("run", "--config", file, "--output", "json", wrapper=user, timeout_seconds=200)
+        told = shardwright("run", "--config", file, "--output", "json", wrapper=ordinary_user, timeout_seconds=200)
         assert told.code == 0, told.err
         (record,) = told.data
         assert {shard["state"] for shard in record["shards"]} == {"bound"}
@@ -615,20 +616,21 @@ def test_not_root_the_sandbox_runs_on_loopback_and_says_what_is_lost(world: Worl
         assert all(node.address.startswith("127.") and node.namespace is None for node in client.status().nodes)
         client.close()
     finally:
-        down = shardwright("sandbox", "down", "--state", state, wrapper=user)
+        down = shardwright("sandbox", "down", "--state", state, wrapper=ordinary_user)
     assert down.code == 0, down.err
     assert not state.exists()
+    assert leftovers(info.tag) == []
 
 
-def as_ordinary_user() -> tuple[str, ...]:
-    """What to put in front of a command. For root: a user namespace in which it is nobody and has no capability."""
-    if os.geteuid() != 0:
-        return ()
-    wrapper = ("unshare", "--user", "--map-user=65534", "--map-group=65534")
-    probe = subprocess.run([*wrapper, "id", "-u"], capture_output=True, text=True, check=False)
-    if probe.stdout.strip() != "65534":
-        pytest.skip(f"root cannot become an ordinary user here ({probe.stderr.strip()}); run the tests as one")
-    return wrapper
+def test_another_users_sandbox_is_not_touched(world: World) -> None:
+    """Another user namespace is as good as another user: its process may not be looked into."""
+    if subprocess.run([*NOBODY, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no user namespaces here")
+    told = shardwright("sandbox", "down", "--state", world.info.state_dir, wrapper=NOBODY)
+    told.refused(1, "is not yours to end", "as the user who started it")
+    client = SandboxClient(world.info)
+    assert all(server.alive for server in client.status().servers)
+    client.close()
 
 
 # --- at the end -------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The sandbox's Azure as one ASGI application: Entra's token endpoint, ARM, retail prices, cost details."""
+"""The sandbox's Azure as one ASGI application: Entra's token endpoint, ARM, prices, cost details, Azure Monitor."""
 
 import hmac
 from datetime import timedelta
@@ -17,6 +17,7 @@ from engine.model.value import Interval
 from providers.sandbox.azure.arm import Arm
 from providers.sandbox.azure.billing import Biller, Invoices
 from providers.sandbox.azure.catalog import SIZES, post_prices
+from providers.sandbox.azure.monitoring import Monitoring
 from providers.sandbox.azure.network import Network
 from providers.sandbox.azure.retail import RetailPrices
 from providers.sandbox.azure.vms import VirtualMachines
@@ -59,6 +60,7 @@ class AzureCloud:
         self.biller = Biller(options.account, self.machines, meter, clock, resource_ids)
         self.invoices = Invoices(self.biller, clock, clock.now())
         self.retail = RetailPrices(self.board, options.regions)
+        self.monitoring = Monitoring()
         network = Network()
         self.vms = VirtualMachines(self.machines, network, self.board, self.faults)
         self.arm = Arm(
@@ -163,6 +165,7 @@ def build_app(options: ServerOptions, *, clock: Clock, secret: str) -> Starlette
             *Entra(cloud.tokens, secret).routes(),
             Route("/api/retail/prices", prices),
             Route("/costdetails/{report}.csv", cost_csv),
+            *cloud.monitoring.routes(),
             Route("/{path:path}", cloud.arm.answer, methods=["GET", "HEAD", "PUT", "PATCH", "POST", "DELETE"]),
         ],
         middleware=[

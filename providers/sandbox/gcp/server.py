@@ -1,4 +1,6 @@
-"""The sandbox's Google Cloud as one ASGI application: Compute Engine, Cloud Billing, Cloud Storage (bills), OAuth."""
+"""The sandbox's Google Cloud as one ASGI application: Compute Engine, Cloud Billing, Cloud Storage (bills), Cloud
+Monitoring, OAuth.
+"""
 
 from datetime import datetime, timedelta
 
@@ -36,6 +38,7 @@ from providers.sandbox.gcp.bucket import BillBucket
 from providers.sandbox.gcp.catalog import COMPUTE_ENGINE, MACHINE_TYPES, all_skus, change_price, post_prices, price_now
 from providers.sandbox.gcp.compute import Compute
 from providers.sandbox.gcp.instances import Instances
+from providers.sandbox.gcp.monitoring import Monitoring
 from providers.sandbox.gcp.networks import Networks
 from providers.sandbox.gcp.oauth import OAuth
 from providers.sandbox.gcp.operations import Operations
@@ -66,6 +69,7 @@ class GcpCloud:
         self.compute = Compute(
             options.account, options.regions, instances, networks, operations, self.machines, self.faults
         )
+        self.monitoring = Monitoring(options.account)
         self.bucket = BillBucket(options.account, self.biller, clock)
 
     def instances(self) -> list[SandboxInstance]:
@@ -129,6 +133,7 @@ def build_app(options: ServerOptions, *, clock: Clock, secret: str) -> Starlette
             *cloud.oauth.routes(),
             *cloud.compute.routes(),
             *cloud.bucket.routes(),
+            *cloud.monitoring.routes(),
             Route("/v1/services/{service}/skus", cloud.skus),
         ],
         middleware=[

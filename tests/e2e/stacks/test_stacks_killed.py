@@ -15,7 +15,7 @@ from engine.model.placement import Cell
 from providers.base import SupportsInventory
 from providers.registry import open_provider
 from stacks.events import StepEvent
-from stacks.state_files import StateFiles
+from stacks.state_files import PROJECT, StateFiles
 from tests.e2e.stacks.sandbox_cells import AWS, GCP, HARBOR, Cloud, MakeDriver, bought, cell_plan, user_data
 
 _PATIENCE_SECONDS = 20.0
@@ -114,6 +114,29 @@ def test_a_network_created_but_not_recorded_is_found_by_its_token(
         make_driver().recover(AWS, provider)
         make_driver().destroy(AWS)
     assert ours() == []
+
+
+@pytest.mark.parametrize("content", ["", '{"pid": 1, "hostname": "gone"'], ids=["empty", "half"])
+def test_a_lock_that_a_full_disk_cut_off_is_broken_before_and_after_the_stack_is_there(
+    make_driver: MakeDriver, cloud: Cloud, tmp_path: Path, content: str
+) -> None:
+    """The engine would not even make the stack: it reads every lock first."""
+    provider = open_provider(cloud.settings["harbor"], clock=SystemClock())
+    assert isinstance(provider, SupportsInventory)
+    node = bought(HARBOR, f"cut-lock-{len(content)}", cloud)
+    lock = tmp_path / "state/.pulumi/locks/organization" / PROJECT / HARBOR.stack_name / "cut.json"
+    try:
+        for _ in ("before", "after"):
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            lock.write_text(content)
+            driver = make_driver()
+            with pytest.raises(ConcurrentUpdate, match="recover"):
+                driver.up(cell_plan(HARBOR, node), user_data(node))
+            assert driver.recover(HARBOR, provider).nothing_to_do
+            assert len(driver.up(cell_plan(HARBOR, node), user_data(node)).nodes) == 1
+    finally:
+        make_driver().destroy(HARBOR)
+    assert cloud.instances("harbor") == []
 
 
 def _ec2(cloud: Cloud):  # type: ignore[no-untyped-def]

@@ -11,6 +11,7 @@ from pydantic import SecretStr
 from agent import guest
 from agent.config import AgentConfig
 from agent.guest import GuestRecord
+from agent.limits import Cgroups, group_name
 from agent.shards import ShardHost
 from agent.wire import GuestProfile, NetworkMode
 from engine.model.capacity import Resources
@@ -62,3 +63,5 @@ def left_behind(config: AgentConfig) -> Iterator[Callable[..., GuestRecord]]:
     for process in processes:
         process.kill()
         process.wait()
+    for folder in (config.work / "shards").glob("*"):
+        Cgroups().remove(group_name(config.work, config.node, ShardId(folder.name)))

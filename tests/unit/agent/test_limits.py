@@ -1,3 +1,4 @@
+import errno
 from pathlib import Path
 
 import pytest
@@ -72,3 +73,29 @@ def test_without_groups_nothing_is_enforced_and_nothing_fails(tmp_path: Path) ->
 
 def test_removing_what_is_not_there_is_success(unified: Cgroups) -> None:
     unified.remove("never")
+
+
+def test_a_group_that_is_still_busy_is_removed_as_soon_as_it_is_not(
+    tmp_path: Path, unified: Cgroups, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = tmp_path / "v2/shardwright/n.s"
+    (group / "a process that is about to leave").mkdir(parents=True)
+    waits: list[float] = []
+
+    def leave(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:
+            (group / "a process that is about to leave").rmdir()
+
+    monkeypatch.setattr("agent.limits.time.sleep", leave)
+    unified.remove("n.s")
+    assert len(waits) == 3
+    assert not group.parent.exists()
+
+
+def test_who_may_not_make_groups_has_none_to_remove(unified: Cgroups, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(folder: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+
+    monkeypatch.setattr(Path, "rmdir", refuse)
+    unified.remove("n.s")

@@ -27,14 +27,17 @@ def hold() -> Iterator[Hold]:
         os.ftruncate(memory, CHUNKS * CHUNK_BYTES)
         for offset, data in contents.items():
             os.pwrite(memory, data, offset)
-        process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], pass_fds=[memory])
+        sleeper = "import time; print('up', flush=True); time.sleep(60)"
+        process = subprocess.Popen([sys.executable, "-c", sleeper], pass_fds=[memory], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        process.stdout.readline()  # while it starts, it opens and closes files
         held.append((process, memory))
         return process.pid
 
     yield start
     for process, memory in held:
         process.kill()
-        process.wait()
+        process.communicate()
         os.close(memory)
 
 

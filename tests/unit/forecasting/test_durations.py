@@ -3,7 +3,7 @@ from datetime import timedelta
 import pytest
 
 from engine.errors import UsageError
-from forecasting.durations import in_words, parse_duration
+from forecasting.durations import in_words, parse_duration, roughly
 
 
 @pytest.mark.parametrize(
@@ -22,3 +22,18 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
 def test_in_words() -> None:
     spans = [timedelta(hours=1), timedelta(hours=3), timedelta(minutes=30), timedelta(days=1), timedelta(seconds=90)]
     assert [in_words(span) for span in spans] == ["hour", "3 hours", "30 minutes", "day", "90 seconds"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "says"),
+    [
+        (0, "0 seconds"),
+        (59, "59 seconds"),
+        (60, "1 minute"),
+        (5400, "1.5 hours"),
+        (11 * 3600, "11 hours"),
+        (9e5, "10 days"),
+    ],
+)
+def test_an_age_in_about_two_digits(seconds: float, says: str) -> None:
+    assert roughly(timedelta(seconds=seconds)) == says

@@ -62,7 +62,6 @@ def test_series_come_apart_and_gaps_are_named(tmp_path: Path) -> None:
         ("a,2026-01-05T05:00:00Z,", "missing_value", np.nan),
         ("a,2026-01-05T05:00:00Z,NaN", "missing_value", np.nan),
         ("a,2026-01-05 05:00:00,9", "naive_timestamp", 9),
-        ("a,2026-01-05T06:00:00+01:00,9", "other_time_zone", 9),
         ("a,2026-01-05T05:07:00Z,9", "off_grid", 9),
     ],
 )
@@ -70,6 +69,13 @@ def test_each_defect_is_mended_and_named(tmp_path: Path, line: str, defect: str,
     file = read_usage(csv(tmp_path, rows(*CLEAN[:5], line)))
     assert defects(file) == {defect: 1}
     assert np.array_equal(file.histories[0].values, [0, 1, 2, 3, 4, value], equal_nan=True)
+
+
+def test_a_change_of_zone_moves_nothing(tmp_path: Path) -> None:
+    summer = "a,2026-01-05T06:00:00+01:00,9"
+    file = read_usage(csv(tmp_path, rows(*CLEAN[:5], summer)))
+    assert defects(file) == {"other_time_zone": 1, "time_zone_change": 1}
+    assert file.histories[0].values.tolist() == [0, 1, 2, 3, 4, 9]
 
 
 def test_unsorted_and_doubled_rows(tmp_path: Path) -> None:

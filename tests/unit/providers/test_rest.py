@@ -162,3 +162,19 @@ def test_links_are_followed_at_home_only() -> None:
     assert not same_origin("https://elsewhere.example.com/next", URL)
     assert not same_origin("http://cloud.example.com/next", URL)
     assert not same_origin("https://cloud.example.com:8443/next", URL)
+
+
+def test_a_login_goes_along_and_errors_name_the_table_it_is_from() -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request.headers.get("authorization", ""))
+        return httpx.Response(401 if len(seen) > 1 else 200, json={"name": "n"})
+
+    seen: list[str] = []
+    table = "forecast.sources.prom"
+    transport = httpx.MockTransport(answer)
+    api = RestApi(settings(), ManualClock(START), transport=transport, table=table, login=("user", "pass"))
+    assert api.get(Thing, URL, token=None).name == "n"
+    assert seen == ["Basic dXNlcjpwYXNz"]
+    with pytest.raises(AuthenticationFailed) as caught:
+        api.get(Thing, URL, token=None)
+    assert "[forecast.sources.prom]" in caught.value.next_step

@@ -74,6 +74,24 @@ def test_a_lock_tells_whether_its_holder_lives(tmp_path: Path) -> None:
     assert LockHolder(pid=pid, host="elsewhere").alive
 
 
+def test_locks_are_broken_also_those_that_a_full_disk_cut_off(tmp_path: Path) -> None:
+    files = StateFiles(f"file://{tmp_path}")
+    lock(tmp_path, 1, "elsewhere")
+    (tmp_path / ".pulumi" / "locks" / "organization" / PROJECT / "s" / "2.json").touch()
+    assert len(files.locks("s")) == 1
+    files.break_locks("s")
+    assert files.locks("s") == []
+    assert not files.interrupted("s")
+
+
+def test_a_lock_that_was_cut_off_is_work_to_be_recovered(tmp_path: Path) -> None:
+    files = state(tmp_path, {"resources": []})
+    lock(tmp_path, 1, "elsewhere")
+    (tmp_path / ".pulumi" / "locks" / "organization" / PROJECT / "s" / "1.json").write_text('{"pid": 1')
+    assert files.locks("s") == []
+    assert files.interrupted("s")
+
+
 def test_a_state_that_was_cut_off_is_work_to_be_recovered(tmp_path: Path) -> None:
     files = state(tmp_path, {"resources": []})
     assert not files.damaged("s")

@@ -66,3 +66,8 @@ def test_a_target_without_steps_or_paths_is_still_told() -> None:
     bare = small().model_copy(update={"demand_paths": ()})
     shown = outlook(bare)
     assert (shown.sentence, shown.chart) == ("", None)
+
+
+def test_the_page_is_told_where_the_usage_ends() -> None:
+    assert outlook(small().model_copy(update={"history_end": NOW})).history_end == NOW
+    assert outlook(small()).history_end is None

@@ -15,8 +15,9 @@ STUBBORN = [sys.executable, "-c", "import signal, sys, time\nsignal.signal(15, s
 
 
 @contextmanager
-def ignored(number: signal.Signals) -> Iterator[None]:
-    before = signal.signal(number, signal.SIG_IGN)
+def handled(number: signal.Signals, handler: signal.Handlers) -> Iterator[None]:
+    """However the tests themselves were started."""
+    before = signal.signal(number, handler)
     try:
         yield
     finally:
@@ -25,22 +26,22 @@ def ignored(number: signal.Signals) -> Iterator[None]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_being_told_to_end_is_an_interrupt(number: signal.Signals) -> None:
-    before = signal.getsignal(number)
-    with pytest.raises(KeyboardInterrupt), interruptible():
-        os.kill(os.getpid(), number)
-    assert signal.getsignal(number) == before
+    with handled(number, signal.SIG_DFL):
+        with pytest.raises(KeyboardInterrupt), interruptible():
+            os.kill(os.getpid(), number)
+        assert signal.getsignal(number) == signal.SIG_DFL
 
 
 def test_in_the_background_an_interrupt_is_one_too() -> None:
     """A shell without job control starts such commands with SIGINT ignored."""
-    with ignored(signal.SIGINT):
+    with handled(signal.SIGINT, signal.SIG_IGN):
         with pytest.raises(KeyboardInterrupt), interruptible():
             os.kill(os.getpid(), signal.SIGINT)
         assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
 
 
 def test_under_nohup_a_closed_terminal_ends_nothing() -> None:
-    with ignored(signal.SIGHUP), interruptible():
+    with handled(signal.SIGHUP, signal.SIG_IGN), interruptible():
         os.kill(os.getpid(), signal.SIGHUP)
 
 

@@ -7,7 +7,16 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from engine.cli.failures import shows_tracebacks, tell, translated
-from engine.errors import BudgetExceeded, ExitCode, ProviderUnavailable, ShardwrightError, StateInUse
+from engine.errors import (
+    AuthenticationFailed,
+    BadUsageData,
+    BudgetExceeded,
+    ConfigurationError,
+    ExitCode,
+    ProviderUnavailable,
+    ShardwrightError,
+    StateInUse,
+)
 
 
 def test_an_error_of_ours_is_told_in_three_lines(capfd: pytest.CaptureFixture[str]) -> None:
@@ -24,7 +33,22 @@ def test_a_provider_that_fails_always_has_a_next_step(capfd: pytest.CaptureFixtu
 
 def test_long_lines_stay_whole_when_piped(capfd: pytest.CaptureFixture[str]) -> None:
     tell(ShardwrightError("x" * 300, why="y" * 300))
-    assert [len(line) for line in capfd.readouterr().err.splitlines()] == [307, 307]
+    assert [len(line) for line in capfd.readouterr().err.splitlines()][:2] == [307, 307]
+
+
+@pytest.mark.parametrize(
+    ("error", "step"),
+    [
+        (ConfigurationError("wrong key"), "shardwright config check"),
+        (BadUsageData("no rows"), "shardwright forecast --usage FILE"),
+        (AuthenticationFailed("refused"), "put the credentials right"),
+        (ShardwrightError("odd"), "shardwright doctor"),
+        (ShardwrightError("odd", next_step="its own"), "its own"),
+    ],
+)
+def test_every_error_has_a_next_step(error: ShardwrightError, step: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert tell(error) == error.exit_code
+    assert f"next:  {step}" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,13 @@ import os
 from collections import Counter
 from datetime import timedelta
 from decimal import Decimal
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from engine.cli.market import plan_tables
 from engine.errors import BadUsageData, BudgetExceeded, ConfigurationError, NoOfferFits
 from engine.model.capacity import Placement, RiskClass
 from engine.model.ids import OfferId
@@ -122,6 +125,16 @@ def test_equal_inputs_give_equal_plans() -> None:
     assert one.model_copy(update=same) == two.model_copy(update=same)
     shuffled = plan_of(demo_targets()[::-1], demo_market()[::-1], SPREAD)
     assert shuffled.expected_hourly_cost == one.expected_hourly_cost
+
+
+def test_the_plan_tells_how_old_the_usage_is_that_it_was_made_from() -> None:
+    stale = certain(pool(), 3).model_copy(update={"history_end": NOW - timedelta(hours=5)})
+    made = plan_of([stale], demo_market())
+    assert made.pools[0].history_age == timedelta(hours=5)
+    assert plan_of([certain(pool(), 3)], demo_market()).pools[0].history_age is None
+    (pools, _), shown = plan_tables(made), StringIO()
+    Console(file=shown, width=200).print(pools)
+    assert "5 hours" in shown.getvalue()
 
 
 def test_names_and_tokens() -> None:

@@ -1,0 +1,1 @@
+"""Where usage comes from: one file per kind of source, each a ``Connector``."""

@@ -1,0 +1,70 @@
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.clock import ManualClock
+from engine.errors import ProviderUnavailable
+from engine.model.capacity import Placement, Pool, Resources, RiskClass, ShardType
+from engine.model.ids import PoolId
+from forecasting.connectors.base import Batch, frame
+from forecasting.connectors.sources import Source, Sources
+from forecasting.demand import PoolSource, UsageDemand
+
+HOUR = timedelta(hours=1)
+NOW = datetime(2026, 3, 10, tzinfo=UTC)
+POOL = Pool(
+    id=PoolId("web"),
+    shard_type=ShardType(name="cpu.small", resources=Resources(vcpus=1, memory_gib=2)),
+    risk_class=RiskClass(name="gold", rank=0, quantile=0.95, max_shortfall=0.01),
+    placement=Placement(),
+)
+
+
+class Once:
+    """Four days until ``NOW``, and afterwards nothing but failures."""
+
+    def batches(self, cursor: str | None, until: datetime) -> Iterator[Batch]:
+        if cursor is not None:
+            raise ProviderUnavailable("prom is down", why="no answer in 10 s")
+        values = 10 + 5 * np.sin(np.arange(96) * 2 * np.pi / 24)
+        yield Batch(frame([("api", [NOW + (hour - 96) * HOUR for hour in range(96)], values.tolist())]), "there")
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock(NOW)
+
+
+def demand(folder: Path, clock: ManualClock, connected: Sources | None) -> UsageDemand:
+    return UsageDemand(
+        [PoolSource(pool=POOL)],
+        usage=None,
+        metric=None,
+        connected=connected,
+        horizon=3,
+        budget_seconds=0.1,
+        paths=20,
+        seed=1,
+        registry=folder / "models",
+        clock=clock,
+    )
+
+
+def test_a_round_goes_on_with_the_last_good_history_and_says_how_old_it_is(tmp_path: Path, clock: ManualClock) -> None:
+    connected = Sources([Source("prom", Once(), "1")], tmp_path / "usage")
+    fresh = demand(tmp_path, clock, connected).demand()
+    assert (fresh.pools[0].series_id, fresh.pools[0].history, fresh.sources[0].failure) == ("api", "", "")
+    assert fresh.pools[0].target.history_end == NOW
+    clock.advance(5 * HOUR)
+    stale = demand(tmp_path, clock, connected).demand()
+    assert stale.sources[0].failure == "prom is down (no answer in 10 s)"
+    assert stale.pools[0].target.history_age == 5 * HOUR
+    assert stale.pools[0].history == "its history ends 5 hours before the forecast was made"
+
+
+def test_a_synthetic_history_has_no_age(tmp_path: Path, clock: ManualClock) -> None:
+    (pool,) = demand(tmp_path, clock, None).demand().pools
+    assert (pool.synthetic, pool.target.history_age, pool.history) == (True, None, "")
