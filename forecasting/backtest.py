@@ -1,78 +1,88 @@
-"""Rolling-origin evaluation on days that no forecaster was trained, calibrated or chosen on."""
+"""Rolling-origin evaluation on days, and on series, that no network was trained on."""
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import NamedTuple
 
 import numpy as np
 
 from engine.clock import Clock
 from engine.errors import BadUsageData
-from engine.model.value import Value
-from forecasting.base import Array, History
-from forecasting.champion import Champions, champions
-from forecasting.losses import geometric_mean, pinball, quantile_loss
+from engine.model.value import Utc, Value
+from forecasting.base import Array, Forecast, History, until
+from forecasting.champion import chosen
+from forecasting.network import NO_NETWORK, Network, network_for
 from forecasting.registry import ModelRegistry
+from forecasting.reliability import Questions, ReliabilityBin, reliability
 from forecasting.rnn.train import TrainingReport
-from forecasting.sample_forecast import SampleForecast
+from forecasting.scores import Standing, Tally, ratio, standing
+from forecasting.splits import held_out
 
 CHAMPION = "champion"
 REFERENCE = "seasonal_naive"
-JUDGED = (CHAMPION, "rnn", "seasonal_naive", "seasonal_naive_day", "seasonal_naive_week", "last_value")
-TAILS = (0.95, 0.99)
-
-
-class Standing(Value):
-    """One forecaster over all series. Ratios are geometric means over series of loss / seasonal-naive loss;
-    coverages are shares of the measured steps, over all series and origins."""
-
-    forecaster: str
-    wql: float
-    wql_ratio: float
-    worst_ratio: float
-    pinball_95_ratio: float
-    pinball_99_ratio: float
-    coverage_80: float
-    coverage_90: float
-    below_99: float
+JUDGED = (CHAMPION, "rnn", REFERENCE, "seasonal_naive_day", "seasonal_naive_week", "hour_of_week", "last_value")
+FANS = 4
+FAN_LEVELS = (0.05, 0.2, 0.5, 0.8, 0.95)
+FAN_PAST = timedelta(days=4)
 
 
 class SeriesResult(Value):
     series_id: str
     champion: str
+    unseen: bool
+    """No network was trained on it, not even on its past."""
     wql_ratio: float
     rnn_ratio: float | None
 
 
+class Fan(Value):
+    """One forecast beside what came true, to be drawn. ``quantiles``: a row of the horizon per level; None: a gap."""
+
+    series_id: str
+    start: Utc
+    step_seconds: float
+    past: tuple[float | None, ...]
+    truth: tuple[float | None, ...]
+    levels: tuple[float, ...]
+    quantiles: tuple[tuple[float, ...], ...]
+
+
 class Evaluation(Value):
-    """``left_out``: series that cannot be judged (zero demand or zero reference loss in the test span), and why."""
+    """``standings`` are over all judged series, ``unseen_standings`` over those that no network was trained on (empty
+    where the file has too few series to keep any back). ``left_out``: series that cannot be judged, and why."""
 
     horizon: int
     test_share: float
     origins: int
     series: tuple[SeriesResult, ...]
     standings: tuple[Standing, ...]
+    unseen_standings: tuple[Standing, ...]
+    reliability: tuple[ReliabilityBin, ...]
     left_out: tuple[str, ...]
     champions: dict[str, int]
+    network: str
     training: TrainingReport | None
     rnn_missing: str
+    fans: tuple[Fan, ...]
 
 
-class _Tally:
-    """Losses of one forecaster on one series."""
+class Judge(NamedTuple):
+    """A history and the step from which on it is judged."""
 
-    def __init__(self) -> None:
-        self.loss = 0.0
-        self.tails = [0.0 for _ in TAILS]
-        self.inside_80 = self.inside_90 = self.below_99 = self.steps = 0
+    history: History
+    cut: int
 
-    def add(self, truth: Array, forecast: SampleForecast) -> None:
-        self.loss += quantile_loss(truth, forecast)
-        for i, q in enumerate(TAILS):
-            self.tails[i] += float(np.nansum(pinball(truth, forecast.quantile(q), q)))
-        self.steps += int(np.isfinite(truth).sum())
-        self.inside_80 += _inside(truth, forecast, 0.1, 0.9)
-        self.inside_90 += _inside(truth, forecast, 0.05, 0.95)
-        self.below_99 += int(np.sum(truth <= forecast.quantile(0.99)))
+
+@dataclass
+class Judged:
+    """Tallies by forecaster, one per series; the largest share of each series' last mixture; the questions asked."""
+
+    tallies: dict[str, list[Tally]]
+    leaders: list[str] = field(default_factory=list)
+    questions: Questions = field(default_factory=Questions)
+    fans: list[Fan] = field(default_factory=list)
 
 
 def evaluate(
@@ -86,122 +96,129 @@ def evaluate(
     registry: ModelRegistry | None = None,
     clock: Clock | None = None,
 ) -> Evaluation:
-    """Fit on the first part of each history, then forecast from ``origins`` evenly spaced moments in the rest.
+    """Train on the first part of the series that are not held out, then forecast every series from ``origins`` evenly
+    spaced moments in the rest; at each moment all that was measured before it may be used to calibrate and choose.
 
     Raises BadUsageData when no series is long enough for one horizon in its test span.
     """
-    cuts = [int(len(h.values) * (1 - test_share)) for h in histories]
-    usable = [(h, cut) for h, cut in zip(histories, cuts, strict=True) if _testable(h, cut, horizon)]
+    usable = [Judge(h, cut) for h in histories if _testable(h, cut := int(len(h.values) * (1 - test_share)), horizon)]
     if not usable:
         raise BadUsageData(
             "no series is long enough to evaluate",
             why=f"the last {test_share:.0%} must hold {horizon} steps after some measured history",
             next_step="give a longer history or a shorter --horizon",
         )
-    field = champions(
-        [_until(h, cut) for h, cut in usable],
-        horizon,
-        budget_seconds=budget_seconds,
-        seed=seed,
-        registry=registry,
-        clock=clock,
-    )
-    names = tuple(name for name in JUDGED if name != "rnn" or field.rnn)
-    tallies = _judge(field, names, usable, horizon, origins)
-    return _report(field, names, tallies, usable, horizon, test_share, origins, len(histories))
+    unseen = _kept_back([each.history.series_id for each in usable])
+    train_on = [until(h, cut) for h, cut in usable if h.series_id not in unseen]
+    network, missing = NO_NETWORK, ""
+    try:
+        network = network_for(train_on, horizon, budget_seconds, seed, registry=registry, clock=clock)
+    except BadUsageData as problem:
+        missing = f"{problem.what}: {problem.why}"
+    judged = judge(network, usable, horizon, origins)
+    return _report(judged, usable, unseen, network, missing, horizon, test_share, origins, len(histories))
 
 
-def _judge(
-    field: Champions, names: tuple[str, ...], usable: Sequence[tuple[History, int]], horizon: int, origins: int
-) -> dict[str, list[_Tally]]:
-    tallies = {name: [_Tally() for _ in usable] for name in names}
+def judge(network: Network, usable: Sequence[Judge], horizon: int, origins: int) -> Judged:
+    """Every forecaster at every origin, given only what was measured before it."""
+    names = [name for name in JUDGED if name != "rnn" or network.rnn]
+    judged = Judged({name: [Tally() for _ in usable] for name in names})
     for turn in range(origins):
         at = [_origin(h, cut, horizon, turn, origins) for h, cut in usable]
-        past = [_until(h, o) for (h, _), o in zip(usable, at, strict=True)]
+        past = [until(h, o) for (h, _), o in zip(usable, at, strict=True)]
+        truths = [h.values[o : o + horizon] for (h, _), o in zip(usable, at, strict=True)]
+        field_ = chosen(network, past, horizon)
         for name in names:
-            made = field.forecast(past, horizon, by=None if name == CHAMPION else name)
-            for tally, (h, _), o, forecast in zip(tallies[name], usable, at, made, strict=True):
-                tally.add(h.values[o : o + horizon], forecast)
-    return tallies
+            made = field_.forecast(past, horizon, by=None if name == CHAMPION else name)
+            for tally, truth, forecast in zip(judged.tallies[name], truths, made, strict=True):
+                tally.add(truth, forecast)
+            if name == CHAMPION:
+                for history, truth, forecast in zip(past, truths, made, strict=True):
+                    judged.questions.ask(history, truth, forecast, horizon * history.freq)
+                if turn == origins // 2:
+                    judged.fans = [_fan(*each) for each in list(zip(past, truths, made, strict=True))[:FANS]]
+        judged.leaders = [choice.forecaster for choice in field_.choices]
+    return judged
+
+
+def standings(judged: Judged, series: Sequence[int]) -> tuple[Standing, ...]:
+    """Of every forecaster over the given series (positions); empty for none."""
+    reference = [judged.tallies[REFERENCE][i] for i in series]
+    if not reference:
+        return ()
+    return tuple(standing(name, [own[i] for i in series], reference) for name, own in judged.tallies.items())
+
+
+def judgeable(judged: Judged) -> list[int]:
+    """Positions of the series where there was something to lose."""
+    return [i for i, tally in enumerate(judged.tallies[REFERENCE]) if tally.loss > 0 and tally.truth > 0]
 
 
 def _report(
-    field: Champions,
-    names: tuple[str, ...],
-    tallies: dict[str, list[_Tally]],
-    usable: Sequence[tuple[History, int]],
+    judged: Judged,
+    usable: Sequence[Judge],
+    unseen: frozenset[str],
+    network: Network,
+    missing: str,
     horizon: int,
     test_share: float,
     origins: int,
     given: int,
 ) -> Evaluation:
-    reference = tallies[REFERENCE]
-    weights = [float(np.nansum(np.abs(h.values[cut:]))) for h, cut in usable]
-    judged = [i for i, tally in enumerate(reference) if tally.loss > 0 and weights[i] > 0]
-    left_out = [
-        f"{h.series_id}: nothing to lose in the test span" for i, (h, _) in enumerate(usable) if i not in judged
-    ]
+    kept = judgeable(judged)
+    names = [each.history.series_id for each in usable]
+    left_out = [f"{name}: nothing to lose in the test span" for i, name in enumerate(names) if i not in kept]
     if given > len(usable):
         left_out.append(f"{given - len(usable)} series: too short for the horizon")
-    total = _total_demand(usable, judged, horizon, origins)
     return Evaluation(
         horizon=horizon,
         test_share=test_share,
         origins=origins,
-        series=tuple(
-            SeriesResult(
-                series_id=usable[i][0].series_id,
-                champion=field.choices[i].forecaster,
-                wql_ratio=tallies[CHAMPION][i].loss / reference[i].loss,
-                rnn_ratio=tallies["rnn"][i].loss / reference[i].loss if "rnn" in tallies else None,
-            )
-            for i in judged
-        ),
-        standings=tuple(
-            _standing(name, [tallies[name][i] for i in judged], [reference[i] for i in judged], total) for name in names
-        )
-        if judged
-        else (),
+        series=tuple(_series_result(judged, i, names[i], unseen) for i in kept),
+        standings=standings(judged, kept),
+        unseen_standings=standings(judged, [i for i in kept if names[i] in unseen]),
+        reliability=reliability(judged.questions),
         left_out=tuple(left_out),
-        champions=dict(Counter(choice.forecaster for choice in field.choices)),
-        training=field.training,
-        rnn_missing=field.rnn_missing,
+        champions=dict(Counter(judged.leaders)),
+        network=network.origin,
+        training=network.rnn.report if network.rnn else None,
+        rnn_missing=missing,
+        fans=tuple(judged.fans),
     )
 
 
-def _standing(name: str, own: list[_Tally], reference: list[_Tally], total: float) -> Standing:
-    ratios = [_ratio(a.loss, b.loss) for a, b in zip(own, reference, strict=True)]
-    tails = [
-        geometric_mean([_ratio(a.tails[k], b.tails[k]) for a, b in zip(own, reference, strict=True)]) for k in range(2)
-    ]
-    steps = max(sum(tally.steps for tally in own), 1)
-    return Standing(
-        forecaster=name,
-        wql=sum(tally.loss for tally in own) / total,
-        wql_ratio=geometric_mean(ratios),
-        worst_ratio=max(ratios),
-        pinball_95_ratio=tails[0],
-        pinball_99_ratio=tails[1],
-        coverage_80=sum(tally.inside_80 for tally in own) / steps,
-        coverage_90=sum(tally.inside_90 for tally in own) / steps,
-        below_99=sum(tally.below_99 for tally in own) / steps,
+def _series_result(judged: Judged, i: int, name: str, unseen: frozenset[str]) -> SeriesResult:
+    reference = judged.tallies[REFERENCE][i].loss
+    return SeriesResult(
+        series_id=name,
+        champion=judged.leaders[i],
+        unseen=name in unseen,
+        wql_ratio=ratio(judged.tallies[CHAMPION][i].loss, reference),
+        rnn_ratio=ratio(judged.tallies["rnn"][i].loss, reference) if "rnn" in judged.tallies else None,
     )
 
 
-def _ratio(own: float, reference: float) -> float:
-    """Kept within 1/1000 … 1000, so that one series without any loss cannot decide a geometric mean."""
-    if reference <= 0:
-        return 1.0 if own <= 0 else 1000.0
-    return float(np.clip(own / reference, 1e-3, 1e3))
+def _fan(past: History, truth: Array, forecast: Forecast) -> Fan:
+    before = past.values[-int(FAN_PAST / past.freq) :]
+    return Fan(
+        series_id=past.series_id,
+        start=past.end,
+        step_seconds=past.freq.total_seconds(),
+        past=_gaps_as_none(before),
+        truth=_gaps_as_none(truth),
+        levels=FAN_LEVELS,
+        quantiles=tuple(tuple(float(x) for x in forecast.quantile(level)) for level in FAN_LEVELS),
+    )
 
 
-def _total_demand(usable: Sequence[tuple[History, int]], judged: list[int], horizon: int, origins: int) -> float:
-    total = 0.0
-    for h, cut in (usable[i] for i in judged):
-        for turn in range(origins):
-            o = _origin(h, cut, horizon, turn, origins)
-            total += float(np.nansum(np.abs(h.values[o : o + horizon])))
-    return total or 1.0
+def _gaps_as_none(values: Array) -> tuple[float | None, ...]:
+    return tuple(float(x) if np.isfinite(x) else None for x in values)
+
+
+def _kept_back(names: Sequence[str]) -> frozenset[str]:
+    """The held-out series, unless that would leave hardly any to train on."""
+    back = frozenset(name for name in names if held_out(name))
+    return back if len(names) - len(back) >= 2 else frozenset()
 
 
 def _origin(history: History, cut: int, horizon: int, turn: int, origins: int) -> int:
@@ -211,11 +228,3 @@ def _origin(history: History, cut: int, horizon: int, turn: int, origins: int) -
 
 def _testable(history: History, cut: int, horizon: int) -> bool:
     return len(history.values) - cut >= horizon and bool(np.isfinite(history.values[:cut]).any())
-
-
-def _inside(truth: Array, forecast: SampleForecast, low: float, high: float) -> int:
-    return int(np.sum((truth >= forecast.quantile(low)) & (truth <= forecast.quantile(high))))
-
-
-def _until(history: History, origin: int) -> History:
-    return History(history.series_id, history.start, history.freq, history.values[:origin], synthetic=history.synthetic)

@@ -34,6 +34,11 @@ class History:
         return self.start + len(self.values) * self.freq
 
 
+def until(history: History, origin: int) -> History:
+    """The first ``origin`` steps of a history."""
+    return History(history.series_id, history.start, history.freq, history.values[:origin], synthetic=history.synthetic)
+
+
 class Forecast(Protocol):
     """Demand over ``horizon`` steps of ``freq`` from ``start``, in the history's units."""
 

@@ -1,29 +1,28 @@
-"""Which forecaster serves which series: whoever did best on recent rolling origins."""
+"""Which forecasters serve which series, and by how much: whoever did well on recent rolling origins."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 
 import numpy as np
 
 from engine.clock import Clock
 from engine.errors import BadUsageData
 from engine.model.value import Value
-from forecasting.base import Array, Forecaster, History
+from forecasting.base import Array, Forecaster, History, until
+from forecasting.baselines.hour_of_week import HourOfWeek
 from forecasting.baselines.last_value import LastValue
 from forecasting.baselines.seasonal_naive import SeasonalNaive
 from forecasting.losses import quantile_loss, weighted_quantile_loss
-from forecasting.registry import ModelRegistry, load_or_train
+from forecasting.network import NO_NETWORK, Network, network_for
+from forecasting.registry import ModelRegistry
+from forecasting.rnn.levels import LEVELS
 from forecasting.rnn.train import TrainingPlan, TrainingReport
 from forecasting.rnn.trained import TrainedRnn
 from forecasting.sample_forecast import SampleForecast
+from forecasting.selection import RNN, Weight, as_words, mixture, recent_origins
 
-RNN = "rnn"
-ORIGINS = 8
-"""Recent origins that are scored per series."""
-HOME_ADVANTAGE = 0.9
-"""A baseline takes a series from the network only when it loses less than this share of the network's loss:
-eight origins are few, and the network's prior (all the other series) counts for something."""
+SCORED = (SeasonalNaive().name, HourOfWeek.name, LastValue.name)
+"""The baselines that may take a share of a series."""
 
 
 class Score(Value):
@@ -34,10 +33,11 @@ class Score(Value):
 
 
 class Choice(Value):
-    """``why`` says in words how the forecaster came to be chosen, a fall-back included."""
+    """``forecaster`` has the largest share; ``why`` says in words how it came to be chosen, a fall-back included."""
 
     series_id: str
     forecaster: str
+    weights: tuple[Weight, ...]
     scores: tuple[Score, ...]
     why: str
 
@@ -51,10 +51,14 @@ class Champions:
 
     rnn: TrainedRnn | None
     choices: tuple[Choice, ...]
-    loaded: bool
-    """The network came from the registry."""
+    network: Network
+    """The network before it was calibrated on these histories, and where it came from."""
     rnn_missing: str
     """Why there is no network; empty when there is one."""
+
+    @property
+    def loaded(self) -> bool:
+        return self.network.loaded
 
     @property
     def training(self) -> TrainingReport | None:
@@ -63,20 +67,33 @@ class Champions:
     def forecast(
         self, histories: Sequence[History], horizon: int, *, paths: int = 400, by: str | None = None
     ) -> list[SampleForecast]:
-        """One forecast per history, by the champion of its series (or by the forecaster named ``by``).
+        """One forecast per history, by the mixture of its series (or by the forecaster named ``by``).
 
         A series without a choice goes to the network if there is one. A baseline that cannot serve falls back to
-        last value; ``forecaster`` of the result always names who made it.
+        last value; ``forecaster`` of the result always names who made it, in a mixture the largest share.
         """
-        chosen = {choice.series_id: choice.forecaster for choice in self.choices}
-        names = [by or chosen.get(h.series_id, RNN if self.rnn else SeasonalNaive().name) for h in histories]
-        for_rnn = [i for i, name in enumerate(names) if name == RNN and self.rnn]
+        by_id = {choice.series_id: choice.weights for choice in self.choices}
+        weights = [self._weights(h, by, by_id) for h in histories]
+        networked = [i for i, some in enumerate(weights) if self.rnn and any(w.forecaster == RNN for w in some)]
         made: dict[int, SampleForecast] = {}
-        if for_rnn and self.rnn:
-            made = dict(
-                zip(for_rnn, self.rnn.forecast([histories[i] for i in for_rnn], horizon, paths=paths), strict=True)
-            )
-        return [made[i] if i in made else by_baseline(names[i], h, horizon) for i, h in enumerate(histories)]
+        if self.rnn and networked:
+            chosen = [histories[i] for i in networked]
+            heads = self.rnn.heads(chosen, horizon)
+            for row, i in enumerate(networked):
+                if len(weights[i]) > 1:
+                    heads[row] = _mixed(heads[row], weights[i], histories[i], horizon)
+            for i, forecast in zip(networked, self.rnn.paths_of(chosen, heads, paths), strict=True):
+                forecast.forecaster = weights[i][0].forecaster
+                made[i] = forecast
+        return [
+            made[i] if i in made else by_baseline(weights[i][0].forecaster, h, horizon) for i, h in enumerate(histories)
+        ]
+
+    def _weights(self, history: History, by: str | None, known: Mapping[str, tuple[Weight, ...]]) -> tuple[Weight, ...]:
+        fallback = RNN if self.rnn else SeasonalNaive().name
+        if by is None and history.series_id in known:
+            return known[history.series_id]
+        return (Weight(forecaster=by or fallback, share=1.0),)
 
 
 def champions(
@@ -88,21 +105,31 @@ def champions(
     registry: ModelRegistry | None = None,
     clock: Clock | None = None,
     plan: TrainingPlan | None = None,
+    train_on: Sequence[History] | None = None,
 ) -> Champions:
-    """Load or train the network, then choose per series. Never raises for short histories: it falls back and says so.
+    """Get the network (see ``network_for``), then calibrate and choose on recent origins (see ``chosen``).
 
-    Raises BadUsageData when a series holds no value at all, or when the series have different steps.
+    ``plan``: train anew by it, whatever ships with the package. ``train_on``: train on these instead. Never raises for
+    short histories: it falls back and says so. Raises BadUsageData when a series holds no value at all, or when the
+    series have different steps.
     """
-    plan = plan or TrainingPlan(horizon=horizon, budget_seconds=budget_seconds, seed=seed)
-    rnn, loaded, missing = None, False, ""
+    found, missing = NO_NETWORK, ""
     try:
-        rnn, loaded = load_or_train(registry, histories, plan, clock=clock)
+        found = network_for(
+            train_on or histories, horizon, budget_seconds, seed, registry=registry, clock=clock, plan=plan
+        )
     except BadUsageData as problem:
         missing = f"{problem.what}: {problem.why}"
-    origins = [_recent_origins(h, horizon) for h in histories]
+    return chosen(found, histories, horizon, missing=missing)
+
+
+def chosen(network: Network, histories: Sequence[History], horizon: int, *, missing: str = "") -> Champions:
+    """Calibrate the network on recent origins of the histories and weigh it against the baselines, series by series."""
+    origins = [recent_origins(h, horizon) for h in histories]
+    rnn = network.rnn.recalibrated(histories, origins) if network.rnn else None
     by_rnn = _rnn_losses(rnn, histories, origins, horizon)
     choices = tuple(_choose(h, o, losses, horizon) for h, o, losses in zip(histories, origins, by_rnn, strict=True))
-    return Champions(rnn, choices, loaded, missing)
+    return Champions(rnn, choices, network, missing)
 
 
 def by_baseline(name: str, history: History, horizon: int) -> SampleForecast:
@@ -119,15 +146,19 @@ def by_baseline(name: str, history: History, horizon: int) -> SampleForecast:
 
 
 def baselines() -> tuple[Forecaster, ...]:
-    return (SeasonalNaive(), SeasonalNaive("day"), SeasonalNaive("week"), LastValue())
+    return (SeasonalNaive(), SeasonalNaive("day"), SeasonalNaive("week"), HourOfWeek(), LastValue())
 
 
-def _recent_origins(history: History, horizon: int) -> list[int]:
-    """Up to eight origins in the last 15 % (at least a day and a horizon) of the history, the newest last."""
-    length = len(history.values)
-    tail = max(int(0.15 * length), int(timedelta(days=1) / history.freq) + horizon)
-    first = max(length - tail, length * 2 // 3, 1)
-    return sorted({int(o) for o in np.linspace(first, length - horizon, ORIGINS) if first <= o <= length - horizon})
+def _mixed(heads: Array, weights: Sequence[Weight], history: History, horizon: int) -> Array:
+    """(horizon, levels): quantiles averaged level by level, which cannot make them cross."""
+    mixed = np.zeros_like(heads)
+    for weight in weights:
+        if weight.forecaster == RNN:
+            mixed += weight.share * heads
+        else:
+            made = by_baseline(weight.forecaster, history, horizon)
+            mixed += weight.share * np.stack([made.quantile(level) for level in LEVELS], axis=-1)
+    return mixed
 
 
 def _rnn_losses(
@@ -136,7 +167,7 @@ def _rnn_losses(
     """Per series the quantile loss at each origin; None without a network."""
     if rnn is None:
         return [None] * len(histories)
-    past = [_until(h, o) for h, at in zip(histories, origins, strict=True) for o in at]
+    past = [until(h, o) for h, at in zip(histories, origins, strict=True) for o in at]
     truth = [h.values[o : o + horizon] for h, at in zip(histories, origins, strict=True) for o in at]
     losses = iter([quantile_loss(y, f) for y, f in zip(truth, rnn.forecast(past, horizon, paths=200), strict=True)])
     return [[next(losses) for _ in at] for at in origins]
@@ -144,50 +175,45 @@ def _rnn_losses(
 
 def _choose(history: History, origins: list[int], rnn_losses: list[float] | None, horizon: int) -> Choice:
     truths = [history.values[o : o + horizon] for o in origins]
-    scores = {} if rnn_losses is None else {RNN: weighted_quantile_loss(rnn_losses, truths)}
-    for name in (SeasonalNaive().name, LastValue().name):
-        losses = _baseline_losses(name, history, origins, truths, horizon)
-        if losses is not None:
-            scores[name] = weighted_quantile_loss(losses, truths)
-    seasonal_unscored = rnn_losses is None and SeasonalNaive().name not in scores
-    if seasonal_unscored or not any(np.isfinite(t).any() for t in truths):
+    losses = {} if rnn_losses is None else {RNN: rnn_losses}
+    for name in SCORED:
+        lost = _baseline_losses(name, history, origins, horizon)
+        if lost is not None:
+            losses[name] = lost
+    seasonal_unscored = rnn_losses is None and SeasonalNaive().name not in losses
+    if seasonal_unscored or not origins:
         return _unscored(history, rnn_losses is not None, horizon)
-    finite = {name: loss for name, loss in scores.items() if np.isfinite(loss)}
-    best = min(finite, key=lambda name: finite[name] * (HOME_ADVANTAGE if name == RNN else 1.0), default=LastValue.name)
+    weights = mixture({name: float(np.mean(lost)) for name, lost in losses.items()}, SCORED[0], len(origins))
+    scores = {name: weighted_quantile_loss(lost, truths) for name, lost in losses.items()}
     return Choice(
         series_id=history.series_id,
-        forecaster=best,
-        scores=tuple(Score(forecaster=name, wql=loss) for name, loss in finite.items()),
-        why=f"lowest weighted quantile loss on {len(origins)} recent origins",
+        forecaster=weights[0].forecaster,
+        weights=weights,
+        scores=tuple(Score(forecaster=name, wql=wql) for name, wql in scores.items() if np.isfinite(wql)),
+        why=f"{as_words(weights)}, by the loss on {len(origins)} recent origins",
     )
 
 
-def _baseline_losses(
-    name: str, history: History, origins: list[int], truths: list[Array], horizon: int
-) -> list[float] | None:
+def _baseline_losses(name: str, history: History, origins: list[int], horizon: int) -> list[float] | None:
     """None when the baseline cannot serve even the first origin."""
     losses = []
-    for origin, truth in zip(origins, truths, strict=True):
-        past = _until(history, origin)
-        if not np.isfinite(past.values).any():
-            return None
-        made = by_baseline(name, past, horizon)
+    for origin in origins:
+        made = by_baseline(name, until(history, origin), horizon)
         if made.forecaster != name:
             return None
-        losses.append(quantile_loss(truth, made))
+        losses.append(quantile_loss(history.values[origin : origin + horizon], made))
     return losses
 
 
 def _unscored(history: History, has_rnn: bool, horizon: int) -> Choice:
     """Too short to hold anything back: the network of the other series, else the first baseline that serves."""
-    if has_rnn:
-        return Choice(
-            series_id=history.series_id, forecaster=RNN, scores=(), why="too short to score; trained on others"
-        )
-    made = by_baseline(SeasonalNaive().name, history, horizon)
-    why = "too short a history to train or score the network"
-    return Choice(series_id=history.series_id, forecaster=made.forecaster, scores=(), why=why)
-
-
-def _until(history: History, origin: int) -> History:
-    return History(history.series_id, history.start, history.freq, history.values[:origin], synthetic=history.synthetic)
+    by = RNN if has_rnn else by_baseline(SeasonalNaive().name, history, horizon).forecaster
+    measured = int(np.isfinite(history.values).sum())
+    why = (
+        f"cold start: {measured} values are too short a history to score; the network was trained on other series"
+        if has_rnn
+        else "too short a history to train or score the network"
+    )
+    LastValue().fit(history)  # a series without any value is refused
+    weights = (Weight(forecaster=by, share=1.0),)
+    return Choice(series_id=history.series_id, forecaster=by, weights=weights, scores=(), why=why)

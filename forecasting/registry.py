@@ -22,7 +22,7 @@ from forecasting.rnn.model import QuantileNetwork
 from forecasting.rnn.train import TrainingPlan, TrainingReport
 from forecasting.rnn.trained import TrainedRnn, train_rnn
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raise it whenever the network or its inputs change: older weights are then trained anew."""
 log = structlog.get_logger(__name__)
 
@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 class ModelCard(Value):
     """model.json. ``fingerprint`` is of the histories and the plan; ``weights_sha256`` of the file beside it."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     fingerprint: str
     weights_sha256: str
     freq_seconds: float
@@ -38,6 +38,7 @@ class ModelCard(Value):
     report: TrainingReport
     calibration_levels: tuple[float, ...]
     calibration_spreads: dict[str, float]
+    calibration_together: float = 0.0
     series: int
     trained_at: Utc
 
@@ -73,6 +74,7 @@ class ModelRegistry:
             report=trained.report,
             calibration_levels=tuple(float(level) for level in trained.calibration.levels),
             calibration_spreads=trained.calibration.spreads,
+            calibration_together=trained.calibration.together,
             series=series,
             trained_at=now,
         )
@@ -96,17 +98,22 @@ def fingerprint(histories: Sequence[History], plan: TrainingPlan) -> str:
 
 
 def load_or_train(
-    registry: ModelRegistry | None, histories: Sequence[History], plan: TrainingPlan, *, clock: Clock | None = None
+    registry: ModelRegistry | None,
+    histories: Sequence[History],
+    plan: TrainingPlan,
+    *,
+    clock: Clock | None = None,
+    start: TrainedRnn | None = None,
 ) -> tuple[TrainedRnn, bool]:
     """The network for exactly these histories and this plan, and whether it was loaded. Raises as ``train_rnn``."""
     clock = clock or SystemClock()
     if registry is None:
-        return train_rnn(histories, plan, clock=clock), False
+        return train_rnn(histories, plan, clock=clock, start=start), False
     name = fingerprint(histories, plan)
     found = registry.find(name)
     if found is not None:
         return found, True
-    trained = train_rnn(histories, plan, clock=clock)
+    trained = train_rnn(histories, plan, clock=clock, start=start)
     registry.save(name, trained, series=len(histories), now=clock.now())
     return trained, False
 
@@ -123,6 +130,9 @@ def _restored(card: ModelCard, weights: bytes) -> TrainedRnn:
     network = QuantileNetwork(card.plan.hidden)
     network.load_state_dict(stored["network"])
     calibration = Calibration(
-        np.array(card.calibration_levels), dict(card.calibration_spreads), stored["correlation"].numpy()
+        np.array(card.calibration_levels),
+        dict(card.calibration_spreads),
+        stored["correlation"].numpy(),
+        card.calibration_together,
     )
     return TrainedRnn(network.eval(), card.plan, timedelta(seconds=card.freq_seconds), calibration, card.report)

@@ -24,6 +24,11 @@ class SampleForecast:
         self._paths, self._seed = paths, seed
         self._sorted = np.sort(paths, axis=0)
 
+    @property
+    def held(self) -> int:
+        """How many paths there are."""
+        return len(self._paths)
+
     def quantile(self, q: float) -> Array:
         """Shape (horizon,), interpolated between the ordered samples (Hazen), so it is monotone in q."""
         if not 0 <= q <= 1:

@@ -1,11 +1,11 @@
 """``shardwright forecast``: quantiles to a file, the probability of needing more shards, and how good it all is."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from forecasting.backtest import Evaluation
     from forecasting.base import History
     from forecasting.champion import Champions, Choice
+    from forecasting.events import Effect, Event
     from forecasting.sample_forecast import SampleForecast
+    from forecasting.scores import Standing
     from forecasting.target import Need
     from forecasting.usage import UsageFile
 
@@ -27,6 +29,7 @@ MODELS = Path(".shardwright/models")
 UsagePath = Annotated[Path | None, typer.Option("--usage", help="Parquet or CSV: series_id, timestamp, value.")]
 Metric = Annotated[str | None, typer.Option(help="The column to forecast, when there are several.")]
 Freq = Annotated[str | None, typer.Option(help="Step, such as 5min or 1h. Default: that of the file.")]
+Events = Annotated[Path | None, typer.Option(help="CSV of scheduled events: kind, start, end, series_id.")]
 Budget = Annotated[float, typer.Option(min=0.1, help="Seconds that training may take.")]
 Seed = Annotated[int, typer.Option(help="Same seed, same forecast.")]
 Models = Annotated[Path, typer.Option(help="Folder of trained networks; the same history is not trained on twice.")]
@@ -48,6 +51,7 @@ def forecast(
     budget: Budget = 120.0,
     seed: Seed = 0,
     models: Models = MODELS,
+    events: Events = None,
     output_file: Annotated[Path | None, typer.Option(help="Parquet: series_id, timestamp, quantile, value.")] = None,
     output: Form = Output.TABLE,
 ) -> None:
@@ -60,8 +64,11 @@ def forecast(
 
         require_folder(output_file)
     file = _read(usage, metric, freq)
+    plans = _events(events, file)
+    file = plans.without(file)
+    _tell_what_is_stale(file, horizon)
     field = _champions(file, horizon, budget, seed, models)
-    made = field.forecast(file.histories, horizon, paths=paths)
+    made = plans.applied(field.forecast(file.histories, horizon, paths=paths))
     if output_file is not None:
         from forecasting.forecast_file import write_forecasts
 
@@ -137,12 +144,17 @@ def evaluate(
     budget: Budget = 120.0,
     seed: Seed = 0,
     models: Models = MODELS,
+    html: Annotated[Path | None, typer.Option(help="Also write a page: standings, reliability, fan charts.")] = None,
     output: Form = Output.TABLE,
 ) -> None:
-    """Judge all forecasters on the end of each series, which none of them has seen."""
+    """Judge all forecasters on the end of each series, and on series, that no network was trained on."""
     from forecasting.backtest import evaluate as judge
     from forecasting.registry import ModelRegistry
 
+    if html is not None:
+        from forecasting.forecast_file import require_folder
+
+        require_folder(html)
     file = _read(usage, metric, freq)
     with _progress(f"training for at most {budget:g} s, then {origins} origins"):
         result = judge(
@@ -154,6 +166,11 @@ def evaluate(
             seed=seed,
             registry=ModelRegistry(models),
         )
+    if html is not None:
+        from forecasting.report import write_report
+
+        write_report(html, result, f"Forecasts of {file.metric}")
+        err().print(f"report written to {html}", markup=False)
     if output is Output.JSON:
         print_json("evaluation", result)
     else:
@@ -196,13 +213,74 @@ def _only(file: "UsageFile", series: str | None) -> "UsageFile":
 
 def _champions(file: "UsageFile", horizon: int, budget: float, seed: int, models: Path) -> "Champions":
     from forecasting.champion import champions
+    from forecasting.drift import drift_of
     from forecasting.registry import ModelRegistry
 
     with _progress(f"training for at most {budget:g} s"):
         field = champions(file.histories, horizon, budget_seconds=budget, seed=seed, registry=ModelRegistry(models))
     if field.rnn_missing:
         err().print(f"no network: {field.rnn_missing}", markup=False)
+    else:
+        err().print(f"network: {field.network.origin}", markup=False)
+    drift = drift_of(field.choices)
+    if drift is not None and drift.drifted:
+        words = f"the network loses {drift.ratio:.2f} times what seasonal naive does on recent moments"
+        err().print(f"drift: {words}; worst on {', '.join(drift.worst)}; the mixture leans on others", markup=False)
+    cold = [choice.series_id for choice in field.choices if choice.why.startswith("cold start")]
+    if cold:
+        names = ", ".join(cold[:5]) + (" …" if len(cold) > 5 else "")
+        err().print(f"cold start, too little history to score: {len(cold)} series ({names})", markup=False)
     return field
+
+
+def _tell_what_is_stale(file: "UsageFile", horizon: int) -> None:
+    """Each series is forecast from its own end; one that ended before the others began their forecast is told."""
+    newest = max(history.end for history in file.histories)
+    stale = [history for history in file.histories if newest - history.end >= horizon * history.freq]
+    for history in stale[:5]:
+        words = f"ends {history.end:%Y-%m-%d %H:%M}, {newest - history.end} before the newest; forecast from there"
+        err().print(f"stale: {history.series_id} {words}", markup=False)
+    if len(stale) > 5:
+        err().print(f"stale: {len(stale) - 5} more series", markup=False)
+
+
+class _Events(NamedTuple):
+    """Scheduled events and what such events did before."""
+
+    scheduled: "tuple[Event, ...]" = ()
+    effects: "tuple[Effect, ...]" = ()
+
+    def without(self, file: "UsageFile") -> "UsageFile":
+        from dataclasses import replace
+
+        from forecasting.events import without
+
+        if not self.effects:
+            return file
+        return replace(file, histories=tuple(without(h, self.scheduled, self.effects) for h in file.histories))
+
+    def applied(self, made: "list[SampleForecast]") -> "list[SampleForecast]":
+        from forecasting.events import with_events
+
+        return [with_events(each, self.scheduled, self.effects) for each in made] if self.effects else made
+
+
+def _events(path: Path | None, file: "UsageFile") -> _Events:
+    """What was learnt, and what could not be, is told on stderr."""
+    from math import exp
+
+    from forecasting.events import learn, read_events, unknown_kinds
+
+    if path is None:
+        return _Events()
+    scheduled = read_events(path)
+    effects = learn(scheduled, file.histories)
+    for effect in effects:
+        words = f"event {effect.kind}: {exp(effect.log_mean):.2f} times the usual, from {effect.occurrences} before"
+        err().print(words, markup=False)
+    for kind in unknown_kinds(scheduled, effects):
+        err().print(f"event {kind}: never seen in this history, so it changes nothing", markup=False)
+    return _Events(scheduled, effects)
 
 
 @contextmanager
@@ -252,10 +330,17 @@ def _shards_now(history: "History", per_shard: float) -> int:
 
 
 def _print_forecasts(file: "UsageFile", field: "Champions", made: list["SampleForecast"], levels: list[float]) -> None:
+    from forecasting.drift import drift_of
     from forecasting.forecast_file import quantile_points
 
     series = [
-        {"series_id": choice.series_id, "forecaster": each.forecaster, "why": choice.why, "scores": list(choice.scores)}
+        {
+            "series_id": choice.series_id,
+            "forecaster": each.forecaster,
+            "why": choice.why,
+            "scores": list(choice.scores),
+            "weights": list(choice.weights),
+        }
         for choice, each in zip(field.choices, made, strict=True)
     ]
     points = list(quantile_points(made, levels))
@@ -266,6 +351,8 @@ def _print_forecasts(file: "UsageFile", field: "Champions", made: list["SampleFo
             "series": series,
             "repairs": file.repairs,
             "training": field.training,
+            "network": field.network.origin,
+            "drift": drift_of(field.choices),
             "points": points,
         },
     )
@@ -293,29 +380,27 @@ def _summary_row(choice: "Choice", made: "SampleForecast") -> tuple[str, ...]:
 
 
 def _print_evaluation(result: "Evaluation") -> None:
-    columns = (
-        "forecaster",
-        "WQL",
-        "/ naive",
-        "worst",
-        "p95 / naive",
-        "p99 / naive",
-        "in 80 %",
-        "in 90 %",
-        "below 99 %",
-    )
+    from forecasting.report import how
+
+    out().print(_standings("all series", result.standings))
+    if result.unseen_standings:
+        out().print(_standings("series that no network was trained on", result.unseen_standings))
+    for note in (how(result), *result.left_out):
+        err().print(note, markup=False)
+    if result.rnn_missing:
+        err().print(f"no network: {result.rnn_missing}", markup=False)
+
+
+def _standings(title: str, standings: "Sequence[Standing]") -> object:
+    ratios = ("/ naive", "worst", "MASE / naive", "p95 / naive", "p99 / naive")
+    columns = ("forecaster", "WQL", *ratios, "in 80 %", "in 90 %", "below 99 %")
     rows = [
         (
             s.forecaster,
-            *(f"{x:.3f}" for x in (s.wql, s.wql_ratio, s.worst_ratio, s.pinball_95_ratio, s.pinball_99_ratio)),
+            *(f"{x:.3f}" for x in (s.wql, s.wql_ratio, s.worst_ratio, s.mase_ratio)),
+            *(f"{x:.3f}" for x in (s.pinball_95_ratio, s.pinball_99_ratio)),
             *(f"{x:.1%}" for x in (s.coverage_80, s.coverage_90, s.below_99)),
         )
-        for s in result.standings
+        for s in standings
     ]
-    title = (
-        f"{len(result.series)} series, {result.horizon} steps ahead, {result.origins} origins in the last "
-        f"{result.test_share:.0%}; ratios are geometric means over series"
-    )
-    out().print(table(title, columns, rows, right=range(1, len(columns))))
-    for note in (*result.left_out, *([f"no network: {result.rnn_missing}"] if result.rnn_missing else [])):
-        err().print(note, markup=False)
+    return table(title, columns, rows, right=range(1, len(columns)))

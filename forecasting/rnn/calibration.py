@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from forecasting.base import Array
-from forecasting.rnn.model import LEVELS, MEDIAN
+from forecasting.rnn.levels import LEVELS, MEDIAN
+from forecasting.togetherness import togetherness
 
 Z_LEVELS = ndtri(np.array(LEVELS))
 SPREADS = np.array([0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.15, 1.3, 1.5, 1.8, 2.2])
@@ -19,11 +20,13 @@ TRUSTED_WINDOWS = 150
 @dataclass(frozen=True)
 class Calibration:
     """``levels``: the network level that stands for each of LEVELS. ``spreads``: by series, how much to stretch the
-    quantiles around the median. ``correlation``: (horizon, horizon), of the normal scores of the errors."""
+    quantiles around the median. ``correlation``: (horizon, horizon), of the normal scores of the errors. ``together``:
+    how much the errors of different series move together."""
 
     levels: Array
     spreads: dict[str, float]
     correlation: Array
+    together: float = 0.0
 
     def apply(self, heads: Array, series_ids: tuple[str, ...]) -> Array:
         """Network quantiles (B, horizon, levels) -> calibrated ones; ``series_ids`` names each row."""
@@ -32,17 +35,33 @@ class Calibration:
 
 
 def calibrate(
-    heads: Array, truth: Array, series: NDArray[np.int64], names: tuple[str, ...], *, seed: int
+    heads: Array,
+    truth: Array,
+    series: NDArray[np.int64],
+    names: tuple[str, ...],
+    *,
+    seed: int,
+    prior: Calibration | None = None,
+    moments: NDArray[np.int64] | None = None,
 ) -> Calibration:
     """``heads`` (W, horizon, levels) and ``truth`` (W, horizon, NaN for gaps) of windows the network never trained on;
-    window w belongs to ``names[series[w]]``. All three corrections are shrunk towards "none" when windows are few."""
+    window w belongs to ``names[series[w]]``. All three corrections are shrunk when windows are few: towards those of
+    ``prior``, else towards "none". ``moments`` (W,): when each window begins, to see which series err together."""
     spreads = {names[i]: _best_spread(heads[series == i], truth[series == i]) for i in np.unique(series)}
     stretched = _stretched(heads, np.array([spreads[names[i]] for i in series]))
     z = normal_scores(stretched, truth, np.random.default_rng(seed))
     scores = np.sort(z[np.isfinite(z)])
     trust = len(heads) / (len(heads) + TRUSTED_WINDOWS)
-    mapped = (1 - trust) * Z_LEVELS + trust * (np.quantile(scores, LEVELS) if scores.size else Z_LEVELS)
-    return Calibration(np.asarray(ndtr(mapped), dtype=np.float64), spreads, _correlation(z))
+    before = Z_LEVELS if prior is None else ndtri(prior.levels)
+    mapped = (1 - trust) * before + trust * (np.quantile(scores, LEVELS) if scores.size else Z_LEVELS)
+    together = 0.0 if moments is None else togetherness(_row_means(z), moments)
+    return Calibration(np.asarray(ndtr(mapped), dtype=np.float64), spreads, _correlation(z, prior), together)
+
+
+def _row_means(z: Array) -> Array:
+    """(W,), over what was measured; NaN for a window without."""
+    count = np.isfinite(z).sum(axis=1)
+    return np.where(count > 0, np.nansum(z, axis=1) / np.maximum(count, 1), np.nan)
 
 
 def interpolate(heads: Array, z: Array) -> Array:
@@ -116,9 +135,10 @@ def _best_spread(heads: Array, truth: Array) -> float:
     return float(SPREADS[np.argmin(loss / loss[SPREADS == 1.0] + price)])
 
 
-def _correlation(z: Array) -> Array:
-    """Of the normal scores: the measured matrix, shrunk to one that depends on the distance only; positive definite."""
-    windows, horizon = z.shape
+def _correlation(z: Array, prior: Calibration | None) -> Array:
+    """Of the normal scores: the measured matrix, shrunk to the prior's (else to one that depends on the distance only)
+    where few pairs were measured; positive definite."""
+    horizon = z.shape[1]
     centred = np.where(np.isfinite(z), z - np.nanmean(z) if np.isfinite(z).any() else 0.0, 0.0)
     both = np.isfinite(z).astype(np.float64)
     counts = both.T @ both
@@ -126,9 +146,9 @@ def _correlation(z: Array) -> Array:
     deviation = np.sqrt(np.maximum(np.diag(covariance), 1e-6))
     measured = covariance / np.outer(deviation, deviation)
     distance = np.abs(np.subtract.outer(np.arange(horizon), np.arange(horizon)))
-    by_distance = np.array([np.mean(np.diagonal(measured, k)) for k in range(horizon)])
-    trust = windows / (windows + 5 * horizon)
-    mixed = trust * measured + (1 - trust) * by_distance[distance]
+    by_distance = np.array([np.mean(np.diagonal(measured, k)) for k in range(horizon)])[distance]
+    trust = counts / (counts + 5 * horizon)
+    mixed = trust * measured + (1 - trust) * (by_distance if prior is None else prior.correlation[:horizon, :horizon])
     values, vectors = np.linalg.eigh((mixed + mixed.T) / 2)
     definite = (vectors * np.maximum(values, 1e-4)) @ vectors.T
     scale = np.sqrt(np.diag(definite))

@@ -1,6 +1,9 @@
 """The network behind the one-series face that every forecaster has."""
 
+import numpy as np
+
 from engine.clock import Clock
+from engine.errors import BadUsageData
 from forecasting.base import History
 from forecasting.rnn.train import TrainingPlan
 from forecasting.rnn.trained import TrainedRnn, train_rnn
@@ -21,6 +24,12 @@ class RnnForecaster:
         self._history: History | None = None
 
     def fit(self, history: History) -> "RnnForecaster":
+        if not np.isfinite(history.values).any():
+            raise BadUsageData(
+                f"series {history.series_id!r} holds no measured value",
+                why="every value is missing",
+                next_step="give a usage history with at least one value",
+            )
         if self._trained is None:
             self._trained = train_rnn([history], self._plan, clock=self._clock)
         self._history = history

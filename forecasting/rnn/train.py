@@ -14,22 +14,28 @@ from pydantic import Field
 from engine.clock import Clock, SystemClock
 from engine.errors import BadUsageData
 from engine.model.value import Value
+from forecasting.base import Array
 from forecasting.rnn.adam import Adam
+from forecasting.rnn.experts import Index
 from forecasting.rnn.model import QuantileNetwork, pinball_loss
 from forecasting.rnn.threads import one_thread
-from forecasting.rnn.windows import Batch, Index, Panel
+from forecasting.rnn.windows import Batch, Panel
 
 FEWEST_WINDOWS = 48
 """Fewer training windows than this teach nothing: use a baseline."""
+WORTH_A_GPU = 200_000
+"""Windows, drawn again and again included."""
 CHECKS = 10
 """How often the held-out loss is measured during a training."""
-PATIENCE = 3
-"""So many checks without a gain end it."""
+
+
+LATE = 0.5
+"""Up to this share of the budget the clock has no say in what is learnt."""
 
 
 class TrainingPlan(Value):
-    """What a training does. With the same plan, histories and machine, the same network comes out, unless the
-    budget ends it before its steps are done (the report says so)."""
+    """What a training does. With the same plan, histories and machine, the same network comes out, unless it takes
+    more than half of its budget."""
 
     horizon: Annotated[int, Field(ge=1)]
     budget_seconds: Annotated[float, Field(gt=0)] = 30.0
@@ -37,8 +43,12 @@ class TrainingPlan(Value):
     steps: Annotated[int, Field(ge=1)] = 1200
     batch: Annotated[int, Field(ge=1)] = 96
     context: Annotated[int, Field(ge=1)] = 72
-    hidden: Annotated[int, Field(ge=4)] = 48
-    learning_rate: Annotated[float, Field(gt=0)] = 4e-3
+    hidden: Annotated[int, Field(ge=4)] = 64
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-3
+    patience: Annotated[int, Field(ge=1)] = 3
+    """So many checks of the held-out loss without a gain end it."""
+    start: str = ""
+    """Digest of the network that training goes on from; empty: a new one."""
 
 
 class TrainingReport(Value):
@@ -72,7 +82,7 @@ def split(panel: Panel) -> Split:
         cut = int(length) - min(tail, int(length) // 3)
         measured = np.isfinite(history.values)
         ends = np.concatenate([[0], np.cumsum(measured)])
-        first = min(panel.per_day, cut)
+        first = min(max(panel.per_day // 4, 4), cut)
         origins = np.arange(first, cut - panel.horizon + 1)
         filled = ends[origins + panel.horizon] - ends[origins] >= max(1, panel.horizon // 2)
         training.append((series, origins[filled]))
@@ -96,31 +106,42 @@ def _named(parts: Sequence[tuple[int, Index]]) -> tuple[Index, Index]:
 
 @one_thread()
 def train(
-    panel: Panel, plan: TrainingPlan, windows: Split, *, clock: Clock | None = None
+    panel: Panel,
+    plan: TrainingPlan,
+    windows: Split,
+    *,
+    clock: Clock | None = None,
+    shares: Array | None = None,
+    start: QuantileNetwork | None = None,
 ) -> tuple[QuantileNetwork, TrainingReport]:
-    """Adam with cosine decay and averaged weights; the best average on the held-out windows is returned."""
+    """Adam with cosine decay and averaged weights; the best average on the held-out windows is returned.
+
+    ``shares`` (series,): how often each series is drawn, relative to the others; default: all alike. ``start``: a
+    trained network to go on from (it is not changed).
+    """
     clock = clock or SystemClock()
     started, budget = clock.now(), timedelta(seconds=plan.budget_seconds)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.seed)
-        network = QuantileNetwork(plan.hidden)
+        network = QuantileNetwork(plan.hidden) if start is None else copy.deepcopy(start)
+    network = network.to(device_for(plan))
     averaged, best = copy.deepcopy(network).eval(), copy.deepcopy(network).eval()
     optimizer = Adam(network.parameters(), weight_decay=1e-3)
     checked = _checked(windows.held_out, np.random.default_rng(plan.seed))
     first = lowest = held_out_loss(network, panel, checked)
-    draws = _draws(windows.training, panel, plan)
+    draws = _draws(windows.training, panel, plan, shares)
     done, stopped_by, next_check, stale = 0, "steps", 1, 0
     while done < plan.steps:
         spent = (clock.now() - started) / budget
         if spent >= 1:
             stopped_by = "budget"
             break
-        progress = max(done / plan.steps, spent)
+        progress = done / plan.steps if spent < LATE else max(done / plan.steps, spent)
         if progress >= next_check / CHECKS:
             next_check = int(progress * CHECKS) + 1
             before, lowest = lowest, _keep_better(averaged, best, panel, checked, lowest)
             stale = 0 if lowest < before else stale + 1
-            if stale == PATIENCE:
+            if stale == plan.patience:
                 stopped_by = "no gain"
                 break
         _step(network, optimizer, next(draws), plan.learning_rate * (0.02 + 0.98 * (1 + cos(pi * progress)) / 2))
@@ -128,7 +149,7 @@ def train(
         _average(averaged, network, keep=min(0.98, done / (done + 10)))
     lowest = _keep_better(averaged, best, panel, checked, lowest)
     seconds = (clock.now() - started).total_seconds()
-    return best, TrainingReport(
+    return best.cpu(), TrainingReport(
         steps=done,
         seconds=seconds,
         stopped_by=stopped_by,
@@ -144,22 +165,32 @@ def _checked(held_out: tuple[Index, Index], rng: np.random.Generator) -> tuple[I
     return held_out[0][chosen], held_out[1][chosen]
 
 
-def _draws(windows: tuple[Index, Index], panel: Panel, plan: TrainingPlan) -> Iterator[Batch]:
-    """Every series is drawn alike, however long it is."""
+def _draws(
+    windows: tuple[Index, Index], panel: Panel, plan: TrainingPlan, shares: Array | None = None
+) -> Iterator[Batch]:
+    """Every series is drawn by its share, however long it is."""
     rng = np.random.default_rng(plan.seed)
     series, origins = windows
     starts = np.searchsorted(series, np.arange(len(panel.histories) + 1))
     counts = np.diff(starts)
     usable = np.flatnonzero(counts)
+    wanted = np.ones(len(usable)) if shares is None else shares[usable]
     while True:
-        drawn = rng.choice(usable, plan.batch)
+        drawn = rng.choice(usable, plan.batch, p=wanted / wanted.sum())
         at = starts[drawn] + rng.integers(0, counts[drawn])
         yield panel.gather(drawn, origins[at])
 
 
+def device_for(plan: TrainingPlan) -> torch.device:
+    """A GPU, where there is one and the training is long enough to pay for starting it."""
+    worth_it = plan.steps * plan.batch >= WORTH_A_GPU
+    return torch.device("cuda" if worth_it and torch.cuda.is_available() else "cpu")
+
+
 def _step(network: QuantileNetwork, optimizer: Adam, batch: Batch, rate: float) -> None:
     network.train()
-    loss = pinball_loss(network(batch), batch.target)
+    batch = batch.to(next(network.parameters()).device)
+    loss = pinball_loss(network(batch), batch.target, batch.weight)
     loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step(rate, longest_gradient=1.0)
 
@@ -185,5 +216,5 @@ def _keep_better(
 def held_out_loss(network: QuantileNetwork, panel: Panel, windows: tuple[Index, Index]) -> float:
     """Mean scaled pinball loss over the named windows."""
     network.eval()
-    batch = panel.gather(*windows)
-    return float(pinball_loss(network(batch), batch.target))
+    batch = panel.gather(*windows).to(next(network.parameters()).device)
+    return float(pinball_loss(network(batch), batch.target, batch.weight))

@@ -5,7 +5,7 @@ network serves cores, bytes and requests alike, and so that the loss in scaled u
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import numpy as np
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from engine.errors import BadUsageData
 from forecasting.base import Array, History
+from forecasting.rnn.experts import EXPERTS, WEEKS, Index, expert_quantiles
+from forecasting.rnn.levels import LEVELS
 
 DAY = timedelta(days=1)
 LAG_DAYS = 14
@@ -22,16 +24,16 @@ SMALLEST_SCALE = 1e-3
 """Relative to the window's mean |value|: below it a change counts as noise."""
 SWING = 0.2
 """The scale is at least this share of the mean distance from the recent mean, so that cycles are never cut off."""
-FARTHEST = 20.0
+FARTHEST = 60.0
 """Scaled values are cut here, so that one burst does not drown a batch."""
 CALENDAR = 13
 ENCODER_FEATURES = 2 + CALENDAR
 STATIC = 5
-DECODER_FEATURES = 2 * LAG_DAYS + CALENDAR + 1 + STATIC
+SHOWN = tuple(LEVELS.index(level) for level in (0.05, 0.2, 0.5, 0.8, 0.95))
+"""Of each expert the decoder sees these quantiles."""
+DECODER_FEATURES = 2 * LAG_DAYS + CALENDAR + 1 + STATIC + EXPERTS * (len(SHOWN) + 1)
 ANCHORS = LAG_DAYS + 2
 """The lags, the last value, and the mean of the last day."""
-
-Index = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,24 @@ class Batch:
     encoder: torch.Tensor  # (B, context, ENCODER_FEATURES)
     decoder: torch.Tensor  # (B, horizon, DECODER_FEATURES)
     anchors: torch.Tensor  # (B, horizon, ANCHORS)
-    known: torch.Tensor  # (B, horizon, ANCHORS) which anchors are
+    known: torch.Tensor  # (B, horizon, ANCHORS + EXPERTS) which anchors and experts are
+    experts: torch.Tensor  # (B, horizon, EXPERTS, len(LEVELS))
     target: torch.Tensor  # (B, horizon)
+    weight: torch.Tensor  # (B,) what a loss in scaled units is worth: the window's scale beside its series' own
     loc: Array  # (B,)
     scale: Array  # (B,)
+
+    def to(self, device: torch.device) -> "Batch":
+        return replace(
+            self,
+            encoder=self.encoder.to(device),
+            decoder=self.decoder.to(device),
+            anchors=self.anchors.to(device),
+            known=self.known.to(device),
+            experts=self.experts.to(device),
+            target=self.target.to(device),
+            weight=self.weight.to(device),
+        )
 
 
 class Panel:
@@ -56,15 +72,17 @@ class Panel:
     def __init__(self, histories: Sequence[History], *, context: int, horizon: int, reach: int | None = None) -> None:
         """``reach``: the horizon that sets the scale (a network keeps the one it was trained for); default horizon."""
         self.per_day = _steps_per_day(histories)
+        self._longest = max(reach or horizon, horizon)
         self._reach = min(reach or horizon, self.per_day)
         self.histories, self.context, self.horizon = tuple(histories), context, horizon
-        self.pad = max(context, LAG_DAYS * self.per_day)
+        self.pad = max(context, WEEKS * 7 * self.per_day + self.per_day, 15 * self.per_day + self._longest + 8)
         self.lengths = np.array([len(h.values) for h in histories], dtype=np.int64)
         self.sizes = np.array([_largest(h.values) for h in histories])
         blocks = [self._block(h.values / size) for h, size in zip(histories, self.sizes, strict=True)]
         self._offsets = np.cumsum([0, *(len(block[0]) for block in blocks)])[:-1] + self.pad
         columns = [np.concatenate(part) for part in zip(*blocks, strict=True)]
         self._values, self._locs, self._scales, self._manners = columns
+        self._usual = np.array([_usual_scale(block[2]) for block in blocks])
         self._phases = np.array([self._phase(h) for h in histories], dtype=np.int64)
 
     def _block(self, values: Array) -> tuple[Array, Array, Array, Array]:
@@ -102,6 +120,7 @@ class Panel:
         lags, lagged_from = self._lags(ahead)
         lagged = np.where(lagged_from, scaled(base[:, None, None] + lags), np.nan)
         anchors = np.concatenate([lagged, self._recent(seen)], axis=2)
+        experts = self._experts(base, loc, scale)
         phase = self._phases[series] + origins
         statics = np.concatenate([self._manners[base], np.stack(self._tail(seen), axis=1)], axis=1)
         encoder = [_compress(seen)[..., None], np.isfinite(seen)[..., None], self._calendar(phase[:, None] + past)]
@@ -111,17 +130,33 @@ class Panel:
             self._calendar(phase[:, None] + ahead),
             np.broadcast_to(np.log1p(ahead)[None, :, None] / 4, (len(base), self.horizon, 1)),
             np.broadcast_to(statics[:, None, :], (len(base), self.horizon, STATIC)),
+            _compress(experts[..., SHOWN]).reshape(len(base), self.horizon, -1),
+            np.isfinite(experts[..., 0]),
         ]
         size = self.sizes[series]
         return Batch(
             encoder=_tensor(np.concatenate(encoder, axis=2)),
             decoder=_tensor(np.concatenate(decoder, axis=2)),
             anchors=_tensor(np.nan_to_num(anchors)),
-            known=torch.from_numpy(np.isfinite(anchors)),
+            known=torch.from_numpy(np.isfinite(np.concatenate([anchors, experts[..., 0]], axis=2))),
+            experts=_tensor(np.nan_to_num(experts)),
             target=_tensor(scaled(base[:, None] + ahead)),
+            weight=_tensor(np.clip(scale / self._usual[series], 0.2, 5.0)),
             loc=loc * size,
             scale=scale * size,
         )
+
+    def _experts(self, base: Index, loc: Array, scale: Array) -> Array:
+        found = expert_quantiles(
+            lambda index: self._values[index],
+            base,
+            per_day=self.per_day,
+            horizon=self.horizon,
+            reach=self._longest,
+            levels=LEVELS,
+        )
+        moved = (found - loc[:, None, None, None]) / scale[:, None, None, None]
+        return np.asarray(np.clip(moved, -FARTHEST, FARTHEST), dtype=np.float64)
 
     def _lags(self, ahead: Index) -> tuple[Index, NDArray[np.bool_]]:
         """Positions relative to the origin, (1, horizon, LAG_DAYS), and whether they lie before it."""
@@ -174,6 +209,11 @@ def _largest(values: Array) -> float:
     """The largest magnitude, by which a series is divided before anything is summed; next to nothing if all is zero."""
     measured = np.abs(values[np.isfinite(values)])
     return float(measured.max()) if measured.size and measured.max() > 0 else 1e-12
+
+
+def _usual_scale(scales: Array) -> float:
+    """The mean of a series' scales."""
+    return float(np.mean(scales))
 
 
 def _trailing_mean(values: Array, width: int) -> Array:

@@ -33,13 +33,13 @@ def test_the_test_span_is_never_shown_before(monkeypatch: pytest.MonkeyPatch) ->
     import forecasting.backtest as backtest
 
     seen = []
-    genuine = backtest.champions
+    genuine = backtest.network_for
 
     def watched(histories, *args, **options):  # type: ignore[no-untyped-def]
         seen.extend(len(history.values) for history in histories)
         return genuine(histories, *args, **options)
 
-    monkeypatch.setattr(backtest, "champions", watched)
+    monkeypatch.setattr(backtest, "network_for", watched)
     evaluate([synthetic_history(seed=1, days=5)], 12, origins=2, budget_seconds=0.2)
     assert seen == [int(0.8 * 5 * 24)]
 

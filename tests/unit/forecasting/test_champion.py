@@ -4,7 +4,7 @@ import pytest
 from engine.clock import ManualClock
 from engine.errors import BadUsageData
 from forecasting.base import History
-from forecasting.champion import HOME_ADVANTAGE, champions
+from forecasting.champion import champions
 from forecasting.rnn.train import TrainingPlan
 from tests.contract.forecaster_contract import hourly
 
@@ -14,10 +14,12 @@ def test_each_series_goes_to_whoever_lost_least(fleet: list[History], plan: Trai
     field = champions([*fleet[:3], hourly(walk, "walk")], 12, clock=still, plan=plan)
     assert field.rnn is not None
     for choice in field.choices:
-        assert {score.forecaster for score in choice.scores} == {"rnn", "seasonal_naive", "last_value"}
+        assert {score.forecaster for score in choice.scores} == {"rnn", "seasonal_naive", "hour_of_week", "last_value"}
+        assert choice.forecaster == choice.weights[0].forecaster
+        assert sum(weight.share for weight in choice.weights) == pytest.approx(1.0)
         chosen = choice.wql_of(choice.forecaster)
         assert chosen is not None
-        assert chosen <= min(score.wql for score in choice.scores) / HOME_ADVANTAGE
+        assert chosen <= 1.25 * min(score.wql for score in choice.scores)
     naive_on_walk = field.choices[3].wql_of("seasonal_naive")
     assert field.choices[3].forecaster != "seasonal_naive"
     assert naive_on_walk is not None
@@ -35,6 +37,7 @@ def test_short_histories_fall_back_and_say_so(length: int, by: str, plan: Traini
     assert "too little history" in field.rnn_missing
     (made,) = field.forecast([history], 12)
     assert made.forecaster == by == field.choices[0].forecaster
+    assert [weight.forecaster for weight in field.choices[0].weights] == [by]
     assert "too short" in field.choices[0].why or field.choices[0].scores
 
 

@@ -48,11 +48,33 @@ def test_forecast_writes_every_point_without_crossing(usage: Path, tmp_path: Pat
     assert (np.diff(wide.to_numpy(), axis=1) >= 0).all()
 
 
+def test_series_that_ended_long_ago_and_cold_starts_are_told(usage: Path, tmp_path: Path) -> None:
+    frame = pd.read_parquet(usage)
+    old = frame[frame.series_id == "synthetic-1"].head(100).assign(series_id="old")
+    new = frame[frame.series_id == "synthetic-1"].tail(3).assign(series_id="new")
+    pd.concat([frame, old, new]).to_parquet(tmp_path / "mixed.parquet")
+    result = call("--usage", tmp_path / "mixed.parquet", "--horizon", 6, folder=tmp_path)
+    assert result.exception is None, result.output
+    assert "stale: old ends 2026-01-09" in result.stderr
+    assert "cold start, too little history to score: 1 series (new)" in result.stderr
+
+
+def test_scheduled_events_are_learnt_and_told(usage: Path, tmp_path: Path) -> None:
+    events = tmp_path / "events.csv"
+    events.write_text("kind,start,end\nmatch,2026-01-14T10:00,2026-01-14T14:00\nlaunch,2027-01-01,2027-01-02\n")
+    result = call("--usage", usage, "--horizon", 3, "--events", events, folder=tmp_path)
+    assert result.exception is None, result.output
+    assert "event match:" in result.stderr
+    assert "event launch: never seen" in result.stderr
+
+
 def test_forecast_as_json_names_the_forecaster_and_its_scores(usage: Path, tmp_path: Path) -> None:
     found = data(call("--usage", usage, "--horizon", 3, "--output", "json", folder=tmp_path))
     assert isinstance(found, dict)
     assert found["metric"] == "cpu_cores"
     assert len(found["points"]) == 2 * 3 * 12
+    assert found["drift"]["ratio"] < 1
+    assert "shipped" in found["network"]
     assert {score["forecaster"] for score in found["series"][0]["scores"]} >= {"rnn", "seasonal_naive"}
 
 
@@ -81,8 +103,11 @@ def test_evaluate_prints_ratios_to_seasonal_naive(usage: Path, tmp_path: Path) -
     standings = {standing["forecaster"]: standing for standing in found["standings"]}
     assert standings["seasonal_naive"]["wql_ratio"] == pytest.approx(1.0)
     assert {"champion", "rnn", "last_value"} <= set(standings)
-    table = call(*arguments, folder=tmp_path)
+    page = tmp_path / "report.html"
+    table = call(*arguments, "--html", page, folder=tmp_path)
     assert "champion" in table.stdout
+    assert "never trained on" in table.stderr
+    assert "P(need" in page.read_text(encoding="utf-8")
 
 
 def test_repairs_are_told_on_stderr(tmp_path: Path) -> None:

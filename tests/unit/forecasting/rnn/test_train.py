@@ -7,7 +7,7 @@ import torch
 from engine.clock import ManualClock
 from engine.errors import BadUsageData
 from forecasting.base import History
-from forecasting.rnn.train import TrainingPlan, held_out_loss, split, train
+from forecasting.rnn.train import TrainingPlan, device_for, held_out_loss, split, train
 from forecasting.rnn.windows import Panel
 from tests.contract.forecaster_contract import hourly
 
@@ -48,7 +48,9 @@ class TickingClock(ManualClock):
 def test_the_budget_ends_it(fleet: list[History], plan: TrainingPlan) -> None:
     panel = panel_of(fleet, plan)
     clock = TickingClock(datetime(2026, 11, 23, tzinfo=UTC))
-    _, report = train(panel, plan.model_copy(update={"budget_seconds": 10.0}), split(panel), clock=clock)
+    _, report = train(
+        panel, plan.model_copy(update={"budget_seconds": 10.0, "patience": 99}), split(panel), clock=clock
+    )
     assert report.stopped_by == "budget"
     assert report.steps == 9
 
@@ -73,3 +75,11 @@ def test_training_without_gain_ends_early(fleet: list[History], plan: TrainingPl
     _, report = train(panel, hopeless, split(panel), clock=still)
     assert report.stopped_by == "no gain"
     assert report.steps < 40
+
+
+def test_a_gpu_is_for_long_trainings_only(plan: TrainingPlan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert device_for(plan).type == "cpu"
+    assert device_for(plan.model_copy(update={"steps": 4000, "batch": 96})).type == "cuda"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert device_for(plan.model_copy(update={"steps": 4000, "batch": 96})).type == "cpu"
