@@ -30,7 +30,7 @@ test: lint types ## lint, types and every test
 	@$(BIN)/pytest
 
 faults: setup-test ## kill real processes at many moments: all fault tests, ten interrupts over the whole demo
-	@SHARDWRIGHT_INTERRUPTS=10 SHARDWRIGHT_INTERRUPTS_WITHIN=220 $(BIN)/pytest tests/faults
+	@SHARDWRIGHT_INTERRUPTS=10 SHARDWRIGHT_INTERRUPTS_WITHIN=100 $(BIN)/pytest tests/faults
 
 clean: ## remove what the demo and the tests leave in the checkout (never the caches)
 	@rm -rf .shardwright .pytest_cache .mypy_cache .ruff_cache .hypothesis
