@@ -76,8 +76,7 @@ def _handler(answer: Callable[[str, Question], Answer], *, by_called_address: bo
         timeout = _IDLE_SECONDS
 
         def _respond(self) -> None:
-            if int(self.headers.get("Content-Length") or 0):
-                self.close_connection = True  # no question here has a body: it stays unread
+            unread = int(self.headers.get("Content-Length") or 0) > 0  # no question here has a body
             parts = urlsplit(self.path)
             question = Question(
                 method=self.command,
@@ -93,6 +92,7 @@ def _handler(answer: Callable[[str, Question], Answer], *, by_called_address: bo
                 ("Content-Type", reply.content_type),
                 ("Content-Length", str(len(body))),
                 *reply.headers,
+                *((("Connection", "close"),) if unread else ()),  # said, or the client would ask again on it
             ):
                 self.send_header(name, value)
             self.end_headers()
