@@ -13,6 +13,7 @@ from uuid import uuid4
 
 from pydantic import SecretStr
 
+from agent.limits import group_name
 from agent.record_client import RecordSummary
 from agent.wire import CarveRequest, NoticeReport, ShardStatus
 from engine.clock import SystemClock
@@ -186,8 +187,9 @@ class SmallFleet:
         self.database.dispose()
         for node in self.names:
             for shard in self.carved:
+                group = group_name(self.agent_folder(node), NodeId(node), ShardId(shard))
                 for root in ("cpu", "memory", ""):
-                    remove_cgroup(Path("/sys/fs/cgroup") / root / "shardwright" / f"{node}.{shard}")
+                    remove_cgroup(Path("/sys/fs/cgroup") / root / "shardwright" / group)
 
 
 class RunningClient:
