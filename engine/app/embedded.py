@@ -71,16 +71,22 @@ def sandbox_down(state: Path) -> None:
             state.rmdir()  # where nothing else is in it
 
 
+def require_parts() -> None:
+    """What every sandbox needs of this machine; before anything is started. Raises MissingPart."""
+    from agent.image import require_kernel
+    from stacks.engine_binary import require_engine
+
+    require_engine()
+    require_kernel()
+
+
 @contextmanager
 def embedded_configuration(usage: Path | None, metric: str | None, say: Say) -> Iterator[Configuration]:
     """A sandbox for the length of the context, with nothing of it left afterwards."""
-    from agent.image import require_kernel
     from providers.sandbox import supervisor
     from providers.sandbox.configuration import write_configuration
-    from stacks.engine_binary import require_engine
 
-    require_engine()  # before anything is started
-    require_kernel()
+    require_parts()
     state = Path(tempfile.mkdtemp(prefix="shardwright-"))
     port = free_port()
     try:

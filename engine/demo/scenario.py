@@ -7,9 +7,8 @@ from contextlib import ExitStack
 from decimal import Decimal
 from pathlib import Path
 
-from agent.image import require_kernel
 from engine.app.configured import CONFIGURATION_NAME
-from engine.app.embedded import EMBEDDED_NAME, free_port, web_page
+from engine.app.embedded import EMBEDDED_NAME, free_port, require_parts, web_page
 from engine.app.leaving import interruptible, undisturbed
 from engine.clock import Clock, SystemClock
 from engine.config import Configuration, load_configuration
@@ -24,7 +23,6 @@ from engine.round_record import RoundRecord
 from providers.sandbox import supervisor
 from providers.sandbox.configuration import write_configuration
 from providers.sandbox.info import SandboxInfo
-from stacks.engine_binary import require_engine
 
 METER_SPEED = Decimal(720)
 """The sandbox's meters run this many times fast, so that minutes make bills worth reading: 5 s count as an hour."""
@@ -106,8 +104,7 @@ def _stages(
 def _sandbox(
     work: Path, usage: Path | None, metric: str | None, seed: int, timeline: Timeline, ending: Ending
 ) -> tuple[Configuration, SandboxInfo]:
-    require_engine()  # before anything is started
-    require_kernel()
+    require_parts()
     port = free_port()
     ending.sandbox = work / "sandbox"
     info = supervisor.start(

@@ -2,7 +2,7 @@
 
 Columns: units per candidate and filling, kept nodes and fillings of their free room, shards per supply and pool;
 per pool the shards it gets, its expected shortage (tangents of a convex curve) and, where units may be reclaimed,
-a choice from its menu of risks (risk.py).
+a choice from its menu of risks (risk.py), and a switch for every group that it is exposed to beyond that.
 """
 
 from collections import Counter

@@ -82,7 +82,7 @@ class Panel:
         self._offsets = np.cumsum([0, *(len(block[0]) for block in blocks)])[:-1] + self.pad
         columns = [np.concatenate(part) for part in zip(*blocks, strict=True)]
         self._values, self._locs, self._scales, self._manners = columns
-        self._usual = np.array([_usual_scale(block[2]) for block in blocks])
+        self._usual = np.array([block[2].mean() for block in blocks])
         self._phases = np.array([self._phase(h) for h in histories], dtype=np.int64)
 
     def _block(self, values: Array) -> tuple[Array, Array, Array, Array]:
@@ -209,11 +209,6 @@ def _largest(values: Array) -> float:
     """The largest magnitude, by which a series is divided before anything is summed; next to nothing if all is zero."""
     measured = np.abs(values[np.isfinite(values)])
     return float(measured.max()) if measured.size and measured.max() > 0 else 1e-12
-
-
-def _usual_scale(scales: Array) -> float:
-    """The mean of a series' scales."""
-    return float(np.mean(scales))
 
 
 def _trailing_mean(values: Array, width: int) -> Array:

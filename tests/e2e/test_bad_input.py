@@ -650,10 +650,15 @@ def _planned(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _all_up(record: Mapping[str, Any]) -> bool:
-    """Every planned shard is carved, and the components are bound; what is bought ahead of need is ready."""
-    planned = sum(slot["count"] for cell in record["plan"]["cells"] for node in cell["nodes"] for slot in node["slots"])
-    states = [shard["state"] for shard in record["shards"]]
-    return len(states) == planned and set(states) <= {"bound", "ready"} and "bound" in states
+    """Every planned shard is carved; as many as are needed now are bound, those bought ahead of need are ready."""
+    slots = [slot for cell in record["plan"]["cells"] for node in cell["nodes"] for slot in node["slots"]]
+    planned = {target["pool"]["id"]: 0 for target in record["targets"]}
+    for slot in slots:
+        planned[slot["pool"]] += slot["count"]
+    needed = sum(min(target["current"], planned[target["pool"]["id"]]) for target in record["targets"])
+    ready = sum(planned.values()) - needed
+    states = sorted(shard["state"] for shard in record["shards"])
+    return needed > 0 and states == ["bound"] * needed + ["ready"] * ready
 
 
 def _part(told: Told, name: str) -> tuple[bool, str]:
