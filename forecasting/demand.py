@@ -12,10 +12,11 @@ from engine.errors import BadUsageData, ConfigurationError
 from engine.model.capacity import CapacityTarget, Pool
 from engine.model.value import Value
 from forecasting.base import Forecast, History
-from forecasting.champion import Champions, champions
+from forecasting.champion import Champions, champions, chosen
 from forecasting.connectors.sources import Refreshed, Sources
+from forecasting.drift import Drift, drift_of
 from forecasting.durations import roughly
-from forecasting.registry import ModelRegistry
+from forecasting.promotions import Promotions
 from forecasting.synthetic import synthetic_history
 from forecasting.target import Need, capacity_target, need_for, sentence, shards_for, telling_need
 from forecasting.usage import read_usage
@@ -50,10 +51,11 @@ class Histories:
 
 @dataclass(frozen=True)
 class Expected:
-    """One demand per pool, and how the sources fared that it was made from."""
+    """One demand per pool, the usage it was made from, and how the network fared on that lately (None: unknown)."""
 
     pools: tuple["PoolDemand", ...]
-    sources: tuple[Refreshed, ...]
+    usage: Histories
+    drift: Drift | None
 
 
 class PoolDemand(Value):
@@ -77,6 +79,8 @@ class PoolDemand(Value):
     trained_seconds: float | None
     loaded: bool
     """The network came from the registry; nothing was trained."""
+    network: str = ""
+    """Which network it was: shipped, trained here, or the version that a retraining promoted."""
 
     @property
     def history(self) -> str:
@@ -106,28 +110,35 @@ class UsageDemand:
     ) -> None:
         self._sources, self._usage, self._metric = tuple(sources), usage, metric
         self._horizon, self._budget, self._paths, self._seed = horizon, budget_seconds, paths, seed
-        self._registry, self._clock, self._connected = ModelRegistry(registry), clock, connected
+        self._promotions, self._clock, self._connected = Promotions(registry), clock, connected
 
     def demand(self) -> Expected:
         """One per pool. Raises BadUsageData, or ConfigurationError where a pool's series is not in the history."""
-        found = self._histories()
+        found = self.usage()
         histories, metric = found.histories, found.metric
-        by_id = {history.series_id: history for history in histories}
-        chosen = champions(
-            list(by_id.values()),
+        field = self._field(histories, metric)
+        pools = tuple(
+            self._pool_demand(source, self._series_of(position, source, histories), metric, field)
+            for position, source in enumerate(self._sources)
+        )
+        return Expected(pools, found, drift_of(field.choices))
+
+    def _field(self, histories: Sequence[History], metric: str) -> Champions:
+        """On the network that the last retraining promoted; before there was one, trained here within the budget."""
+        standing = self._promotions.standing(metric, histories[0].freq, self._horizon)
+        if standing is not None:
+            return chosen(standing, histories, self._horizon)
+        return champions(
+            histories,
             self._horizon,
             budget_seconds=self._budget,
             seed=self._seed,
-            registry=self._registry,
+            registry=self._promotions.registry,
             clock=self._clock,
         )
-        pools = tuple(
-            self._pool_demand(source, self._series_of(position, source, histories), metric, chosen)
-            for position, source in enumerate(self._sources)
-        )
-        return Expected(pools, found.sources)
 
-    def _histories(self) -> Histories:
+    def usage(self) -> Histories:
+        """As it is now; sources are brought up to date. Raises BadUsageData."""
         if self._connected is not None:
             pulled = self._connected.read(self._clock.now())
             return Histories(pulled.usage.histories, pulled.usage.metric, pulled.sources)
@@ -152,16 +163,16 @@ class UsageDemand:
             )
         return found
 
-    def _pool_demand(self, source: PoolSource, history: History, metric: str, chosen: Champions) -> PoolDemand:
+    def _pool_demand(self, source: PoolSource, history: History, metric: str, field: Champions) -> PoolDemand:
         per_shard = source.per_shard or _per_shard(history, source.peak_shards)
         current = _current(history, per_shard)
-        (forecast,) = chosen.forecast([history], self._horizon)
-        (naive,) = chosen.forecast([history], self._horizon, by=SEASONAL_NAIVE)
+        (forecast,) = field.forecast([history], self._horizon)
+        (naive,) = field.forecast([history], self._horizon, by=SEASONAL_NAIVE)
         within = _within(forecast)
         need = telling_need(forecast, per_shard, current, within)
         naive_need = need_for(naive, per_shard, current, within, need.additional)
         shard_type = source.pool.shard_type.name
-        choice = next((choice for choice in chosen.choices if choice.series_id == history.series_id), None)
+        choice = next((choice for choice in field.choices if choice.series_id == history.series_id), None)
         return PoolDemand(
             target=capacity_target(
                 forecast,
@@ -170,6 +181,7 @@ class UsageDemand:
                 current,
                 self._clock.now(),
                 paths=self._paths,
+                network=field.network.origin,
                 history_end=None if history.synthetic else history.measured_end,
             ),
             series_id=history.series_id,
@@ -181,11 +193,12 @@ class UsageDemand:
             naive_need=naive_need,
             naive_sentence=sentence(naive_need, shard_type),
             forecaster=forecast.forecaster,
-            why=choice.why if choice else chosen.rnn_missing,
+            why=choice.why if choice else field.rnn_missing,
             wql=choice.wql_of(forecast.forecaster) if choice else None,
             naive_wql=choice.wql_of(SEASONAL_NAIVE) if choice else None,
-            trained_seconds=None if chosen.loaded or chosen.training is None else chosen.training.seconds,
-            loaded=chosen.loaded,
+            trained_seconds=None if field.loaded or field.training is None else field.training.seconds,
+            loaded=field.loaded,
+            network=field.network.origin,
         )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from engine.cli import usage_history
+from engine.cli import retraining, usage_history
 from engine.cli.console import Output, err, out, print_json, table
 from engine.errors import BadUsageData, UsageError
 
@@ -37,6 +37,7 @@ Form = Annotated[Output, typer.Option("--output", help="How to print.")]
 
 app = typer.Typer(help="Forecast usage as a distribution.", invoke_without_command=True)
 usage_history.register(app)
+retraining.register(app)
 
 
 @app.callback(invoke_without_command=True)

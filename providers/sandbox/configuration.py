@@ -73,6 +73,8 @@ def write_configuration(
         "horizon_steps = 24",
         "budget_seconds = 20",
         "",
+        # A sandbox that is given its usage ends with its command: nobody would forecast with what it learnt.
+        *(["[forecast.retraining]", "enabled = false", ""] if usage else []),
         *_POLICY,
         *(line for provider in info.providers for line in _provider(provider, folder)),
         *(line for pool in pools for line in _pool(pool)),

@@ -12,6 +12,9 @@ from engine.model.ids import PoolId
 from forecasting.connectors.base import Batch, frame
 from forecasting.connectors.sources import Source, Sources
 from forecasting.demand import PoolSource, UsageDemand
+from forecasting.promotions import Promotions
+from forecasting.rnn.trained import TrainedRnn
+from tests.retraining_cases import record
 
 HOUR = timedelta(hours=1)
 NOW = datetime(2026, 3, 10, tzinfo=UTC)
@@ -56,13 +59,32 @@ def demand(folder: Path, clock: ManualClock, connected: Sources | None) -> Usage
 def test_a_round_goes_on_with_the_last_good_history_and_says_how_old_it_is(tmp_path: Path, clock: ManualClock) -> None:
     connected = Sources([Source("prom", Once(), "1")], tmp_path / "usage")
     fresh = demand(tmp_path, clock, connected).demand()
-    assert (fresh.pools[0].series_id, fresh.pools[0].history, fresh.sources[0].failure) == ("api", "", "")
+    assert (fresh.pools[0].series_id, fresh.pools[0].history, fresh.usage.sources[0].failure) == ("api", "", "")
     assert fresh.pools[0].target.history_end == NOW
     clock.advance(5 * HOUR)
     stale = demand(tmp_path, clock, connected).demand()
-    assert stale.sources[0].failure == "prom is down (no answer in 10 s)"
+    assert stale.usage.sources[0].failure == "prom is down (no answer in 10 s)"
     assert stale.pools[0].target.history_age == 5 * HOUR
     assert stale.pools[0].history == "its history ends 5 hours before the forecast was made"
+
+
+def test_a_round_stands_on_the_network_that_was_promoted(
+    tmp_path: Path, clock: ManualClock, trained: TrainedRnn
+) -> None:
+    connected = Sources([Source("prom", Once(), "1")], tmp_path / "usage")
+    promotions = Promotions(tmp_path / "models")
+    promotions.registry.save("m", trained, series=10, now=NOW)
+    other = record(0, fingerprint="other")
+    promotions.add(other.model_copy(update={"metric": "memory_gib"}))
+    assert not demand(tmp_path, clock, connected).demand().pools[0].network.startswith("version")
+    promotions.add(record(0, fingerprint="own").model_copy(update={"metric": "value"}))
+    before = len(promotions.registry.cards())
+    found = demand(tmp_path, clock, connected).demand()
+    assert found.pools[0].network == "version 2, 0.7 against 0.8"
+    assert found.pools[0].target.network == found.pools[0].network
+    assert (found.pools[0].loaded, found.pools[0].trained_seconds) == (True, None)
+    assert len(promotions.registry.cards()) == before  # nothing is trained in a round any more
+    assert found.usage.histories[0].series_id == "api"
 
 
 def test_a_synthetic_history_has_no_age(tmp_path: Path, clock: ManualClock) -> None:
