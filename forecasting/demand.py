@@ -19,7 +19,7 @@ from forecasting.durations import roughly
 from forecasting.promotions import Promotions
 from forecasting.synthetic import synthetic_history
 from forecasting.target import Need, capacity_target, need_for, sentence, shards_for, telling_need
-from forecasting.usage import read_usage
+from forecasting.usage import read_usage, with_values
 
 SEASONAL_NAIVE = "seasonal_naive"
 STALE_STEPS = 2
@@ -51,11 +51,13 @@ class Histories:
 
 @dataclass(frozen=True)
 class Expected:
-    """One demand per pool, the usage it was made from, and how the network fared on that lately (None: unknown)."""
+    """One demand per pool, the usage it was made from, and how the network fared on that lately (None: unknown).
+    ``left_out``: series without any value, which drive no pool."""
 
     pools: tuple["PoolDemand", ...]
     usage: Histories
     drift: Drift | None
+    left_out: tuple[str, ...] = ()
 
 
 class PoolDemand(Value):
@@ -116,12 +118,19 @@ class UsageDemand:
         """One per pool. Raises BadUsageData, or ConfigurationError where a pool's series is not in the history."""
         found = self.usage()
         histories, metric = found.histories, found.metric
-        field = self._field(histories, metric)
+        measured, left_out = with_values(histories)
+        if not measured:
+            raise BadUsageData(
+                "no series of the usage history holds a value",
+                why=", ".join(left_out[:8]),
+                next_step="shardwright forecast check",
+            )
+        field = self._field(measured, metric)
         pools = tuple(
             self._pool_demand(source, self._series_of(position, source, histories), metric, field)
             for position, source in enumerate(self._sources)
         )
-        return Expected(pools, found, drift_of(field.choices))
+        return Expected(pools, found, drift_of(field.choices), left_out)
 
     def _field(self, histories: Sequence[History], metric: str) -> Champions:
         """On the network that the last retraining promoted; before there was one, trained here within the budget."""
@@ -164,6 +173,12 @@ class UsageDemand:
         return found
 
     def _pool_demand(self, source: PoolSource, history: History, metric: str, field: Champions) -> PoolDemand:
+        if not np.isfinite(history.values).any():
+            raise BadUsageData(
+                f"series {history.series_id!r}, which drives pool {source.pool.id!r}, holds no value",
+                why="without usage there is no telling what the pool needs",
+                next_step=f"mend it, or name another with pools.{source.pool.id}.series",
+            )
         per_shard = source.per_shard or _per_shard(history, source.peak_shards)
         current = _current(history, per_shard)
         (forecast,) = field.forecast([history], self._horizon)
@@ -209,8 +224,6 @@ def _within(forecast: Forecast) -> timedelta:
 
 def _per_shard(history: History, peak_shards: int) -> float:
     measured = history.values[~np.isnan(history.values)]
-    if len(measured) == 0:
-        raise BadUsageData(f"series {history.series_id} holds no value")
     peak = float(np.quantile(measured, 0.99))
     return peak / peak_shards if peak > 0 else 1.0
 

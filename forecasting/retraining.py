@@ -23,6 +23,7 @@ from forecasting.registry import fingerprint, load_or_train, usage_fingerprint
 from forecasting.rnn.train import TrainingPlan
 from forecasting.rnn.trained import TrainedRnn
 from forecasting.training_sets import TrainingSets
+from forecasting.usage import with_values
 
 
 class Leaving(BaseException):
@@ -60,14 +61,17 @@ class UsageRetraining:
         seen = self._last_seen()
         if seen is None:
             return Verdict(cause=None, why="no forecast was made in this process yet")
-        taken = _taken("", seen.usage.metric, seen.usage.histories)
+        taken = _taken("", seen.usage.metric, with_values(seen.usage.histories)[0])
         return decide(self._known(taken, seen.drift.ratio if seen.drift else None), self._terms, self._clock.now())
 
     def take(self, key: str) -> UsageTaken:
         seen = self._last_seen()
         usage = seen.usage if seen else self._read()
-        self._sets.save(key, usage.metric, usage.histories)
-        return _taken(key, usage.metric, usage.histories)
+        histories, left_out = with_values(usage.histories)
+        if not histories:
+            raise BadUsageData("no series of the usage holds a value", why=", ".join(left_out[:8]))
+        self._sets.save(key, usage.metric, histories)
+        return _taken(key, usage.metric, histories)
 
     def decide(self, taken: UsageTaken, asked: bool) -> Verdict:
         known, now = self._known(taken, None), self._clock.now()

@@ -50,6 +50,8 @@ class ForecastDemand:
         found = self._seen = self._demand.demand()
         for source in found.usage.sources:
             self._observe(Event(step="forecast", text=source.sentence(), facts=source.model_dump(mode="json")))
+        for name in found.left_out:
+            self._observe(Event(step="forecast", text=f"{name} holds no value and is left out"))
         for one in found.pools:
             text = f"{one.target.pool.id}: {one.sentence} (seasonal naive says: {one.naive_sentence})"
             text += f"; {one.history}" if one.history else ""

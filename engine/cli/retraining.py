@@ -97,7 +97,9 @@ def _of_file(
     from forecasting.durations import parse_duration
     from forecasting.usage import read_usage
 
-    file = read_usage(usage, metric=metric, freq=parse_duration(freq) if freq else None)
+    file, left_out = read_usage(usage, metric=metric, freq=parse_duration(freq) if freq else None).measured()
+    for name in left_out:
+        err().print(f"left out: {name} holds no value", markup=False)
 
     def read() -> "Histories":
         return Histories(file.histories, file.metric)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from engine.clock import ManualClock
-from engine.errors import ProviderUnavailable
+from engine.errors import BadUsageData, ProviderUnavailable
 from engine.model.capacity import Placement, Pool, Resources, RiskClass, ShardType
 from engine.model.ids import PoolId
 from forecasting.connectors.base import Batch, frame
@@ -85,6 +85,27 @@ def test_a_round_stands_on_the_network_that_was_promoted(
     assert (found.pools[0].loaded, found.pools[0].trained_seconds) == (True, None)
     assert len(promotions.registry.cards()) == before  # nothing is trained in a round any more
     assert found.usage.histories[0].series_id == "api"
+
+
+def test_a_series_without_a_value_costs_only_the_pool_that_it_drives(tmp_path: Path, clock: ManualClock) -> None:
+    moments = [f"{NOW - (96 - hour) * HOUR:%Y-%m-%dT%H:%M:%SZ}" for hour in range(96)]
+    rows = [f"{name},{moment},{value}" for name, value in (("dead", ""), ("live", 5)) for moment in moments]
+    path = tmp_path / "usage.csv"
+    path.write_text("series_id,timestamp,value\n" + "\n".join(rows))
+
+    def of(series: str) -> UsageDemand:
+        return UsageDemand(
+            [PoolSource(pool=POOL, series=series)], usage=path, metric=None, horizon=3, budget_seconds=0.1, paths=20,
+            seed=1, registry=tmp_path / "models", clock=clock,
+        )  # fmt: skip
+
+    found = of("live").demand()
+    assert (found.left_out, found.pools[0].series_id) == (("dead",), "live")
+    with pytest.raises(BadUsageData, match="'dead', which drives pool 'web', holds no value"):
+        of("dead").demand()
+    path.write_text("series_id,timestamp,value\n" + "\n".join(rows[:96]))
+    with pytest.raises(BadUsageData, match="no series of the usage history holds a value"):
+        of("dead").demand()
 
 
 def test_a_synthetic_history_has_no_age(tmp_path: Path, clock: ManualClock) -> None:

@@ -158,6 +158,14 @@ def test_usage_that_cannot_be_judged_is_refused(
         made.evaluate(taken, made.train(taken))
 
 
+def test_series_without_a_value_are_not_taken(tmp_path: Path, usage: list[History], still: ManualClock) -> None:
+    dead = hourly(np.full(400, np.nan), "dead")
+    made = steps(tmp_path, [dead, *usage], still)
+    assert made.take("k").fingerprint == usage_fingerprint(usage, "cpu_cores")
+    with pytest.raises(BadUsageData, match="no series"):
+        steps(tmp_path, [dead], still).take("k")
+
+
 def test_training_never_sees_the_end_that_is_judged_on(usage: list[History]) -> None:
     for history in usage:
         assert training_part(history, HORIZON).end <= history.end - timedelta(days=5)

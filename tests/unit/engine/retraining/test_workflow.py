@@ -133,6 +133,18 @@ def test_any_other_failure_is_told_and_leaves_nothing(steps: Steps, events: list
     assert (steps.calls["train"], steps.calls["leave"]) == (0, 1)
 
 
+class Leaving(BaseException):
+    pass
+
+
+def test_a_step_that_is_given_up_is_not_recorded(steps: Steps) -> None:
+    steps.failing["train"] = cast(Exception, Leaving())
+    handle = start_retraining("a")
+    with pytest.raises(Leaving):
+        handle.get_result()
+    assert (unfinished(NAME), steps.calls["leave"]) == (["a"], 0)
+
+
 def plane(steps: Steps, events: list[Event]) -> ControlPlane:
     parts = cast(Any, type("Parts", (), {"recover": lambda _: None})())
     nothing = cast(Any, None)
