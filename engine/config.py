@@ -148,6 +148,8 @@ class RetrainingTable(_Table):
 
 class ForecastTable(_Table):
     usage: Path | None = None
+    replay: bool = False
+    """The usage is a recording: forecast from its end, as though that were now."""
     sources: tuple[SourceTable, ...] = ()
     metric: str | None = None
     horizon_steps: Annotated[int, Field(ge=1)] = 24

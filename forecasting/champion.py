@@ -89,6 +89,10 @@ class Champions:
             made[i] if i in made else by_baseline(weights[i][0].forecaster, h, horizon) for i, h in enumerate(histories)
         ]
 
+    def weights_of(self, history: History, by: str | None = None) -> tuple[Weight, ...]:
+        """Who makes the forecast of this series, and by how much."""
+        return self._weights(history, by, {choice.series_id: choice.weights for choice in self.choices})
+
     def _weights(self, history: History, by: str | None, known: Mapping[str, tuple[Weight, ...]]) -> tuple[Weight, ...]:
         fallback = RNN if self.rnn else SeasonalNaive().name
         if by is None and history.series_id in known:

@@ -16,6 +16,7 @@ from forecasting.champion import Champions, champions, chosen
 from forecasting.connectors.sources import Refreshed, Sources
 from forecasting.drift import Drift, drift_of
 from forecasting.durations import roughly
+from forecasting.lateness import Lead, forecast_from_now, lead_of
 from forecasting.promotions import Promotions
 from forecasting.synthetic import synthetic_history
 from forecasting.target import Need, capacity_target, need_for, sentence, shards_for, telling_need
@@ -84,13 +85,22 @@ class PoolDemand(Value):
     network: str = ""
     """Which network it was: shipped, trained here, or the version that a retraining promoted."""
 
+    lead: Lead = Lead()
+    """How far the forecast reaches ahead of the history before it begins."""
+
     @property
     def history(self) -> str:
-        """``its history ends 3 hours ago``; empty for a synthetic history and for one that is up to date."""
+        """``its history ends 3 hours before …``; empty for a synthetic history and for one that is up to date."""
         age = self.target.history_age
         if age is None or age <= STALE_STEPS * self.target.step:
             return ""
-        return f"its history ends {roughly(age)} before the forecast was made"
+        told = f"its history ends {roughly(age)} before the forecast was made"
+        if self.lead.beyond:
+            bridged, skipped = (roughly(n * self.target.step) for n in (self.lead.steps, self.lead.beyond))
+            told += (
+                f": {bridged} of that are bridged, {skipped} skipped, and it is {self.lead.widening:.2g} times as wide"
+            )
+        return told
 
 
 class UsageDemand:
@@ -109,8 +119,10 @@ class UsageDemand:
         seed: int,
         registry: Path,
         clock: Clock,
+        replay: bool = False,
     ) -> None:
         self._sources, self._usage, self._metric = tuple(sources), usage, metric
+        self._replay = replay
         self._horizon, self._budget, self._paths, self._seed = horizon, budget_seconds, paths, seed
         self._promotions, self._clock, self._connected = Promotions(registry), clock, connected
 
@@ -172,6 +184,12 @@ class UsageDemand:
             )
         return found
 
+    def _lead(self, history: History, field: Champions) -> Lead:
+        """None for a recording, which is forecast from its end as though that were now."""
+        if history.synthetic or self._replay:
+            return Lead()
+        return lead_of(history, self._clock.now(), field.rnn.plan.horizon if field.rnn else self._horizon)
+
     def _pool_demand(self, source: PoolSource, history: History, metric: str, field: Champions) -> PoolDemand:
         if not np.isfinite(history.values).any():
             raise BadUsageData(
@@ -181,8 +199,9 @@ class UsageDemand:
             )
         per_shard = source.per_shard or _per_shard(history, source.peak_shards)
         current = _current(history, per_shard)
-        (forecast,) = field.forecast([history], self._horizon)
-        (naive,) = field.forecast([history], self._horizon, by=SEASONAL_NAIVE)
+        lead = self._lead(history, field)
+        forecast = forecast_from_now(field, history, lead, self._horizon)
+        naive = forecast_from_now(field, history, lead, self._horizon, by=SEASONAL_NAIVE)
         within = _within(forecast)
         need = telling_need(forecast, per_shard, current, within)
         naive_need = need_for(naive, per_shard, current, within, need.additional)
@@ -199,6 +218,7 @@ class UsageDemand:
                 network=field.network.origin,
                 history_end=None if history.synthetic else history.measured_end,
             ),
+            lead=lead,
             series_id=history.series_id,
             metric=metric,
             synthetic=history.synthetic,

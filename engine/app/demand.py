@@ -44,6 +44,7 @@ class ForecastDemand:
             seed=table.seed,
             registry=models_folder(configuration),
             clock=clock,
+            replay=table.replay,
         )
 
     def targets(self) -> tuple[CapacityTarget, ...]:

@@ -68,7 +68,7 @@ def write_configuration(
         f"attached_plugins = {{ {', '.join(f'{plugin} = {port}' for plugin, port in info.plugins)} }}",
         "",
         "[forecast]",
-        *([f"usage = {_text(str(usage.resolve()))}"] if usage else []),
+        *([f"usage = {_text(str(usage.resolve()))}", "replay = true"] if usage else []),
         *([f"metric = {_text(metric)}"] if metric else []),
         "horizon_steps = 24",
         "budget_seconds = 20",

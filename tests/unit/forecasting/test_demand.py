@@ -12,6 +12,7 @@ from engine.model.ids import PoolId
 from forecasting.connectors.base import Batch, frame
 from forecasting.connectors.sources import Source, Sources
 from forecasting.demand import PoolSource, UsageDemand
+from forecasting.lateness import Lead
 from forecasting.promotions import Promotions
 from forecasting.rnn.trained import TrainedRnn
 from tests.retraining_cases import record
@@ -66,6 +67,11 @@ def test_a_round_goes_on_with_the_last_good_history_and_says_how_old_it_is(tmp_p
     assert stale.usage.sources[0].failure == "prom is down (no answer in 10 s)"
     assert stale.pools[0].target.history_age == 5 * HOUR
     assert stale.pools[0].history == "its history ends 5 hours before the forecast was made"
+    assert stale.pools[0].target.steps[0].start == clock.now()  # not where the history ends
+    assert stale.pools[0].lead == Lead(steps=5)
+    clock.advance(timedelta(days=20))
+    old = demand(tmp_path, clock, connected).demand().pools[0]
+    assert "13 days of that are bridged, 7 days skipped, and it is 1.2 times as wide" in old.history
 
 
 def test_a_round_stands_on_the_network_that_was_promoted(
@@ -85,6 +91,21 @@ def test_a_round_stands_on_the_network_that_was_promoted(
     assert (found.pools[0].loaded, found.pools[0].trained_seconds) == (True, None)
     assert len(promotions.registry.cards()) == before  # nothing is trained in a round any more
     assert found.usage.histories[0].series_id == "api"
+
+
+def test_a_recording_is_forecast_from_its_end(tmp_path: Path, clock: ManualClock) -> None:
+    path = tmp_path / "usage.csv"
+    rows = [f"a,{NOW + (hour - 96) * HOUR:%Y-%m-%dT%H:%M:%SZ},{hour % 24}" for hour in range(96)]
+    path.write_text("series_id,timestamp,value\n" + "\n".join(rows))
+    clock.advance(timedelta(days=400))
+    starts = [
+        UsageDemand(
+            [PoolSource(pool=POOL)], usage=path, metric=None, horizon=3, budget_seconds=0.1, paths=20, seed=1,
+            registry=tmp_path / "models", clock=clock, replay=replay,
+        ).demand().pools[0].target.steps[0].start
+        for replay in (True, False)
+    ]  # fmt: skip
+    assert starts == [NOW, clock.now()]
 
 
 def test_a_series_without_a_value_costs_only_the_pool_that_it_drives(tmp_path: Path, clock: ManualClock) -> None:
