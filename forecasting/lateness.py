@@ -73,7 +73,9 @@ def forecast_from_now(
         median = np.median(drawn, axis=0)
         drawn = keep_sign(median + lead.widening * (drawn - median), history.values)
     start = past.end + (lead.steps + lead.beyond) * past.freq
-    return SampleForecast(history.series_id, start, history.freq, drawn, name)
+    return SampleForecast(
+        history.series_id, start, history.freq, drawn, name, whole=by is None and field.in_whole_numbers(history)
+    )
 
 
 def _season(freq: timedelta, bound: int) -> int:
