@@ -13,8 +13,9 @@ from engine.app.demand import ForecastDemand
 from engine.cli.forecast import app
 from engine.clock import ManualClock
 from engine.config import parse_configuration
-from engine.errors import BadUsageData, ConfigurationError
+from engine.errors import BadUsageData, ConfigurationError, StateInUse
 from engine.events import unseen
+from engine.store.state_lock import hold_file
 from forecasting.synthetic import synthetic_fleet
 from tests.retraining_cases import NOW
 from tests.small_configuration import GOOD
@@ -87,6 +88,14 @@ def test_what_the_last_round_saw_says_whether_it_is_due(usage: Path, tmp_path: P
     assert retraining.due().cause == "first"
     usage.unlink()  # the round's own usage is what is trained on
     assert retraining.take("k").series == 2
+
+
+def test_one_command_at_a_time_on_a_registry(usage: Path, tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    with hold_file(tmp_path / "m" / "retraining.lock"):
+        found = CliRunner().invoke(app, ["retrain", "--usage", str(usage), "--models", str(tmp_path / "m")]).exception
+    assert isinstance(found, StateInUse)
+    assert "another retraining uses this state" in found.what
 
 
 @pytest.mark.parametrize(
