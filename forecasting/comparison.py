@@ -12,7 +12,8 @@ from forecasting.rnn.trained import TrainedRnn
 from forecasting.selection import recent_origins
 
 REFERENCE = "seasonal_naive"
-ORIGINS = 8
+ORIGINS, FEWEST, MOST = 48, 8, 24
+"""Over all series together, where that is no fewer and no more than these for each."""
 HELD_OUT, LONGEST_DAYS = 0.15, 7
 """The last 15 % of a history is held out, at most a week and at least a day and a horizon."""
 SMALLEST_RATIO = 1e-3
@@ -45,7 +46,8 @@ def side_by_side(networks: Sequence[TrainedRnn], histories: Sequence[History], h
 
     No series: there is nothing to compare on (too short, or nothing for seasonal naive to lose).
     """
-    judges = [judge for history in histories if (judge := _judge(history, horizon))]
+    each = int(np.clip(ORIGINS // max(len(histories), 1), FEWEST, MOST))
+    judges = [judge for history in histories if (judge := _judge(history, horizon, each))]
     if not judges:
         return Standings(tuple(float("nan") for _ in networks), 0, 0)
     ratios = tuple(_ratio(network, judges, horizon) for network in networks)
@@ -58,11 +60,11 @@ def _cut(history: History, horizon: int) -> int:
     return length - min(held_out, length // 3)
 
 
-def _judge(history: History, horizon: int) -> _Judge | None:
+def _judge(history: History, horizon: int, count: int) -> _Judge | None:
     cut, last = _cut(history, horizon), len(history.values) - horizon
     if last < cut or not np.isfinite(history.values[:cut]).any():
         return None
-    spaced = sorted({int(origin) for origin in np.linspace(cut, last, ORIGINS)})
+    spaced = sorted({int(origin) for origin in np.linspace(cut, last, count)})
     origins = tuple(o for o in spaced if np.isfinite(history.values[o : o + horizon]).any())
     lost = sum(
         quantile_loss(history.values[o : o + horizon], by_baseline(REFERENCE, until(history, o), horizon))

@@ -22,7 +22,7 @@ def test_networks_are_ranked_on_an_end_that_training_does_not_see(
     shipped = pretrained(timedelta(hours=1), 12)
     assert shipped is not None
     found = side_by_side([shipped, trained, poor, shipped], few, 12)
-    assert (found.series, found.origins) == (4, 32)
+    assert (found.series, found.origins) == (4, 48)
     assert found.ratios[0] == found.ratios[3]
     assert found.ratios[0] < found.ratios[2]
     assert found.ratios[1] < found.ratios[2]

@@ -57,7 +57,7 @@ def test_training_on_own_usage_is_judged_beside_the_shipped_network(
     assert (record.cause, record.version, record.series) == (Cause.FIRST, 1, 3)
     assert record.comparison is not None
     assert record.comparison.incumbent_name == "shipped"
-    assert record.comparison.origins == 24
+    assert record.comparison.origins == 48
     assert record.promoted == (record.comparison.candidate <= record.comparison.incumbent)
     assert record.comparison.candidate < 1  # it beats seasonal naive on days that it never saw
     assert f"{record.comparison.candidate:.3f}, shipped {record.comparison.incumbent:.3f}" in record.outcome
