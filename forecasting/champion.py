@@ -25,8 +25,6 @@ from forecasting.selection import RNN, Weight, as_words, mixture, recent_origins
 
 SCORED = (SeasonalNaive().name, HourOfWeek.name, LastValue.name)
 """The baselines that may take a share of a series; of an intermittent one, the hurdle as well."""
-
-
 FEWEST_COUNTED = 48
 """Fewer values than this may be whole by chance."""
 
@@ -80,7 +78,7 @@ class Champions:
         A series without a choice goes to the network if there is one. A baseline that cannot serve falls back to
         last value; ``forecaster`` of the result always names who made it, in a mixture the largest share.
         """
-        by_id = {choice.series_id: choice for choice in self.choices}
+        by_id = {choice.series_id: choice.weights for choice in self.choices}
         weights = [self._weights(h, by, by_id) for h in histories]
         networked = [i for i, some in enumerate(weights) if self.rnn and any(w.forecaster == RNN for w in some)]
         made: dict[int, SampleForecast] = {}
@@ -93,25 +91,26 @@ class Champions:
             for i, forecast in zip(networked, self.rnn.paths_of(chosen, heads, paths), strict=True):
                 forecast.forecaster = weights[i][0].forecaster
                 made[i] = forecast
-        for i, history in enumerate(histories):
-            if i not in made:
-                made[i] = by_baseline(weights[i][0].forecaster, history, horizon)
-            choice = by_id.get(history.series_id)
-            if by is None and choice is not None and choice.whole:
-                made[i] = made[i].in_whole_numbers()
-        return [made[i] for i in range(len(histories))]
+        everything = [
+            made[i] if i in made else by_baseline(weights[i][0].forecaster, h, horizon) for i, h in enumerate(histories)
+        ]
+        return self._counted(everything) if by is None else everything
+
+    def _counted(self, made: Sequence[SampleForecast]) -> list[SampleForecast]:
+        whole = {choice.series_id for choice in self.choices if choice.whole}
+        return [forecast.in_whole_numbers() if forecast.series_id in whole else forecast for forecast in made]
 
     def in_whole_numbers(self, history: History) -> bool:
         return any(choice.whole for choice in self.choices if choice.series_id == history.series_id)
 
     def weights_of(self, history: History, by: str | None = None) -> tuple[Weight, ...]:
         """Who makes the forecast of this series, and by how much."""
-        return self._weights(history, by, {choice.series_id: choice for choice in self.choices})
+        return self._weights(history, by, {choice.series_id: choice.weights for choice in self.choices})
 
-    def _weights(self, history: History, by: str | None, known: Mapping[str, Choice]) -> tuple[Weight, ...]:
+    def _weights(self, history: History, by: str | None, known: Mapping[str, tuple[Weight, ...]]) -> tuple[Weight, ...]:
         fallback = RNN if self.rnn else SeasonalNaive().name
         if by is None and history.series_id in known:
-            return known[history.series_id].weights
+            return known[history.series_id]
         return (Weight(forecaster=by or fallback, share=1.0),)
 
 
