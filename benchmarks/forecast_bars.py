@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from forecasting.backtest import CHAMPION, Judge, Judged, judge, judgeable, standings
-from forecasting.base import History
+from forecasting.base import History, until
+from forecasting.baselines.hurdle import intermittent
 from forecasting.champion import Champions
 from forecasting.losses import geometric_mean
 from forecasting.network import Network
@@ -30,7 +31,7 @@ from forecasting.rnn.trained import TrainedRnn
 from forecasting.scores import Standing, Tally, ratio, standing
 from forecasting.splits import held_out
 from forecasting.synthetic import red_noise, synthetic_history
-from forecasting.traces import BITBRAINS, FINE, FIVE_MINUTES, FOLDS, HOUR, HOURLY, Trace, judged_from
+from forecasting.traces import ARRIVALS, BITBRAINS, FINE, FIVE_MINUTES, FOLDS, HOUR, HOURLY, Trace, judged_from
 from forecasting.train import HOURLY_RECIPE, PRIME, train
 
 ORIGINS = 12
@@ -106,6 +107,32 @@ def unseen(data: Path, folds: Path) -> list[Row]:
     ]
 
 
+def sparse(data: Path, folds: Path) -> list[Row]:
+    """Series that are zero in at least 30 % of the hours before the judged span."""
+    number = next(i for i, sources in enumerate(FOLDS) if ARRIVALS[0].source in sources)
+    judged = {
+        "arrivals of rare VM sizes": (_fold(number, data, folds), _histories(ARRIVALS, data, HOUR)),
+        "idle VMs": (_shipped(HOURLY_NAME), _histories(BITBRAINS, data, HOUR, held_out)),
+    }
+    rows = []
+    for what, (network, histories) in judged.items():
+        kept = [h for h in histories if intermittent(until(h, judged_from(h)))]
+        found = _judged(network, kept, HORIZON)
+        own = _standing(found, CHAMPION)
+        alone = ", ".join(
+            f"{name} {_standing(found, name).wql_ratio:.3f}" for name in ("rnn", "hurdle", "hour_of_week")
+        )
+        rows.append(
+            Row(
+                f"{what}, {len(judgeable(found))} series, WQL and pinball 0.99 / seasonal naive",
+                "-",
+                f"{own.wql_ratio:.3f}, {own.pinball_99_ratio:.3f} (each alone, WQL: {alone})",
+                True,
+            )
+        )
+    return rows
+
+
 def fine(data: Path, _: Path) -> list[Row]:
     series = _histories(FINE, data, FIVE_MINUTES, held_out)
     judged = _judged(_shipped(FINE_NAME), series, 12)
@@ -178,6 +205,7 @@ def training(_: Path, __: Path) -> list[Row]:
 PARTS: dict[str, Callable[[Path, Path], list[Row]]] = {
     "business": business,
     "unseen": unseen,
+    "sparse": sparse,
     "fine": fine,
     "shifts": shifts,
     "inference": inference,

@@ -17,6 +17,7 @@ from engine.model.capacity import Amount, Placement, Pool, Resources, RiskClass,
 from engine.model.ids import PoolId
 from engine.model.money import Currency, Money
 from engine.model.placement import Cell
+from engine.retraining.decision import RetrainingTerms
 from providers.base import ProviderSettings
 
 _Name = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]{0,30}[a-z0-9])?$")]
@@ -124,14 +125,38 @@ class SourceTable(_Table):
         }
 
 
+class RetrainingTable(_Table):
+    """When the network is trained again on the user's own usage; see engine/retraining/decision.py."""
+
+    enabled: bool = True
+    every_days: Annotated[float, Field(gt=0, le=3660)] = 7.0
+    min_new_days: Annotated[float, Field(ge=0, le=3660)] = 1.0
+    drift: Annotated[float, Field(gt=0)] = 1.0
+    """The network's loss beside seasonal naive's, above which it has drifted."""
+    min_gain: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    """A candidate must lose less than the incumbent by this share."""
+    budget_seconds: Annotated[float, Field(gt=0)] = 120.0
+
+    def terms(self) -> RetrainingTerms:
+        return RetrainingTerms(
+            every=timedelta(days=self.every_days),
+            min_new=timedelta(days=self.min_new_days),
+            drift=self.drift,
+            min_gain=self.min_gain,
+        )
+
+
 class ForecastTable(_Table):
     usage: Path | None = None
+    replay: bool = False
+    """The usage is a recording: forecast from its end, as though that were now."""
     sources: tuple[SourceTable, ...] = ()
     metric: str | None = None
     horizon_steps: Annotated[int, Field(ge=1)] = 24
     budget_seconds: Annotated[float, Field(gt=0)] = 30.0
     paths: Annotated[int, Field(ge=10)] = 200
     seed: int = 7
+    retraining: RetrainingTable = RetrainingTable()
 
 
 class PolicyTable(_Table):

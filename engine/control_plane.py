@@ -1,5 +1,6 @@
 """A running control plane: rounds one after another, nodes joining, evacuations when a provider takes a node back."""
 
+import contextlib
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,7 +9,8 @@ from dbos import DBOS, SetWorkflowID, WorkflowHandle
 
 from agent.wire import NoticeReport
 from engine.clock import Clock
-from engine.durable import WORKFLOW_VERSION
+from engine.durable import unfinished
+from engine.errors import ShardwrightError
 from engine.evacuation.workflow import evacuation_begun, evacuation_id, start_evacuation
 from engine.events import Event, Observe
 from engine.fleet.nodes import Fleet
@@ -16,13 +18,13 @@ from engine.metrics import observe_reclaim
 from engine.model.ids import NodeId, RoundId
 from engine.model.market import ReclaimNotice
 from engine.model.move import MoveReport
+from engine.retraining import workflow as retraining
+from engine.retraining.base import Retrainer
 from engine.round_record import RoundRecord
 from engine.rounds import run_round
 from engine.steps import ControlSteps
 from engine.store.opened import Store
 from providers.base import SupportsInventory
-
-_UNFINISHED = ("PENDING", "ENQUEUED")
 
 
 @dataclass(frozen=True)
@@ -37,13 +39,15 @@ class ControlPlane:
     observe: Observe
     url: str
     """Where agents join."""
+    retrainer: Retrainer | None = None
+    """None: the network is never trained again by itself."""
 
     def rounds(self, count: int, *, every_seconds: float = 0.0) -> Iterator[RoundRecord]:
         """Run ``count`` rounds, those that an earlier process left unfinished first. Raises what stopped a round.
 
-        Ends once the evacuations that are under way then have ended.
+        Ends once the evacuations and the retraining that are under way then have ended.
         """
-        resumed = [RoundId(one) for one in self._unfinished("round")]
+        resumed = [RoundId(one) for one in unfinished("round")]
         for number in range(count):
             if number and every_seconds:
                 self.clock.sleep(every_seconds)
@@ -57,9 +61,28 @@ class ControlPlane:
                 round_id = self._next_id()
                 with SetWorkflowID(round_id):
                     handle = DBOS.start_workflow(run_round, round_id)
-            yield handle.get_result()
-        for evacuation in self._unfinished("evacuate"):
+            record = handle.get_result()
+            self._retrain_if_due()
+            yield record
+        for evacuation in unfinished("evacuate"):
             DBOS.retrieve_workflow(evacuation).get_result()
+        self._end_retrainings()
+
+    def _retrain_if_due(self) -> None:
+        """Beside the rounds, one at a time; the rounds go on with the network that stands until it has ended."""
+        if self.retrainer is None or unfinished(retraining.NAME):
+            return
+        verdict = self.retrainer.due()
+        if verdict.cause is not None:
+            self.observe(Event(step="retraining", text=f"due: {verdict.why}"))
+            retraining.start_retraining(retraining.next_key(self.name))
+
+    def _end_retrainings(self) -> None:
+        """What went wrong with one was told by itself; it stops nothing."""
+        for key in unfinished(retraining.NAME) if self.retrainer is not None else ():
+            self.observe(Event(step="retraining", text=f"waiting for {key}"))
+            with contextlib.suppress(ShardwrightError):
+                DBOS.retrieve_workflow(key).get_result()
 
     def on_notice(self, node: NodeId, report: NoticeReport) -> None:
         """From an agent: its provider takes the node back. Starts the evacuation, once.
@@ -90,18 +113,6 @@ class ControlPlane:
             for provider in self.steps.providers.values()
             if isinstance(provider, SupportsInventory)
         )
-
-    @staticmethod
-    def _unfinished(kind: str) -> list[str]:
-        """Ids, oldest first. Those of another version of the workflows never go on, so nobody waits for them."""
-        found = DBOS.list_workflows(
-            name=kind,
-            status=list(_UNFINISHED),
-            app_version=WORKFLOW_VERSION,
-            load_input=False,
-            load_output=False,
-        )
-        return [one.workflow_id for one in sorted(found, key=lambda one: one.created_at or 0)]
 
     def _next_id(self) -> RoundId:
         known = DBOS.list_workflows(name="round", load_input=False, load_output=False)

@@ -23,6 +23,9 @@ def workflow_database_url(state_directory: Path, database_url: str) -> str:
     return database_url
 
 
+UNFINISHED = ("PENDING", "ENQUEUED")
+
+
 @contextmanager
 def durable_workflows(name: str, url: str) -> Iterator[None]:
     """Launch: workflows that a killed process left behind go on at once, in background threads.
@@ -46,3 +49,15 @@ def durable_workflows(name: str, url: str) -> Iterator[None]:
         yield
     finally:
         DBOS.destroy(workflow_completion_timeout_sec=2)
+
+
+def unfinished(kind: str) -> list[str]:
+    """Ids, oldest first. Those of another version of the workflows never go on, so nobody waits for them."""
+    found = DBOS.list_workflows(
+        name=kind,
+        status=list(UNFINISHED),
+        app_version=WORKFLOW_VERSION,
+        load_input=False,
+        load_output=False,
+    )
+    return [one.workflow_id for one in sorted(found, key=lambda one: one.created_at or 0)]

@@ -16,6 +16,7 @@ from engine.model.market import ReclaimNotice
 from engine.model.move import MoveReport
 from engine.model.placement import Node, NodeState, Shard, ShardState
 from engine.model.plan import Plan
+from engine.retraining.base import Retraining
 
 OFFERS = Gauge("shardwright_offers", "Usable offers in the last discovery.", ["provider"])
 OFFERS_REFUSED = Gauge("shardwright_offers_refused", "Offers refused in the last discovery.", ["provider"])
@@ -50,6 +51,8 @@ MOVE_DURATION = Histogram(
     "shardwright_move_duration_seconds", "From request to end.", ["cause"], buckets=(1, 2, 5, 10, 20, 30, 60, 120, 300)
 )
 MOVE_BYTES = Counter("shardwright_move_bytes", "Bytes copied by moves.", ["kind"])
+RETRAININGS = Counter("shardwright_retrainings", "Retrainings that ended.", ["cause", "outcome"])
+PROMOTED_AT = Gauge("shardwright_model_promoted_timestamp_seconds", "When a network was last promoted (Unix time).")
 COST = Gauge("shardwright_cost_currency_units", "Billed cost in the ledger.", ["provider", "currency"])
 INVOICE_DIFFERENCE = Gauge(
     "shardwright_invoice_difference_currency_units", "Rows less invoices; 0 when reconciled.", ["provider", "currency"]
@@ -116,6 +119,12 @@ def observe_move(report: MoveReport) -> None:
     MOVE_DURATION.labels(cause).observe((report.finished_at - report.started_at).total_seconds())
     MOVE_BYTES.labels("memory").inc(report.memory_bytes)
     MOVE_BYTES.labels("disk").inc(report.disk_bytes)
+
+
+def observe_retraining(record: Retraining) -> None:
+    RETRAININGS.labels(record.cause, "promoted" if record.promoted else "kept").inc()
+    if record.promoted:
+        PROMOTED_AT.set(record.ended_at.timestamp())
 
 
 def observe_bills(report: CostReport, reconciliation: Reconciliation) -> None:

@@ -22,7 +22,16 @@ from forecasting.splits import held_out
 
 CHAMPION = "champion"
 REFERENCE = "seasonal_naive"
-JUDGED = (CHAMPION, "rnn", REFERENCE, "seasonal_naive_day", "seasonal_naive_week", "hour_of_week", "last_value")
+JUDGED = (
+    CHAMPION,
+    "rnn",
+    REFERENCE,
+    "seasonal_naive_day",
+    "seasonal_naive_week",
+    "hour_of_week",
+    "hurdle",
+    "last_value",
+)
 FANS = 4
 FAN_LEVELS = (0.05, 0.2, 0.5, 0.8, 0.95)
 FAN_PAST = timedelta(days=4)

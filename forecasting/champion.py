@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from engine.errors import BadUsageData
 from engine.model.value import Value
 from forecasting.base import Array, Forecaster, History, until
 from forecasting.baselines.hour_of_week import HourOfWeek
+from forecasting.baselines.hurdle import Hurdle, intermittent
 from forecasting.baselines.last_value import LastValue
 from forecasting.baselines.seasonal_naive import SeasonalNaive
 from forecasting.losses import quantile_loss, weighted_quantile_loss
@@ -22,7 +24,9 @@ from forecasting.sample_forecast import SampleForecast
 from forecasting.selection import RNN, Weight, as_words, mixture, recent_origins
 
 SCORED = (SeasonalNaive().name, HourOfWeek.name, LastValue.name)
-"""The baselines that may take a share of a series."""
+"""The baselines that may take a share of a series; of an intermittent one, the hurdle as well."""
+FEWEST_COUNTED = 48
+"""Fewer values than this may be whole by chance."""
 
 
 class Score(Value):
@@ -40,6 +44,8 @@ class Choice(Value):
     weights: tuple[Weight, ...]
     scores: tuple[Score, ...]
     why: str
+    whole: bool = False
+    """Counted in whole numbers, and so forecast, since that loses no more on recent origins."""
 
     def wql_of(self, forecaster: str) -> float | None:
         return next((score.wql for score in self.scores if score.forecaster == forecaster), None)
@@ -85,9 +91,21 @@ class Champions:
             for i, forecast in zip(networked, self.rnn.paths_of(chosen, heads, paths), strict=True):
                 forecast.forecaster = weights[i][0].forecaster
                 made[i] = forecast
-        return [
+        everything = [
             made[i] if i in made else by_baseline(weights[i][0].forecaster, h, horizon) for i, h in enumerate(histories)
         ]
+        return self._counted(everything) if by is None else everything
+
+    def _counted(self, made: Sequence[SampleForecast]) -> list[SampleForecast]:
+        whole = {choice.series_id for choice in self.choices if choice.whole}
+        return [forecast.in_whole_numbers() if forecast.series_id in whole else forecast for forecast in made]
+
+    def in_whole_numbers(self, history: History) -> bool:
+        return any(choice.whole for choice in self.choices if choice.series_id == history.series_id)
+
+    def weights_of(self, history: History, by: str | None = None) -> tuple[Weight, ...]:
+        """Who makes the forecast of this series, and by how much."""
+        return self._weights(history, by, {choice.series_id: choice.weights for choice in self.choices})
 
     def _weights(self, history: History, by: str | None, known: Mapping[str, tuple[Weight, ...]]) -> tuple[Weight, ...]:
         fallback = RNN if self.rnn else SeasonalNaive().name
@@ -146,7 +164,7 @@ def by_baseline(name: str, history: History, horizon: int) -> SampleForecast:
 
 
 def baselines() -> tuple[Forecaster, ...]:
-    return (SeasonalNaive(), SeasonalNaive("day"), SeasonalNaive("week"), HourOfWeek(), LastValue())
+    return (SeasonalNaive(), SeasonalNaive("day"), SeasonalNaive("week"), HourOfWeek(), Hurdle(), LastValue())
 
 
 def _mixed(heads: Array, weights: Sequence[Weight], history: History, horizon: int) -> Array:
@@ -161,48 +179,77 @@ def _mixed(heads: Array, weights: Sequence[Weight], history: History, horizon: i
     return mixed
 
 
+class _Lost(NamedTuple):
+    """Quantile loss at each origin, of the forecasts as they are and in whole numbers."""
+
+    plain: list[float]
+    whole: list[float]
+
+
+def _lost(truths: Sequence[Array], forecasts: Sequence[SampleForecast], *, counted: bool) -> _Lost:
+    plain = [quantile_loss(y, f) for y, f in zip(truths, forecasts, strict=True)]
+    rounded = (
+        [quantile_loss(y, f.in_whole_numbers()) for y, f in zip(truths, forecasts, strict=True)] if counted else []
+    )
+    return _Lost(plain, rounded)
+
+
+def counted(history: History) -> bool:
+    """Whether every value is a whole number, and there are enough to tell."""
+    measured = history.values[np.isfinite(history.values)]
+    return len(measured) >= FEWEST_COUNTED and bool((measured % 1 == 0).all())
+
+
 def _rnn_losses(
     rnn: TrainedRnn | None, histories: Sequence[History], origins: Sequence[list[int]], horizon: int
-) -> list[list[float] | None]:
-    """Per series the quantile loss at each origin; None without a network."""
+) -> list[_Lost | None]:
+    """Per series; None without a network."""
     if rnn is None:
         return [None] * len(histories)
     past = [until(h, o) for h, at in zip(histories, origins, strict=True) for o in at]
-    truth = [h.values[o : o + horizon] for h, at in zip(histories, origins, strict=True) for o in at]
-    losses = iter([quantile_loss(y, f) for y, f in zip(truth, rnn.forecast(past, horizon, paths=200), strict=True)])
-    return [[next(losses) for _ in at] for at in origins]
+    made = iter(rnn.forecast(past, horizon, paths=200))
+    return [
+        _lost([h.values[o : o + horizon] for o in at], [next(made) for _ in at], counted=counted(h))
+        for h, at in zip(histories, origins, strict=True)
+    ]
 
 
-def _choose(history: History, origins: list[int], rnn_losses: list[float] | None, horizon: int) -> Choice:
+def _choose(history: History, origins: list[int], by_rnn: _Lost | None, horizon: int) -> Choice:
     truths = [history.values[o : o + horizon] for o in origins]
-    losses = {} if rnn_losses is None else {RNN: rnn_losses}
-    for name in SCORED:
+    losses = {} if by_rnn is None else {RNN: by_rnn}
+    for name in (*SCORED, Hurdle.name) if intermittent(history) else SCORED:
         lost = _baseline_losses(name, history, origins, horizon)
         if lost is not None:
             losses[name] = lost
-    seasonal_unscored = rnn_losses is None and SeasonalNaive().name not in losses
+    seasonal_unscored = by_rnn is None and SeasonalNaive().name not in losses
     if seasonal_unscored or not origins:
-        return _unscored(history, rnn_losses is not None, horizon)
-    weights = mixture({name: float(np.mean(lost)) for name, lost in losses.items()}, SCORED[0], len(origins))
-    scores = {name: weighted_quantile_loss(lost, truths) for name, lost in losses.items()}
+        return _unscored(history, by_rnn is not None, horizon)
+    weights = mixture({name: float(np.mean(lost.plain)) for name, lost in losses.items()}, SCORED[0], len(origins))
+    scores = {name: weighted_quantile_loss(lost.plain, truths) for name, lost in losses.items()}
     return Choice(
         series_id=history.series_id,
         forecaster=weights[0].forecaster,
         weights=weights,
         scores=tuple(Score(forecaster=name, wql=wql) for name, wql in scores.items() if np.isfinite(wql)),
         why=f"{as_words(weights)}, by the loss on {len(origins)} recent origins",
+        whole=_better_whole([(weight.share, losses[weight.forecaster]) for weight in weights]),
     )
 
 
-def _baseline_losses(name: str, history: History, origins: list[int], horizon: int) -> list[float] | None:
+def _better_whole(shares: Sequence[tuple[float, _Lost]]) -> bool:
+    """Whether whole numbers lose no more, each forecaster counting by its share."""
+    plain = sum(share * sum(lost.plain) for share, lost in shares)
+    return all(lost.whole for _, lost in shares) and sum(share * sum(lost.whole) for share, lost in shares) <= plain
+
+
+def _baseline_losses(name: str, history: History, origins: list[int], horizon: int) -> _Lost | None:
     """None when the baseline cannot serve even the first origin."""
-    losses = []
+    made = []
     for origin in origins:
-        made = by_baseline(name, until(history, origin), horizon)
-        if made.forecaster != name:
+        made.append(by_baseline(name, until(history, origin), horizon))
+        if made[-1].forecaster != name:
             return None
-        losses.append(quantile_loss(history.values[origin : origin + horizon], made))
-    return losses
+    return _lost([history.values[o : o + horizon] for o in origins], made, counted=counted(history))
 
 
 def _unscored(history: History, has_rnn: bool, horizon: int) -> Choice:

@@ -12,13 +12,15 @@ from engine.errors import BadUsageData, ConfigurationError
 from engine.model.capacity import CapacityTarget, Pool
 from engine.model.value import Value
 from forecasting.base import Forecast, History
-from forecasting.champion import Champions, champions
+from forecasting.champion import Champions, champions, chosen
 from forecasting.connectors.sources import Refreshed, Sources
+from forecasting.drift import Drift, drift_of
 from forecasting.durations import roughly
-from forecasting.registry import ModelRegistry
+from forecasting.lateness import Lead, forecast_from_now, lead_of
+from forecasting.promotions import Promotions
 from forecasting.synthetic import synthetic_history
 from forecasting.target import Need, capacity_target, need_for, sentence, shards_for, telling_need
-from forecasting.usage import read_usage
+from forecasting.usage import read_usage, with_values
 
 SEASONAL_NAIVE = "seasonal_naive"
 STALE_STEPS = 2
@@ -50,10 +52,13 @@ class Histories:
 
 @dataclass(frozen=True)
 class Expected:
-    """One demand per pool, and how the sources fared that it was made from."""
+    """One demand per pool, the usage it was made from, and how the network fared on that lately (None: unknown).
+    ``left_out``: series without any value, which drive no pool."""
 
     pools: tuple["PoolDemand", ...]
-    sources: tuple[Refreshed, ...]
+    usage: Histories
+    drift: Drift | None
+    left_out: tuple[str, ...] = ()
 
 
 class PoolDemand(Value):
@@ -77,14 +82,25 @@ class PoolDemand(Value):
     trained_seconds: float | None
     loaded: bool
     """The network came from the registry; nothing was trained."""
+    network: str = ""
+    """Which network it was: shipped, trained here, or the version that a retraining promoted."""
+
+    lead: Lead = Lead()
+    """How far the forecast reaches ahead of the history before it begins."""
 
     @property
     def history(self) -> str:
-        """``its history ends 3 hours ago``; empty for a synthetic history and for one that is up to date."""
+        """``its history ends 3 hours before …``; empty for a synthetic history and for one that is up to date."""
         age = self.target.history_age
         if age is None or age <= STALE_STEPS * self.target.step:
             return ""
-        return f"its history ends {roughly(age)} before the forecast was made"
+        told = f"its history ends {roughly(age)} before the forecast was made"
+        if self.lead.beyond:
+            bridged, skipped = (roughly(n * self.target.step) for n in (self.lead.steps, self.lead.beyond))
+            told += (
+                f": {bridged} of that are bridged, {skipped} skipped, and it is {self.lead.widening:.2g} times as wide"
+            )
+        return told
 
 
 class UsageDemand:
@@ -103,31 +119,47 @@ class UsageDemand:
         seed: int,
         registry: Path,
         clock: Clock,
+        replay: bool = False,
     ) -> None:
         self._sources, self._usage, self._metric = tuple(sources), usage, metric
+        self._replay = replay
         self._horizon, self._budget, self._paths, self._seed = horizon, budget_seconds, paths, seed
-        self._registry, self._clock, self._connected = ModelRegistry(registry), clock, connected
+        self._promotions, self._clock, self._connected = Promotions(registry), clock, connected
 
     def demand(self) -> Expected:
         """One per pool. Raises BadUsageData, or ConfigurationError where a pool's series is not in the history."""
-        found = self._histories()
+        found = self.usage()
         histories, metric = found.histories, found.metric
-        by_id = {history.series_id: history for history in histories}
-        chosen = champions(
-            list(by_id.values()),
+        measured, left_out = with_values(histories)
+        if not measured:
+            raise BadUsageData(
+                "no series of the usage history holds a value",
+                why=", ".join(left_out[:8]),
+                next_step="shardwright forecast check",
+            )
+        field = self._field(measured, metric)
+        pools = tuple(
+            self._pool_demand(source, self._series_of(position, source, histories), metric, field)
+            for position, source in enumerate(self._sources)
+        )
+        return Expected(pools, found, drift_of(field.choices), left_out)
+
+    def _field(self, histories: Sequence[History], metric: str) -> Champions:
+        """On the network that the last retraining promoted; before there was one, trained here within the budget."""
+        standing = self._promotions.standing(metric, histories[0].freq, self._horizon)
+        if standing is not None:
+            return chosen(standing, histories, self._horizon)
+        return champions(
+            histories,
             self._horizon,
             budget_seconds=self._budget,
             seed=self._seed,
-            registry=self._registry,
+            registry=self._promotions.registry,
             clock=self._clock,
         )
-        pools = tuple(
-            self._pool_demand(source, self._series_of(position, source, histories), metric, chosen)
-            for position, source in enumerate(self._sources)
-        )
-        return Expected(pools, found.sources)
 
-    def _histories(self) -> Histories:
+    def usage(self) -> Histories:
+        """As it is now; sources are brought up to date. Raises BadUsageData."""
         if self._connected is not None:
             pulled = self._connected.read(self._clock.now())
             return Histories(pulled.usage.histories, pulled.usage.metric, pulled.sources)
@@ -152,16 +184,29 @@ class UsageDemand:
             )
         return found
 
-    def _pool_demand(self, source: PoolSource, history: History, metric: str, chosen: Champions) -> PoolDemand:
+    def _lead(self, history: History, field: Champions) -> Lead:
+        """None for a recording, which is forecast from its end as though that were now."""
+        if history.synthetic or self._replay:
+            return Lead()
+        return lead_of(history, self._clock.now(), field.rnn.plan.horizon if field.rnn else self._horizon)
+
+    def _pool_demand(self, source: PoolSource, history: History, metric: str, field: Champions) -> PoolDemand:
+        if not np.isfinite(history.values).any():
+            raise BadUsageData(
+                f"series {history.series_id!r}, which drives pool {source.pool.id!r}, holds no value",
+                why="without usage there is no telling what the pool needs",
+                next_step=f"mend it, or name another with pools.{source.pool.id}.series",
+            )
         per_shard = source.per_shard or _per_shard(history, source.peak_shards)
         current = _current(history, per_shard)
-        (forecast,) = chosen.forecast([history], self._horizon)
-        (naive,) = chosen.forecast([history], self._horizon, by=SEASONAL_NAIVE)
+        lead = self._lead(history, field)
+        forecast = forecast_from_now(field, history, lead, self._horizon)
+        naive = forecast_from_now(field, history, lead, self._horizon, by=SEASONAL_NAIVE)
         within = _within(forecast)
         need = telling_need(forecast, per_shard, current, within)
         naive_need = need_for(naive, per_shard, current, within, need.additional)
         shard_type = source.pool.shard_type.name
-        choice = next((choice for choice in chosen.choices if choice.series_id == history.series_id), None)
+        choice = next((choice for choice in field.choices if choice.series_id == history.series_id), None)
         return PoolDemand(
             target=capacity_target(
                 forecast,
@@ -170,8 +215,10 @@ class UsageDemand:
                 current,
                 self._clock.now(),
                 paths=self._paths,
+                network=field.network.origin,
                 history_end=None if history.synthetic else history.measured_end,
             ),
+            lead=lead,
             series_id=history.series_id,
             metric=metric,
             synthetic=history.synthetic,
@@ -181,11 +228,12 @@ class UsageDemand:
             naive_need=naive_need,
             naive_sentence=sentence(naive_need, shard_type),
             forecaster=forecast.forecaster,
-            why=choice.why if choice else chosen.rnn_missing,
+            why=choice.why if choice else field.rnn_missing,
             wql=choice.wql_of(forecast.forecaster) if choice else None,
             naive_wql=choice.wql_of(SEASONAL_NAIVE) if choice else None,
-            trained_seconds=None if chosen.loaded or chosen.training is None else chosen.training.seconds,
-            loaded=chosen.loaded,
+            trained_seconds=None if field.loaded or field.training is None else field.training.seconds,
+            loaded=field.loaded,
+            network=field.network.origin,
         )
 
 
@@ -196,8 +244,6 @@ def _within(forecast: Forecast) -> timedelta:
 
 def _per_shard(history: History, peak_shards: int) -> float:
     measured = history.values[~np.isnan(history.values)]
-    if len(measured) == 0:
-        raise BadUsageData(f"series {history.series_id} holds no value")
     peak = float(np.quantile(measured, 0.99))
     return peak / peak_shards if peak > 0 else 1.0
 

@@ -26,6 +26,11 @@ class Network:
     loaded: bool
     origin: str
 
+    @property
+    def name(self) -> str:
+        """The origin without its particulars."""
+        return self.origin.partition(",")[0]
+
 
 NO_NETWORK = Network(None, loaded=False, origin="none")
 
@@ -54,7 +59,7 @@ def network_for(
     if sum(int(np.isfinite(h.values).sum()) for h in histories) >= ENOUGH_VALUES:
         try:
             rnn, loaded = load_or_train(
-                registry, histories, _tuning(shipped, budget_seconds, seed), clock=clock, start=shipped
+                registry, histories, tuning_plan(shipped, budget_seconds, seed), clock=clock, start=shipped
             )
             return Network(rnn, loaded, "shipped, fine-tuned on these series")
         except BadUsageData:
@@ -62,8 +67,9 @@ def network_for(
     return Network(shipped, loaded=True, origin="shipped, as it is: too little history to fine-tune")
 
 
-def _tuning(shipped: TrainedRnn, budget_seconds: float, seed: int) -> TrainingPlan:
-    return shipped.plan.model_copy(
+def tuning_plan(start: TrainedRnn, budget_seconds: float, seed: int) -> TrainingPlan:
+    """How to go on from a trained network."""
+    return start.plan.model_copy(
         update={
             "budget_seconds": budget_seconds,
             "seed": seed,
@@ -71,6 +77,6 @@ def _tuning(shipped: TrainedRnn, budget_seconds: float, seed: int) -> TrainingPl
             "batch": TUNING_BATCH,
             "learning_rate": TUNING_RATE,
             "patience": 3,
-            "start": shipped.digest(),
+            "start": start.digest(),
         }
     )

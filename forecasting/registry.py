@@ -64,6 +64,16 @@ class ModelRegistry:
             log.warning("model_damaged", folder=str(folder), problem=str(problem))
             return None
 
+    def cards(self) -> tuple[ModelCard, ...]:
+        """Of every network that is there, the oldest first; a card that cannot be read is left out, and logged."""
+        found = []
+        for path in self.root.glob("*/model.json"):
+            try:
+                found.append(ModelCard.model_validate_json(path.read_bytes()))
+            except (OSError, ValidationError) as problem:
+                log.warning("model_damaged", folder=str(path.parent), problem=str(problem))
+        return tuple(sorted(found, key=lambda card: card.trained_at))
+
     def save(self, fingerprint: str, trained: TrainedRnn, *, series: int, now: datetime) -> ModelCard:
         weights = _weights(trained)
         card = ModelCard(
@@ -90,7 +100,16 @@ class ModelRegistry:
 
 def fingerprint(histories: Sequence[History], plan: TrainingPlan) -> str:
     """Of every value, name, start and step, the plan, and the version of the network: 32 hex digits."""
-    digest = hashlib.sha256(f"{SCHEMA_VERSION}|{plan.model_dump_json()}".encode())
+    return _digest(histories, f"{SCHEMA_VERSION}|{plan.model_dump_json()}")
+
+
+def usage_fingerprint(histories: Sequence[History], metric: str) -> str:
+    """The same of the usage alone."""
+    return _digest(histories, metric)
+
+
+def _digest(histories: Sequence[History], before: str) -> str:
+    digest = hashlib.sha256(before.encode())
     for history in histories:
         digest.update(f"|{history.series_id}|{history.start.isoformat()}|{history.freq}|".encode())
         digest.update(np.ascontiguousarray(history.values, dtype="<f8").tobytes())

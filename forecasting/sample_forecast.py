@@ -12,17 +12,26 @@ TOLERANCE = 1e-9
 
 
 class SampleForecast:
-    """``paths`` has shape (n, horizon), in the history's units; each row is one possible future."""
+    """``paths`` has shape (n, horizon), in the history's units; each row is one possible future. ``whole``: paths and
+    quantiles are rounded to whole numbers."""
 
     def __init__(
-        self, series_id: str, start: datetime, freq: timedelta, paths: Array, forecaster: str, *, seed: int = 0
+        self,
+        series_id: str,
+        start: datetime,
+        freq: timedelta,
+        paths: Array,
+        forecaster: str,
+        *,
+        seed: int = 0,
+        whole: bool = False,
     ) -> None:
         if paths.ndim != 2 or not paths.size or not np.isfinite(paths).all():
             raise ValueError(f"paths must be finite with shape (n, horizon), got {paths.shape}")
         self.series_id, self.start, self.freq, self.forecaster = series_id, start, freq, forecaster
-        self.horizon = paths.shape[1]
-        self._paths, self._seed = paths, seed
-        self._sorted = np.sort(paths, axis=0)
+        self.horizon, self.whole = paths.shape[1], whole
+        self._paths, self._seed = np.rint(paths) if whole else paths, seed
+        self._sorted = np.sort(self._paths, axis=0)
 
     @property
     def held(self) -> int:
@@ -37,7 +46,13 @@ class SampleForecast:
         place = min(max(q * n - 0.5, 0.0), n - 1.0)
         low = int(place)
         below, above = self._sorted[low], self._sorted[min(low + 1, n - 1)]
-        return np.asarray(np.clip(below + (place - low) * (above - below), below, above), dtype=np.float64)
+        found = np.clip(below + (place - low) * (above - below), below, above)
+        return np.asarray(np.rint(found) if self.whole else found, dtype=np.float64)
+
+    def in_whole_numbers(self) -> "SampleForecast":
+        return SampleForecast(
+            self.series_id, self.start, self.freq, self._paths, self.forecaster, seed=self._seed, whole=True
+        )
 
     def sample_paths(self, n: int) -> Array:
         """Shape (n, horizon). Fewer than held: a random subset; more: all of them, again and again in random order."""

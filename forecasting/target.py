@@ -36,6 +36,7 @@ def capacity_target(
     *,
     paths: int = PATHS,
     history_end: datetime | None = None,
+    network: str = "",
 ) -> CapacityTarget:
     """Usage / ``per_shard`` (usage units that one shard serves), rounded up to whole shards.
 
@@ -59,6 +60,7 @@ def capacity_target(
         desired=int(desired),
         current=current,
         forecaster=forecast.forecaster,
+        network=network,
         made_at=now,
         history_end=history_end,
     )

@@ -5,7 +5,7 @@ Nothing is dropped silently: whatever was mended is in ``repairs``; what cannot 
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from difflib import get_close_matches
 from itertools import pairwise
@@ -36,6 +36,24 @@ class UsageFile:
     repairs: tuple[Repair, ...]
     metric: str
     freq: timedelta
+
+    def measured(self) -> tuple["UsageFile", tuple[str, ...]]:
+        """Without the series that hold no value at all, and the names of those. Raises BadUsageData: none holds one."""
+        kept, names = with_values(self.histories)
+        if not kept:
+            raise BadUsageData(
+                f"no series holds a value in {self.metric!r}",
+                why=f"every value of {', '.join(names[:5])}{' …' if len(names) > 5 else ''} is missing",
+                next_step="shardwright forecast check, or choose another column with --metric",
+            )
+        return replace(self, histories=kept), names
+
+
+def with_values(histories: Sequence[History]) -> tuple[tuple[History, ...], tuple[str, ...]]:
+    """Those that hold a value, and the names of the others."""
+    measured = [bool(np.isfinite(history.values).any()) for history in histories]
+    kept = tuple(history for history, some in zip(histories, measured, strict=True) if some)
+    return kept, tuple(history.series_id for history, some in zip(histories, measured, strict=True) if not some)
 
 
 def read_usage(

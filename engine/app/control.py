@@ -12,6 +12,7 @@ from engine.allocation.holds import PlanHolds
 from engine.allocation.locking import ResourceLocking
 from engine.app.configured import DISK_MIB, components, plan_policy
 from engine.app.demand import ForecastDemand
+from engine.app.retraining import round_retraining
 from engine.cell_updates import CellUpdates
 from engine.clock import Clock, SystemClock
 from engine.config import Configuration
@@ -33,6 +34,7 @@ from engine.migration.base import MoveContext
 from engine.migration.several import Moves
 from engine.model.move import MoveReport
 from engine.model.plan import CellPlan, Plan
+from engine.retraining import workflow as retrainings
 from engine.rounds import serve
 from engine.steps import ControlSteps, Terms
 from engine.store.join_tokens import JoinTokens
@@ -103,6 +105,7 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
         )
         judged = _JudgedPlan(configuration)
         driver = stack.enter_context(_cell_driver(configuration, settings, judged, clock))
+        demand = ForecastDemand(configuration, clock, observe)
         moves = Moves(migration.DurableMover(), observe, keep=_keeper(store))
         steps = ControlSteps(
             terms=Terms(
@@ -113,7 +116,7 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
                 term=configuration.term,
                 seed=configuration.forecast.seed,
             ),
-            demand=ForecastDemand(configuration, clock, observe),
+            demand=demand,
             providers=providers,
             strategies=open_strategies(),
             shard_map=store.shard_map,
@@ -138,10 +141,13 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
             )
         )
         serve(steps)
+        retraining = round_retraining(configuration, demand, clock)
+        retrainings.serve(retraining, observe)
         url = listener.start()
         stack.callback(listener.stop)
         workflows = workflow_database_url(state, configuration.database_url)
         stack.enter_context(durable_workflows(configuration.name, workflows))
+        stack.callback(retraining.close)
         plane = ControlPlane(
             name=configuration.name,
             store=store,
@@ -150,6 +156,7 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
             clock=clock,
             observe=observe,
             url=url,
+            retrainer=retraining if configuration.forecast.retraining.enabled else None,
         )
         desk.open(plane)
         yield plane

@@ -1,12 +1,19 @@
 """The forecaster as the source of a round's targets, telling what it expects in words."""
 
+from pathlib import Path
+
 from engine.app.usage_sources import open_sources
 from engine.clock import Clock
 from engine.config import Configuration
 from engine.events import Event, Observe
 from engine.model.capacity import CapacityTarget
 from engine.model.ids import PoolId
-from forecasting.demand import PoolSource, UsageDemand
+from forecasting.demand import Expected, Histories, PoolSource, UsageDemand
+
+
+def models_folder(configuration: Configuration) -> Path:
+    """The registry of trained networks."""
+    return configuration.state.directory / "models"
 
 
 class ForecastDemand:
@@ -25,6 +32,7 @@ class ForecastDemand:
             for pool in configuration.pools
         ]
         self._observe = observe
+        self._seen: Expected | None = None
         self._demand = UsageDemand(
             sources,
             usage=table.usage,
@@ -34,14 +42,17 @@ class ForecastDemand:
             budget_seconds=table.budget_seconds,
             paths=table.paths,
             seed=table.seed,
-            registry=configuration.state.directory / "models",
+            registry=models_folder(configuration),
             clock=clock,
+            replay=table.replay,
         )
 
     def targets(self) -> tuple[CapacityTarget, ...]:
-        found = self._demand.demand()
-        for source in found.sources:
+        found = self._seen = self._demand.demand()
+        for source in found.usage.sources:
             self._observe(Event(step="forecast", text=source.sentence(), facts=source.model_dump(mode="json")))
+        for name in found.left_out:
+            self._observe(Event(step="forecast", text=f"{name} holds no value and is left out"))
         for one in found.pools:
             text = f"{one.target.pool.id}: {one.sentence} (seasonal naive says: {one.naive_sentence})"
             text += f"; {one.history}" if one.history else ""
@@ -49,3 +60,11 @@ class ForecastDemand:
             facts |= {"pool": one.target.pool.id, "desired": one.target.desired, "current": one.target.current}
             self._observe(Event(step="forecast", text=text, facts=facts))
         return tuple(one.target for one in found.pools)
+
+    def last_seen(self) -> Expected | None:
+        """What the last targets were made from; None: none were made yet."""
+        return self._seen
+
+    def usage(self) -> Histories:
+        """As it is now. Raises BadUsageData."""
+        return self._demand.usage()

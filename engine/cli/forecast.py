@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from engine.cli import usage_history
+from engine.cli import retraining, usage_history
 from engine.cli.console import Output, err, out, print_json, table
 from engine.errors import BadUsageData, UsageError
 
@@ -37,6 +37,7 @@ Form = Annotated[Output, typer.Option("--output", help="How to print.")]
 
 app = typer.Typer(help="Forecast usage as a distribution.", invoke_without_command=True)
 usage_history.register(app)
+retraining.register(app)
 
 
 @app.callback(invoke_without_command=True)
@@ -63,7 +64,7 @@ def forecast(
         from forecasting.forecast_file import require_folder
 
         require_folder(output_file)
-    file = _read(usage, metric, freq)
+    file, left_out = _measured(_read(usage, metric, freq))
     plans = _events(events, file)
     file = plans.without(file)
     _tell_what_is_stale(file, horizon)
@@ -75,7 +76,7 @@ def forecast(
         rows = write_forecasts(output_file, made, levels)
         err().print(f"{rows} rows written to {output_file}", markup=False)
     if output is Output.JSON:
-        _print_forecasts(file, field, made, levels)
+        _print_forecasts(file, field, made, levels, left_out)
     else:
         out().print(_summary(file, field, made))
 
@@ -104,7 +105,7 @@ def probability(
     if additional is not None and at_least is not None:
         raise UsageError("--additional and --at-least ask two questions", next_step="give one of them")
     span = parse_duration(within)
-    file = _only(_read(usage, metric, freq), series)
+    file, _ = _measured(_only(_read(usage, metric, freq), series))
     horizon = max(ceil(span / file.freq), 1)
     field = _champions(file, horizon, budget, seed, models)
     answers = []
@@ -155,7 +156,7 @@ def evaluate(
         from forecasting.forecast_file import require_folder
 
         require_folder(html)
-    file = _read(usage, metric, freq)
+    file, _ = _measured(_read(usage, metric, freq))
     with _progress(f"training for at most {budget:g} s, then {origins} origins"):
         result = judge(
             file.histories,
@@ -191,6 +192,16 @@ def _read(usage: Path | None, metric: str | None, freq: str | None) -> "UsageFil
     for (defect, action), found in counts.items():
         err().print(f"{defect}: {sum(found)} in {len(found)} series; {action}", markup=False)
     return file
+
+
+def _measured(file: "UsageFile") -> tuple["UsageFile", tuple[str, ...]]:
+    """Nothing can be said of a series without any value: it is named, and the others are forecast."""
+    kept, left_out = file.measured()
+    for name in left_out[:5]:
+        err().print(f"left out: {name} holds no value", markup=False)
+    if len(left_out) > 5:
+        err().print(f"left out: {len(left_out) - 5} more series without a value", markup=False)
+    return kept, left_out
 
 
 def _only(file: "UsageFile", series: str | None) -> "UsageFile":
@@ -329,7 +340,13 @@ def _shards_now(history: "History", per_shard: float) -> int:
     return int(shards_for(measured[-1:], per_shard)[0]) if len(measured) else 0
 
 
-def _print_forecasts(file: "UsageFile", field: "Champions", made: list["SampleForecast"], levels: list[float]) -> None:
+def _print_forecasts(
+    file: "UsageFile",
+    field: "Champions",
+    made: list["SampleForecast"],
+    levels: list[float],
+    left_out: tuple[str, ...],
+) -> None:
     from forecasting.drift import drift_of
     from forecasting.forecast_file import quantile_points
 
@@ -349,6 +366,7 @@ def _print_forecasts(file: "UsageFile", field: "Champions", made: list["SampleFo
         {
             "metric": file.metric,
             "series": series,
+            "left_out": left_out,
             "repairs": file.repairs,
             "training": field.training,
             "network": field.network.origin,

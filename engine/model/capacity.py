@@ -93,6 +93,8 @@ class CapacityTarget(Value):
     current: Annotated[int, Field(ge=0)]
     """Shards in use when the forecast was made."""
     forecaster: str
+    network: str = ""
+    """Which network the forecaster used and where it came from; empty: not told."""
     made_at: Utc
     history_end: Utc | None = None
     """Where the measured usage ends that the forecast was made from; None: there is none (synthetic), or not told."""

@@ -27,20 +27,23 @@ def hold_state(database: Database) -> Iterator[None]:
     elif database.engine.url.database in (None, "", ":memory:"):
         yield
     else:
-        with _hold_file(Path(f"{database.engine.url.database}.lock")):
+        with hold_file(Path(f"{database.engine.url.database}.lock")):
             yield
 
 
 @contextmanager
-def _hold_file(path: Path) -> Iterator[None]:
-    """The file stays: removing it would let two processes lock two different files of one name."""
+def hold_file(path: Path, who: str = "control plane") -> Iterator[None]:
+    """Hold a lock file. Raises StateInUse: another ``who`` does.
+
+    The file stays: removing it would let two processes lock two different files of one name.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
-            raise _in_use(str(path), f"process {file.read().strip() or 'unknown'}") from error
+            raise _in_use(str(path), f"process {file.read().strip() or 'unknown'}", who) from error
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
@@ -70,9 +73,9 @@ def _hold_session(database: Database) -> Iterator[None]:
             connection.execute(text("SELECT pg_advisory_unlock(:id)"), {"id": _ADVISORY_LOCK})
 
 
-def _in_use(state: str, holder: str) -> StateInUse:
+def _in_use(state: str, holder: str, who: str = "control plane") -> StateInUse:
     return StateInUse(
-        f"another control plane uses this state ({state})",
+        f"another {who} uses this state ({state})",
         why=f"held by {holder}",
         next_step="stop it, or use another state.directory",
     )

@@ -40,8 +40,8 @@ WEB = PoolChoice(id="web", component="api", risk_class="bronze", peak_shards=1, 
 
 @pytest.fixture(scope="module")
 def usage(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two weeks of one series with a daily cycle."""
-    start = datetime(2026, 11, 2, tzinfo=UTC)
+    """Two weeks of one series with a daily cycle, until now."""
+    start = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(days=14)
     rows = [f"web,{(start + timedelta(hours=h)).isoformat()},{100 + 60 * sin(pi * h / 12):.2f}" for h in range(336)]
     path = tmp_path_factory.mktemp("usage") / "usage.csv"
     path.write_text("\n".join(["series_id,timestamp,value", *rows, ""]))

@@ -1,5 +1,6 @@
 import copy
 import tomllib
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,14 @@ def test_a_good_file_gives_cells_pools_and_settings() -> None:
     settings = configuration.provider_settings({"KEY_ID": "canary"})
     assert settings[0].credentials["access_key_id"].get_secret_value() == "canary"
     assert "canary" not in repr(settings)
+
+
+def test_terms_of_retraining() -> None:
+    raw = copy.deepcopy(GOOD) | {"forecast": {"retraining": {"every_days": 2, "drift": 0.9}}}
+    table = parse_configuration(raw, origin="f").forecast.retraining
+    assert (table.terms().every, table.terms().drift, table.enabled) == (timedelta(days=2), 0.9, True)
+    text = problems({"forecast": {"retraining": {"evry_days": 1}}})
+    assert "forecast.retraining.evry_days: unknown key; did you mean 'every_days'?" in text
 
 
 def test_every_problem_is_reported_at_once_with_its_path_and_a_guess() -> None:

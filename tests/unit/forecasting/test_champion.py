@@ -4,7 +4,7 @@ import pytest
 from engine.clock import ManualClock
 from engine.errors import BadUsageData
 from forecasting.base import History
-from forecasting.champion import champions
+from forecasting.champion import champions, counted
 from forecasting.rnn.train import TrainingPlan
 from tests.contract.forecaster_contract import hourly
 
@@ -54,3 +54,39 @@ def test_a_new_series_is_served_by_the_network_of_the_others(
 def test_a_series_without_any_value_is_refused(plan: TrainingPlan, still: ManualClock) -> None:
     with pytest.raises(BadUsageData, match="no measured value"):
         champions([hourly(np.full(5, np.nan))], 12, clock=still, plan=plan)
+
+
+def test_an_intermittent_series_may_go_to_the_forecaster_built_for_it(plan: TrainingPlan, still: ManualClock) -> None:
+    hours = np.arange(168 * 8)
+    busy = (hours % 24 >= 8) & (hours % 24 < 18)
+    rng = np.random.default_rng(4)
+    values = np.where(busy & (rng.uniform(size=len(hours)) < 0.5), rng.choice([1.0, 2.0, 5.0], len(hours)), 0.0)
+    field = champions([hourly(values, "sparse")], 12, clock=still, plan=plan.model_copy(update={"steps": 3}))
+    (choice,) = field.choices
+    hurdle, naive = choice.wql_of("hurdle"), choice.wql_of("seasonal_naive")
+    assert hurdle is not None
+    assert naive is not None
+    assert hurdle < 0.8 * naive
+    assert "hurdle" in [weight.forecaster for weight in choice.weights]
+
+
+def test_what_is_counted_is_forecast_in_whole_numbers(plan: TrainingPlan, still: ManualClock) -> None:
+    rng = np.random.default_rng(4)
+    rate = 3 + 2.5 * np.sin(np.arange(35 * 24) * 2 * np.pi / 24)
+    counts, level = hourly(rng.poisson(rate).astype(float), "counts"), hourly(rng.gamma(5, rate / 5), "level")
+    field = champions([counts, level], 12, clock=still, plan=plan.model_copy(update={"steps": 30}))
+    assert [choice.whole for choice in field.choices] == [True, False]
+    made = field.forecast([counts, level], 12)
+    for whole, forecast in zip((True, False), made, strict=True):
+        numbers = np.concatenate([forecast.quantile(q) for q in (0.05, 0.33, 0.5, 0.9, 0.99)])
+        assert (numbers % 1 == 0).all() == whole
+        assert (forecast.sample_paths(100) % 1 == 0).all() == whole
+    mean = made[0].sample_paths(400).mean(axis=0)
+    assert np.abs(mean - rate[:12]).mean() < 0.8  # rounding has not moved it
+    assert not field.forecast([counts], 12, by="rnn")[0].whole
+
+
+def test_whole_numbers_by_chance_are_not_counts() -> None:
+    assert not counted(hourly(np.arange(47.0)))
+    assert counted(hourly(np.array([*np.arange(48.0), np.nan])))
+    assert not counted(hourly(np.array([*np.arange(99.0), 0.5])))

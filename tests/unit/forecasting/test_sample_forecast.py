@@ -50,3 +50,12 @@ def test_more_paths_than_held_use_each_equally_often() -> None:
 def test_paths_must_be_finite_and_two_dimensional(paths: object) -> None:
     with pytest.raises(ValueError, match="paths"):
         of(paths)
+
+
+def test_in_whole_numbers_quantiles_are_whole_and_still_do_not_cross() -> None:
+    made = of(np.random.default_rng(1).gamma(2, 2, (50, 6))).in_whole_numbers()
+    rows = np.stack([made.quantile(q) for q in np.linspace(0, 1, 41)])
+    assert (rows % 1 == 0).all()
+    assert (np.diff(rows, axis=0) >= 0).all()
+    assert (made.sample_paths(50) % 1 == 0).all()
+    assert made.in_whole_numbers().quantile(0.3).tolist() == made.quantile(0.3).tolist()

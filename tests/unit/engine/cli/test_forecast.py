@@ -59,6 +59,27 @@ def test_series_that_ended_long_ago_and_cold_starts_are_told(usage: Path, tmp_pa
     assert "cold start, too little history to score: 1 series (new)" in result.stderr
 
 
+def test_a_series_without_any_value_is_left_out_by_name(usage: Path, tmp_path: Path) -> None:
+    frame, out = pd.read_parquet(usage), tmp_path / "out.parquet"
+    dead = frame[frame.series_id == "synthetic-1"].assign(series_id="dead", cpu_cores=np.nan)
+    path = tmp_path / "mixed.parquet"
+    pd.concat([frame, dead]).to_parquet(path)
+    result = call("--usage", path, "--horizon", 3, "--output", "json", "--output-file", out, folder=tmp_path)
+    found = data(result)
+    assert isinstance(found, dict)
+    assert found["left_out"] == ["dead"]
+    assert "left out: dead holds no value" in result.stderr
+    written = pd.read_parquet(out)
+    assert set(written.series_id) == {"synthetic-1", "synthetic-2"}
+    assert written.groupby("series_id").timestamp.nunique().tolist() == [3, 3]
+    for verb in (["evaluate", "--horizon", 3, "--origins", 1], ["probability"]):
+        assert "left out: dead" in call(*verb, "--usage", path, folder=tmp_path).stderr
+    dead.to_parquet(path)
+    refused = call("--usage", path, "--horizon", 3, folder=tmp_path).exception
+    assert isinstance(refused, BadUsageData)
+    assert (refused.exit_code, refused.why) == (2, "every value of dead is missing")
+
+
 def test_scheduled_events_are_learnt_and_told(usage: Path, tmp_path: Path) -> None:
     events = tmp_path / "events.csv"
     events.write_text("kind,start,end\nmatch,2026-01-14T10:00,2026-01-14T14:00\nlaunch,2027-01-01,2027-01-02\n")
