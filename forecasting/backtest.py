@@ -167,7 +167,7 @@ def _judged(setting: Setting, piece: tuple[int, Sequence[int]]) -> Judged:
     rnn, horizon = setting.networks[turn], setting.horizon
     at = [(setting.usable[row].history, setting.origins[turn][row]) for row in rows]
     past, truths = [until(h, o) for h, o in at], [h.values[o : o + horizon] for h, o in at]
-    field_ = Champions(rnn, tuple(choices((rnn, horizon), past)), NO_NETWORK, "")
+    field_ = Champions(rnn, tuple(choices(rnn, past, horizon)), NO_NETWORK, "")
     judged = Judged({name: [Tally() for _ in rows] for name in JUDGED if name != "rnn" or rnn})
     for name, tallies in judged.tallies.items():
         made = field_.forecast(past, horizon, by=None if name == CHAMPION else name)

@@ -81,7 +81,8 @@ class Champions:
         """
         by_id = {choice.series_id: choice.weights for choice in self.choices}
         weighted = [(h, self._weights(h, by, by_id)) for h in histories]
-        made = spread.map(_forecasts, (self.rnn, horizon, paths), batches(weighted), what="forecasting")
+        setting = (self.rnn, weighted, horizon, paths)
+        made = spread.map(_forecasts, setting, batches(range(len(weighted))), what="forecasting")
         return [forecast for some in made for forecast in some]
 
     def _weights(self, history: History, by: str | None, known: Mapping[str, tuple[Weight, ...]]) -> tuple[Weight, ...]:
@@ -124,7 +125,7 @@ def chosen(
 ) -> Champions:
     """Calibrate the network on recent origins of the histories and weigh it against the baselines, series by series."""
     rnn = calibrated(network, histories, horizon)
-    found = spread.map(choices, (rnn, horizon), batches(histories), what="scoring")
+    found = spread.map(_choices, (rnn, histories, horizon), batches(range(len(histories))), what="scoring")
     return Champions(rnn, tuple(choice for some in found for choice in some), network, missing)
 
 
@@ -133,9 +134,14 @@ def calibrated(network: Network, histories: Sequence[History], horizon: int) -> 
     return network.rnn.recalibrated(histories, [recent_origins(h, horizon) for h in histories]) if network.rnn else None
 
 
-def choices(shared: tuple[TrainedRnn | None, int], histories: Sequence[History]) -> list[Choice]:
-    """A piece of work: the choice of each series. ``shared``: the calibrated network and the horizon."""
-    rnn, horizon = shared
+def _choices(shared: tuple[TrainedRnn | None, Sequence[History], int], rows: Sequence[int]) -> list[Choice]:
+    """A piece of work: the choices of the histories at ``rows``."""
+    rnn, histories, horizon = shared
+    return choices(rnn, [histories[row] for row in rows], horizon)
+
+
+def choices(rnn: TrainedRnn | None, histories: Sequence[History], horizon: int) -> list[Choice]:
+    """One per series; the network is calibrated already."""
     origins = [recent_origins(h, horizon) for h in histories]
     by_rnn = _rnn_losses(rnn, histories, origins, horizon)
     return [_choose(h, o, losses, horizon) for h, o, losses in zip(histories, origins, by_rnn, strict=True)]
@@ -159,10 +165,12 @@ def baselines() -> tuple[Forecaster, ...]:
 
 
 def _forecasts(
-    shared: tuple[TrainedRnn | None, int, int], weighted: Sequence[tuple[History, tuple[Weight, ...]]]
+    shared: tuple[TrainedRnn | None, Sequence[tuple[History, tuple[Weight, ...]]], int, int], rows: Sequence[int]
 ) -> list[SampleForecast]:
-    """A piece of work: the forecasts of histories with their weights. ``shared``: network, horizon, paths."""
-    rnn, horizon, paths = shared
+    """A piece of work: the forecasts of the histories at ``rows``. ``shared``: the network, all histories with their
+    weights, horizon, paths."""
+    rnn, everything, horizon, paths = shared
+    weighted = [everything[row] for row in rows]
     made: dict[int, SampleForecast] = {}
     networked = [i for i, (_, some) in enumerate(weighted) if any(w.forecaster == RNN for w in some)]
     if rnn and networked:

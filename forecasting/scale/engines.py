@@ -35,6 +35,8 @@ def spread_over(
             why="a running cluster has the workers that it has",
             next_step="give one of them",
         )
+    if workers is not None and workers < 1:
+        raise UsageError("--workers must be at least one worker", why=f"it is {workers}", next_step="give --workers 2")
     from forecasting.scale.ray_cluster import joined, started
 
     with started(workers, progress) if ray_address is None else joined(ray_address, progress) as spread:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from hashlib import sha256
+from itertools import accumulate, pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
@@ -40,7 +41,10 @@ QUIET = {
     "RAY_AUTH_MODE": "token",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
-Packed = tuple[bytes, list[NDArray[np.uint8]]]
+Packed = tuple[bytes, NDArray[np.uint8], list[int]]
+"""A pickle, the bytes of its arrays one behind the other, and where each ends."""
+_kept: dict[str, Any] = {}
+"""On a worker: what the pieces of the work at hand share, so that it is unpacked once and not for each piece."""
 
 
 class RaySpread:
@@ -61,7 +65,7 @@ class RaySpread:
         try:
             for done in range(len(pieces)):
                 while len(waiting) < AHEAD * self._cpus and done + len(waiting) < len(pieces):
-                    waiting.append(task.remote(work, common, next(rest)))
+                    waiting.append(task.remote(work, [common], next(rest)))
                 yield _unpacked(self._result(waiting.popleft(), what, PIECE_SECONDS))
                 self._progress(what, done + 1, len(pieces))
         finally:
@@ -169,25 +173,38 @@ def signature() -> tuple[str, ...]:
     return digest.hexdigest(), np.__version__, torch.__version__
 
 
-def _packed(work: Callable[[Any, Any], object], shared: object, piece: object) -> Packed:
-    """Runs on a worker. Arrays travel beside the pickle, which spares two copies of each."""
+def _packed(work: Callable[[Any, Any], object], common: list[Any], piece: object) -> Packed:
+    """Runs on a worker. A result's arrays travel as one block beside the pickle, which is copied once on each side."""
     from forecasting.rnn.threads import one_thread
 
     buffers: list[pickle.PickleBuffer] = []
     with one_thread():
-        head = pickle.dumps(work(shared, piece), protocol=5, buffer_callback=buffers.append)
-    return head, [np.frombuffer(buffer.raw(), dtype=np.uint8) for buffer in buffers]
+        result = work(_shared(common[0]), piece)
+    head = pickle.dumps(result, protocol=5, buffer_callback=buffers.append)
+    parts = [np.frombuffer(buffer.raw(), dtype=np.uint8) for buffer in buffers]
+    block = np.concatenate(parts) if parts else np.empty(0, dtype=np.uint8)
+    return head, block, [0, *accumulate(len(part) for part in parts)]
 
 
 def _unpacked(packed: Packed) -> Any:
     """The arrays become this process's own: the cluster's memory goes away with it."""
-    head, buffers = packed
-    return pickle.loads(head, buffers=[bytearray(buffer.data) for buffer in buffers])  # noqa: S301
+    head, block, edges = packed
+    own = block.copy().data
+    return pickle.loads(head, buffers=[own[low:high] for low, high in pairwise(edges)])  # noqa: S301
+
+
+def _shared(common: Any) -> Any:
+    name = common.hex()
+    if name not in _kept:
+        _kept.clear()
+        _kept[name] = _loaded().get(common)
+    return _kept[name]
 
 
 def _loaded() -> Any:
     try:
         import ray
+        import ray._private.worker
         import ray.exceptions
     except ImportError as problem:
         raise MissingPart(
@@ -195,6 +212,8 @@ def _loaded() -> Any:
             why="it is an extra of this package",
             next_step="uv pip install --require-hashes -r requirements/ray.txt",
         ) from problem
+    # What happens to workers Ray prints on stdout, whatever its options say; we tell what matters in errors of our own.
+    ray._private.worker._worker_logs_enabled = False
     return ray
 
 
