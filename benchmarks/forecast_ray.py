@@ -42,8 +42,11 @@ Work = Callable[[Spread], Result]
 
 @dataclass(frozen=True)
 class Run:
+    """``others``: the share of the machine that was taken by processes that are not ours."""
+
     seconds: float
     cpu: float
+    others: float
     digest: str
 
 
@@ -112,10 +115,11 @@ def _digests(made: Sequence[SampleForecast]) -> list[str]:
 def _measured(work: Work, spread: Spread) -> Run:
     """The digest is taken afterwards, of every number in full."""
     gc.collect()
-    cpu, started = _cpu_seconds(), time.perf_counter()
+    cpu, busy, started = _cpu_seconds(), _busy_seconds(), time.perf_counter()
     result = work(spread)
-    seconds, cpu = time.perf_counter() - started, _cpu_seconds() - cpu
-    return Run(seconds, cpu, sha256(repr(result()).encode()).hexdigest()[:12])
+    seconds, cpu, busy = time.perf_counter() - started, _cpu_seconds() - cpu, _busy_seconds() - busy
+    others = max(busy - cpu, 0.0) / seconds / (os.cpu_count() or 1)
+    return Run(seconds, cpu, others, sha256(repr(result()).encode()).hexdigest()[:12])
 
 
 def _cpu_seconds() -> float:
@@ -123,6 +127,12 @@ def _cpu_seconds() -> float:
     own = psutil.Process()
     times = [process.cpu_times() for process in (own, *own.children(recursive=True))]
     return sum(each.user + each.system for each in times)
+
+
+def _busy_seconds() -> float:
+    """Of the whole machine."""
+    times = psutil.cpu_times()
+    return times.user + times.nice + times.system + times.irq + times.softirq
 
 
 def _told(name: str, alone: Sequence[Run], spread: Sequence[Run], workers: int) -> bool:
@@ -134,7 +144,8 @@ def _told(name: str, alone: Sequence[Run], spread: Sequence[Run], workers: int) 
         f"{name}: one process {one.seconds:.1f} s ({one.cpu:.1f} s of CPU), {workers} workers {many.seconds:.1f} s "
         f"({many.cpu:.1f} s of CPU); ratio {ratio:.2f}, bar {BAR}; by CPU alone at most "
         f"{min(run.cpu for run in alone) * workers / min(run.cpu for run in spread):.2f}; "
-        f"results {'the same' if same else 'DIFFER'}; load {os.getloadavg()[0]:.1f}",
+        f"results {'the same' if same else 'DIFFER'}; other programs took {one.others:.0%} and "
+        f"{many.others:.0%} of the machine",
         flush=True,
     )
     return same and ratio >= BAR

@@ -41,6 +41,10 @@ QUIET = {
     "RAY_AUTH_MODE": "token",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+JOINING = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_NUM_REDIS_GET_RETRIES": "1",  # of asking a head that takes the connection and does not answer; else 15 minutes
+}
 Packed = tuple[bytes, NDArray[np.uint8], list[int]]
 """A pickle, the bytes of its arrays one behind the other, and where each ends."""
 _kept: dict[str, Any] = {}
@@ -148,7 +152,7 @@ def started(workers: int | None, progress: Progress = untold) -> Iterator[RaySpr
 def joined(address: str, progress: Progress = untold) -> Iterator[RaySpread]:
     """A running cluster, of which this machine is a node. ``address``: host:port of its head."""
     _require_reachable(address)
-    with _environment({"RAY_USAGE_STATS_ENABLED": "0"}):
+    with _environment(JOINING):
         ray = _loaded()
         try:
             with _told(f"the Ray cluster at {address} cannot be joined"):
