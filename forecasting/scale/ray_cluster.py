@@ -214,7 +214,7 @@ def _loaded() -> Any:
         raise MissingPart(
             "--engine ray needs Ray, which is not installed",
             why="it is an extra of this package",
-            next_step="uv pip install --require-hashes -r requirements/ray.txt",
+            next_step=".venv/bin/uv pip install --require-hashes -r requirements/ray.txt",
         ) from problem
     # What happens to workers Ray prints on stdout, whatever its options say; we tell what matters in errors of our own.
     ray._private.worker._worker_logs_enabled = False
