@@ -6,6 +6,7 @@ ShardwrightError
 │   ├── BadUsageData              a usage history that cannot be read
 │   └── UnknownName               no shard, node or shard:// name of that name
 ├── MissingPart                   exit 1: Pulumi, QEMU, a kernel … is not installed
+├── ScaleOutFailed                exit 1: a cluster of workers did not come up, or lost a piece of work too often
 ├── StateInUse                    exit 1: a second control plane on the same state
 ├── AuthenticationFailed          exit 3
 ├── ProviderError                 exit 4
@@ -72,6 +73,10 @@ class UnknownName(UsageError):
 
 
 class MissingPart(ShardwrightError):
+    pass
+
+
+class ScaleOutFailed(ShardwrightError):
     pass
 
 

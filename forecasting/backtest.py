@@ -12,11 +12,13 @@ from engine.clock import Clock
 from engine.errors import BadUsageData
 from engine.model.value import Utc, Value
 from forecasting.base import Array, Forecast, History, until
-from forecasting.champion import chosen
+from forecasting.champion import Champions, calibrated, choices
 from forecasting.network import NO_NETWORK, Network, network_for
 from forecasting.registry import ModelRegistry
 from forecasting.reliability import Questions, ReliabilityBin, reliability
 from forecasting.rnn.train import TrainingReport
+from forecasting.rnn.trained import TrainedRnn
+from forecasting.scale.spread import IN_PROCESS, Spread, batches
 from forecasting.scores import Standing, Tally, ratio, standing
 from forecasting.splits import held_out
 
@@ -93,6 +95,24 @@ class Judged:
     questions: Questions = field(default_factory=Questions)
     fans: list[Fan] = field(default_factory=list)
 
+    def include(self, part: "Judged", rows: Sequence[int], *, last: bool) -> None:
+        """What was found at one origin of the series at ``rows``; ``last``: it is each series' last one."""
+        for name, tallies in part.tallies.items():
+            for row, tally in zip(rows, tallies, strict=True):
+                self.tallies[name][row].include(tally)
+        self.questions.include(part.questions)
+        self.fans += part.fans
+        self.leaders += part.leaders if last else []
+
+
+class Setting(NamedTuple):
+    """What every piece of a backtest shares. By turn: the calibrated network, and the origin of each series."""
+
+    usable: Sequence[Judge]
+    horizon: int
+    origins: Sequence[Sequence[int]]
+    networks: Sequence[TrainedRnn | None]
+
 
 def evaluate(
     histories: Sequence[History],
@@ -104,6 +124,7 @@ def evaluate(
     seed: int = 0,
     registry: ModelRegistry | None = None,
     clock: Clock | None = None,
+    spread: Spread = IN_PROCESS,
 ) -> Evaluation:
     """Train on the first part of the series that are not held out, then forecast every series from ``origins`` evenly
     spaced moments in the rest; at each moment all that was measured before it may be used to calibrate and choose.
@@ -124,29 +145,49 @@ def evaluate(
         network = network_for(train_on, horizon, budget_seconds, seed, registry=registry, clock=clock)
     except BadUsageData as problem:
         missing = f"{problem.what}: {problem.why}"
-    judged = judge(network, usable, horizon, origins)
+    judged = judge(network, usable, horizon, origins, spread=spread)
     return _report(judged, usable, unseen, network, missing, horizon, test_share, origins, len(histories))
 
 
-def judge(network: Network, usable: Sequence[Judge], horizon: int, origins: int) -> Judged:
+def judge(
+    network: Network, usable: Sequence[Judge], horizon: int, origins: int, *, spread: Spread = IN_PROCESS
+) -> Judged:
     """Every forecaster at every origin, given only what was measured before it."""
-    names = [name for name in JUDGED if name != "rnn" or network.rnn]
-    judged = Judged({name: [Tally() for _ in usable] for name in names})
-    for turn in range(origins):
-        at = [_origin(h, cut, horizon, turn, origins) for h, cut in usable]
-        past = [until(h, o) for (h, _), o in zip(usable, at, strict=True)]
-        truths = [h.values[o : o + horizon] for (h, _), o in zip(usable, at, strict=True)]
-        field_ = chosen(network, past, horizon)
-        for name in names:
-            made = field_.forecast(past, horizon, by=None if name == CHAMPION else name)
-            for tally, truth, forecast in zip(judged.tallies[name], truths, made, strict=True):
-                tally.add(truth, forecast)
-            if name == CHAMPION:
-                for history, truth, forecast in zip(past, truths, made, strict=True):
-                    judged.questions.ask(history, truth, forecast, horizon * history.freq)
-                if turn == origins // 2:
-                    judged.fans = [_fan(*each) for each in list(zip(past, truths, made, strict=True))[:FANS]]
-        judged.leaders = [choice.forecaster for choice in field_.choices]
+    turns = range(origins)
+    at = [[_origin(h, cut, horizon, turn, origins) for h, cut in usable] for turn in turns]
+    networks = list(spread.map(_calibrated, (network, usable, horizon), at, what="calibrating"))
+    judged = Judged({name: [Tally() for _ in usable] for name in JUDGED if name != "rnn" or network.rnn})
+    pieces = [(turn, rows) for turn in turns for rows in batches(range(len(usable)))]
+    found = spread.map(_judged, Setting(usable, horizon, at, networks), pieces, what="judging")
+    for (turn, rows), part in zip(pieces, found, strict=True):
+        judged.include(part, rows, last=turn == turns[-1])
+    return judged
+
+
+def _calibrated(shared: tuple[Network, Sequence[Judge], int], origins: Sequence[int]) -> TrainedRnn | None:
+    """A piece of work: the network, calibrated on what came before the origins."""
+    network, usable, horizon = shared
+    return calibrated(network, [until(h, o) for (h, _), o in zip(usable, origins, strict=True)], horizon)
+
+
+def _judged(setting: Setting, piece: tuple[int, Sequence[int]]) -> Judged:
+    """A piece of work: every forecaster on the named series (positions) at one turn."""
+    turn, rows = piece
+    rnn, horizon = setting.networks[turn], setting.horizon
+    at = [(setting.usable[row].history, setting.origins[turn][row]) for row in rows]
+    past, truths = [until(h, o) for h, o in at], [h.values[o : o + horizon] for h, o in at]
+    field_ = Champions(rnn, tuple(choices(rnn, past, horizon)), NO_NETWORK, "")
+    judged = Judged({name: [Tally() for _ in rows] for name in JUDGED if name != "rnn" or rnn})
+    for name, tallies in judged.tallies.items():
+        made = field_.forecast(past, horizon, by=None if name == CHAMPION else name)
+        for tally, truth, forecast in zip(tallies, truths, made, strict=True):
+            tally.add(truth, forecast)
+        if name == CHAMPION:
+            for row, history, truth, forecast in zip(rows, past, truths, made, strict=True):
+                judged.questions.ask(history, truth, forecast, horizon * history.freq)
+                if row < FANS and turn == len(setting.origins) // 2:
+                    judged.fans.append(_fan(history, truth, forecast))
+    judged.leaders = [choice.forecaster for choice in field_.choices]
     return judged
 
 

@@ -21,6 +21,7 @@ from forecasting.rnn.levels import LEVELS
 from forecasting.rnn.train import TrainingPlan, TrainingReport
 from forecasting.rnn.trained import TrainedRnn
 from forecasting.sample_forecast import SampleForecast
+from forecasting.scale.spread import IN_PROCESS, Spread, batches
 from forecasting.selection import RNN, Weight, as_words, mixture, recent_origins
 
 SCORED = (SeasonalNaive().name, HourOfWeek.name, LastValue.name)
@@ -71,7 +72,13 @@ class Champions:
         return self.rnn.report if self.rnn else None
 
     def forecast(
-        self, histories: Sequence[History], horizon: int, *, paths: int = 400, by: str | None = None
+        self,
+        histories: Sequence[History],
+        horizon: int,
+        *,
+        paths: int = 400,
+        by: str | None = None,
+        spread: Spread = IN_PROCESS,
     ) -> list[SampleForecast]:
         """One forecast per history, by the mixture of its series (or by the forecaster named ``by``).
 
@@ -79,21 +86,10 @@ class Champions:
         last value; ``forecaster`` of the result always names who made it, in a mixture the largest share.
         """
         by_id = {choice.series_id: choice.weights for choice in self.choices}
-        weights = [self._weights(h, by, by_id) for h in histories]
-        networked = [i for i, some in enumerate(weights) if self.rnn and any(w.forecaster == RNN for w in some)]
-        made: dict[int, SampleForecast] = {}
-        if self.rnn and networked:
-            chosen = [histories[i] for i in networked]
-            heads = self.rnn.heads(chosen, horizon)
-            for row, i in enumerate(networked):
-                if len(weights[i]) > 1:
-                    heads[row] = _mixed(heads[row], weights[i], histories[i], horizon)
-            for i, forecast in zip(networked, self.rnn.paths_of(chosen, heads, paths), strict=True):
-                forecast.forecaster = weights[i][0].forecaster
-                made[i] = forecast
-        everything = [
-            made[i] if i in made else by_baseline(weights[i][0].forecaster, h, horizon) for i, h in enumerate(histories)
-        ]
+        weighted = [(h, self._weights(h, by, by_id)) for h in histories]
+        setting = (self.rnn, weighted, horizon, paths)
+        made = spread.map(_forecasts, setting, batches(range(len(weighted))), what="forecasting")
+        everything = [forecast for some in made for forecast in some]
         return self._counted(everything) if by is None else everything
 
     def _counted(self, made: Sequence[SampleForecast]) -> list[SampleForecast]:
@@ -124,6 +120,7 @@ def champions(
     clock: Clock | None = None,
     plan: TrainingPlan | None = None,
     train_on: Sequence[History] | None = None,
+    spread: Spread = IN_PROCESS,
 ) -> Champions:
     """Get the network (see ``network_for``), then calibrate and choose on recent origins (see ``chosen``).
 
@@ -138,16 +135,34 @@ def champions(
         )
     except BadUsageData as problem:
         missing = f"{problem.what}: {problem.why}"
-    return chosen(found, histories, horizon, missing=missing)
+    return chosen(found, histories, horizon, missing=missing, spread=spread)
 
 
-def chosen(network: Network, histories: Sequence[History], horizon: int, *, missing: str = "") -> Champions:
+def chosen(
+    network: Network, histories: Sequence[History], horizon: int, *, missing: str = "", spread: Spread = IN_PROCESS
+) -> Champions:
     """Calibrate the network on recent origins of the histories and weigh it against the baselines, series by series."""
+    rnn = calibrated(network, histories, horizon)
+    found = spread.map(_choices, (rnn, histories, horizon), batches(range(len(histories))), what="scoring")
+    return Champions(rnn, tuple(choice for some in found for choice in some), network, missing)
+
+
+def calibrated(network: Network, histories: Sequence[History], horizon: int) -> TrainedRnn | None:
+    """The network, calibrated on recent origins of all histories together: this cannot be done in pieces."""
+    return network.rnn.recalibrated(histories, [recent_origins(h, horizon) for h in histories]) if network.rnn else None
+
+
+def _choices(shared: tuple[TrainedRnn | None, Sequence[History], int], rows: Sequence[int]) -> list[Choice]:
+    """A piece of work: the choices of the histories at ``rows``."""
+    rnn, histories, horizon = shared
+    return choices(rnn, [histories[row] for row in rows], horizon)
+
+
+def choices(rnn: TrainedRnn | None, histories: Sequence[History], horizon: int) -> list[Choice]:
+    """One per series; the network is calibrated already."""
     origins = [recent_origins(h, horizon) for h in histories]
-    rnn = network.rnn.recalibrated(histories, origins) if network.rnn else None
     by_rnn = _rnn_losses(rnn, histories, origins, horizon)
-    choices = tuple(_choose(h, o, losses, horizon) for h, o, losses in zip(histories, origins, by_rnn, strict=True))
-    return Champions(rnn, choices, network, missing)
+    return [_choose(h, o, losses, horizon) for h, o, losses in zip(histories, origins, by_rnn, strict=True)]
 
 
 def by_baseline(name: str, history: History, horizon: int) -> SampleForecast:
@@ -165,6 +180,31 @@ def by_baseline(name: str, history: History, horizon: int) -> SampleForecast:
 
 def baselines() -> tuple[Forecaster, ...]:
     return (SeasonalNaive(), SeasonalNaive("day"), SeasonalNaive("week"), HourOfWeek(), Hurdle(), LastValue())
+
+
+def _forecasts(
+    shared: tuple[TrainedRnn | None, Sequence[tuple[History, tuple[Weight, ...]]], int, int], rows: Sequence[int]
+) -> list[SampleForecast]:
+    """A piece of work: the forecasts of the histories at ``rows``. ``shared``: the network, all histories with their
+    weights, horizon, paths."""
+    rnn, everything, horizon, paths = shared
+    weighted = [everything[row] for row in rows]
+    made: dict[int, SampleForecast] = {}
+    networked = [i for i, (_, some) in enumerate(weighted) if any(w.forecaster == RNN for w in some)]
+    if rnn and networked:
+        histories = [weighted[i][0] for i in networked]
+        heads = rnn.heads(histories, horizon)
+        for row, i in enumerate(networked):
+            history, weights = weighted[i]
+            if len(weights) > 1:
+                heads[row] = _mixed(heads[row], weights, history, horizon)
+        for i, forecast in zip(networked, rnn.paths_of(histories, heads, paths), strict=True):
+            forecast.forecaster = weighted[i][1][0].forecaster
+            made[i] = forecast
+    return [
+        made[i] if i in made else by_baseline(weights[0].forecaster, history, horizon)
+        for i, (history, weights) in enumerate(weighted)
+    ]
 
 
 def _mixed(heads: Array, weights: Sequence[Weight], history: History, horizon: int) -> Array:

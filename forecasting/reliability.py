@@ -50,6 +50,12 @@ class Questions:
             self.predicted[k].append(float(np.mean(extra >= k)))
             self.happened[k].append(needed >= k)
 
+    def include(self, other: "Questions") -> None:
+        """Ask all that another asked, after one's own."""
+        for k in ADDITIONAL:
+            self.predicted[k] += other.predicted[k]
+            self.happened[k] += other.happened[k]
+
 
 def reliability(questions: Questions) -> tuple[ReliabilityBin, ...]:
     """Bins of equal width per k; those with too few questions are left out."""

@@ -60,6 +60,16 @@ class Tally:
         self.inside_80 += _inside(truth, rows, 0.1, 0.9)
         self.inside_90 += _inside(truth, rows, 0.05, 0.95)
 
+    def include(self, other: "Tally") -> None:
+        """What another tally of the same series holds."""
+        self.pinball += other.pinball
+        self.below += other.below
+        self.error += other.error
+        self.truth += other.truth
+        self.steps += other.steps
+        self.inside_80 += other.inside_80
+        self.inside_90 += other.inside_90
+
     @property
     def loss(self) -> float:
         """Twice the pinball loss, averaged over the deciles, summed over the steps."""

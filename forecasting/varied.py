@@ -14,7 +14,12 @@ START = datetime(2026, 1, 5, tzinfo=UTC)
 
 def varied_fleet(count: int, *, seed: int, days: float = 70, freq: timedelta = timedelta(hours=1)) -> Sequence[History]:
     """``count`` series with cycles, trends, level shifts, bursts, batch jobs, counts and random walks, mixed."""
-    return [_varied(f"varied-{i + 1}", np.random.default_rng([seed, i]), days, freq) for i in range(count)]
+    return [varied_series(i, seed=seed, days=days, freq=freq) for i in range(count)]
+
+
+def varied_series(number: int, *, seed: int, days: float, freq: timedelta) -> History:
+    """The series at a position (from 0) of every fleet that has it."""
+    return _varied(f"varied-{number + 1}", np.random.default_rng([seed, number]), days, freq)
 
 
 def _varied(name: str, rng: np.random.Generator, days: float, freq: timedelta) -> History:

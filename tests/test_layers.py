@@ -96,7 +96,9 @@ def test_only_the_driver_imports_the_automation_api() -> None:
     assert found == []
 
 
-@pytest.mark.parametrize("heavy", ["torch", "pulumi", "boto3", "pandas", "pyarrow", "duckdb", "dbos", "moto", "plotly"])
+@pytest.mark.parametrize(
+    "heavy", ["torch", "pulumi", "boto3", "pandas", "pyarrow", "duckdb", "dbos", "moto", "plotly", "ray"]
+)
 def test_heavy_parts_do_not_load_with_the_command(heavy: str) -> None:
     code = f"import engine.cli.main, sys; sys.exit({heavy!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from engine.cli import retraining, usage_history
-from engine.cli.console import Output, err, out, print_json, table
+from engine.cli.console import Output, err, out, plain, print_json, table
 from engine.errors import BadUsageData, UsageError
+from forecasting.scale.engines import Engine, spread_over
+from forecasting.scale.spread import IN_PROCESS, Progress, Spread, at_quarters
 
 if TYPE_CHECKING:
     from forecasting.backtest import Evaluation
@@ -33,6 +35,11 @@ Events = Annotated[Path | None, typer.Option(help="CSV of scheduled events: kind
 Budget = Annotated[float, typer.Option(min=0.1, help="Seconds that training may take.")]
 Seed = Annotated[int, typer.Option(help="Same seed, same forecast.")]
 Models = Annotated[Path, typer.Option(help="Folder of trained networks; the same history is not trained on twice.")]
+EngineChoice = Annotated[Engine, typer.Option("--engine", help="Work in this process, or spread over Ray workers.")]
+Workers = Annotated[
+    int | None, typer.Option(min=1, max=1024, help="Ray workers on this machine. Default: one per CPU.")
+]
+RayAddress = Annotated[str | None, typer.Option(help="HOST:PORT of a running Ray cluster to join instead.")]
 Form = Annotated[Output, typer.Option("--output", help="How to print.")]
 
 app = typer.Typer(help="Forecast usage as a distribution.", invoke_without_command=True)
@@ -53,6 +60,9 @@ def forecast(
     seed: Seed = 0,
     models: Models = MODELS,
     events: Events = None,
+    engine: EngineChoice = Engine.LOCAL,
+    workers: Workers = None,
+    ray_address: RayAddress = None,
     output_file: Annotated[Path | None, typer.Option(help="Parquet: series_id, timestamp, quantile, value.")] = None,
     output: Form = Output.TABLE,
 ) -> None:
@@ -68,8 +78,14 @@ def forecast(
     plans = _events(events, file)
     file = plans.without(file)
     _tell_what_is_stale(file, horizon)
-    field = _champions(file, horizon, budget, seed, models)
-    made = plans.applied(field.forecast(file.histories, horizon, paths=paths))
+    with (
+        _progress(f"training for at most {budget:g} s") as told,
+        spread_over(engine, workers, ray_address, told) as spread,
+    ):
+        field = _champions(file, horizon, budget, seed, models, spread)
+        made = field.forecast(file.histories, horizon, paths=paths, spread=spread)
+    _tell_about(field)
+    made = plans.applied(made)
     if output_file is not None:
         from forecasting.forecast_file import write_forecasts
 
@@ -107,7 +123,9 @@ def probability(
     span = parse_duration(within)
     file, _ = _measured(_only(_read(usage, metric, freq), series))
     horizon = max(ceil(span / file.freq), 1)
-    field = _champions(file, horizon, budget, seed, models)
+    with _progress(f"training for at most {budget:g} s"):
+        field = _champions(file, horizon, budget, seed, models)
+    _tell_about(field)
     answers = []
     by_champion = field.forecast(file.histories, horizon, paths=1000)
     by_naive = field.forecast(file.histories, horizon, by="seasonal_naive")
@@ -145,6 +163,9 @@ def evaluate(
     budget: Budget = 120.0,
     seed: Seed = 0,
     models: Models = MODELS,
+    engine: EngineChoice = Engine.LOCAL,
+    workers: Workers = None,
+    ray_address: RayAddress = None,
     html: Annotated[Path | None, typer.Option(help="Also write a page: standings, reliability, fan charts.")] = None,
     output: Form = Output.TABLE,
 ) -> None:
@@ -157,7 +178,10 @@ def evaluate(
 
         require_folder(html)
     file, _ = _measured(_read(usage, metric, freq))
-    with _progress(f"training for at most {budget:g} s, then {origins} origins"):
+    with (
+        _progress(f"training for at most {budget:g} s, then {origins} origins") as told,
+        spread_over(engine, workers, ray_address, told) as spread,
+    ):
         result = judge(
             file.histories,
             horizon,
@@ -166,6 +190,7 @@ def evaluate(
             budget_seconds=budget,
             seed=seed,
             registry=ModelRegistry(models),
+            spread=spread,
         )
     if html is not None:
         from forecasting.report import write_report
@@ -222,13 +247,19 @@ def _only(file: "UsageFile", series: str | None) -> "UsageFile":
     return replace(file, histories=kept)
 
 
-def _champions(file: "UsageFile", horizon: int, budget: float, seed: int, models: Path) -> "Champions":
+def _champions(
+    file: "UsageFile", horizon: int, budget: float, seed: int, models: Path, spread: Spread = IN_PROCESS
+) -> "Champions":
     from forecasting.champion import champions
-    from forecasting.drift import drift_of
     from forecasting.registry import ModelRegistry
 
-    with _progress(f"training for at most {budget:g} s"):
-        field = champions(file.histories, horizon, budget_seconds=budget, seed=seed, registry=ModelRegistry(models))
+    registry = ModelRegistry(models)
+    return champions(file.histories, horizon, budget_seconds=budget, seed=seed, registry=registry, spread=spread)
+
+
+def _tell_about(field: "Champions") -> None:
+    from forecasting.drift import drift_of
+
     if field.rnn_missing:
         err().print(f"no network: {field.rnn_missing}", markup=False)
     else:
@@ -241,7 +272,6 @@ def _champions(file: "UsageFile", horizon: int, budget: float, seed: int, models
     if cold:
         names = ", ".join(cold[:5]) + (" …" if len(cold) > 5 else "")
         err().print(f"cold start, too little history to score: {len(cold)} series ({names})", markup=False)
-    return field
 
 
 def _tell_what_is_stale(file: "UsageFile", horizon: int) -> None:
@@ -295,14 +325,15 @@ def _events(path: Path | None, file: "UsageFile") -> _Events:
 
 
 @contextmanager
-def _progress(what: str) -> Iterator[None]:
+def _progress(what: str) -> Iterator[Progress]:
+    """Tells what begins; what is yielded tells how many pieces are done."""
     console = err()
     if console.is_terminal:
-        with console.status(what):
-            yield
+        with console.status(what) as status:
+            yield lambda what, done, of: status.update(f"{what}: {done} of {of} pieces")
     else:
         console.print(what, markup=False)
-        yield
+        yield at_quarters(plain(console))
 
 
 def _quantiles(text: str) -> list[float]:

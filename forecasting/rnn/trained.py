@@ -74,10 +74,10 @@ class TrainedRnn:
         if not len(at):
             return self
         chosen = np.unique(np.linspace(0, len(at) - 1, min(len(at), MOST_CALIBRATION_WINDOWS)).astype(np.int64))
-        panel = Panel(histories, context=self.plan.context, horizon=self.plan.horizon, reach=self.plan.horizon)
-        found = _calibrated(
-            self.network, panel, series[chosen], at[chosen], seed=self.plan.seed, prior=self.calibration
-        )
+        used, place = np.unique(series[chosen], return_inverse=True)
+        reach = self.plan.horizon
+        panel = Panel([histories[i] for i in used], context=self.plan.context, horizon=reach, reach=reach)
+        found = _calibrated(self.network, panel, place, at[chosen], seed=self.plan.seed, prior=self.calibration)
         return replace(self, calibration=found)
 
     def digest(self) -> str:

@@ -1,0 +1,236 @@
+"""A real cluster of two workers on this machine, shared by the tests of this file."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+from typer.testing import CliRunner
+
+import forecasting.champion
+from engine.cli.main import app
+from engine.errors import BadUsageData, ScaleOutFailed
+from forecasting.backtest import Judge, Judged, judge
+from forecasting.base import History
+from forecasting.champion import Champions, Choice, chosen
+from forecasting.network import Network
+from forecasting.pretrained import pretrained
+from forecasting.sample_forecast import SampleForecast
+from forecasting.scale.ray_cluster import RETRIES, RaySpread, started
+from forecasting.scale.spread import IN_PROCESS, Spread, batches
+from forecasting.synthetic import synthetic_fleet
+from forecasting.traces import Trace
+from forecasting.train import HOURLY_RECIPE, training_set
+
+HORIZON = 24
+PATIENCE = 60
+"""Seconds until a test gives up on what it waits for; nothing waits so long that goes well."""
+told: list[tuple[str, int, int]] = []
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[RaySpread]:
+    with started(2, lambda *progress: told.append(progress)) as spread:
+        yield spread
+    assert not [p for p in psutil.Process().children(recursive=True) if "ray" in p.name()]
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    return Network(pretrained(timedelta(hours=1), HORIZON), loaded=True, origin="shipped")
+
+
+@pytest.fixture(scope="module")
+def series() -> list[History]:
+    return list(synthetic_fleet(10, seed=4, days=21))
+
+
+def forecast(network: Network, series: Sequence[History], spread: Spread) -> tuple[Champions, list[SampleForecast]]:
+    field = chosen(network, series, HORIZON, spread=spread)
+    return field, field.forecast(series, HORIZON, paths=50, spread=spread)
+
+
+def exact(made: Sequence[SampleForecast]) -> list[tuple[object, ...]]:
+    return [(f.series_id, f.start, f.freq, f.forecaster, f.sample_paths(50).tobytes()) for f in made]
+
+
+def every_number(judged: Judged) -> object:
+    tallies = {name: [repr(vars(tally)) for tally in some] for name, some in judged.tallies.items()}
+    return tallies, repr(judged.questions), judged.leaders, judged.fans
+
+
+def test_forecasts_are_the_same_to_the_last_bit(network: Network, series: list[History], cluster: RaySpread) -> None:
+    told.clear()
+    here, there = (forecast(network, series, spread) for spread in (IN_PROCESS, cluster))
+    assert there[0].choices == here[0].choices
+    assert exact(there[1]) == exact(here[1])
+    assert told[-1] == ("forecasting", 3, 3)
+    there[1][0].sample_paths(50)[0] = 0.0  # the arrays are this process's own
+
+
+def test_a_backtest_is_the_same_to_the_last_bit(network: Network, series: list[History], cluster: RaySpread) -> None:
+    usable = [Judge(history, int(0.8 * len(history.values))) for history in series]
+    here, there = (judge(network, usable, HORIZON, 2, spread=spread) for spread in (IN_PROCESS, cluster))
+    assert every_number(there) == every_number(here)
+    assert len(here.fans) == 4
+
+
+def test_a_training_set_is_the_same_to_the_last_bit(tmp_path: Path, cluster: RaySpread) -> None:
+    (tmp_path / "traces").mkdir()
+    usage_file(tmp_path / "traces" / "vms.parquet", synthetic_fleet(8, seed=1, days=35), "cpu_cores")
+    recipe = replace(HOURLY_RECIPE, traces=(Trace("bitbrains", "vms.parquet", "cpu_cores"),), varied=9, varied_days=20)
+    here, there = (training_set(recipe, tmp_path, frozenset(), 0, spread) for spread in (IN_PROCESS, cluster))
+    assert [(h.series_id, h.start, h.values.tobytes()) for h in there[0]] == [
+        (h.series_id, h.start, h.values.tobytes()) for h in here[0]
+    ]
+    assert there[1].tobytes() == here[1].tobytes()
+
+
+def scored_once_killed(shared: tuple[Path, object], rows: Sequence[int]) -> list[Choice]:
+    """The genuine work, but its first worker says who it is and goes no further."""
+    marker, setting = shared
+    try:
+        with marker.open("x") as file:
+            file.write(f"{os.getpid()}\n")
+    except FileExistsError:
+        return forecasting.champion._choices(setting, rows)  # type: ignore[arg-type]
+    time.sleep(PATIENCE)
+    raise AssertionError("nobody killed this worker")
+
+
+def test_a_worker_that_is_killed_costs_no_result(
+    network: Network,
+    series: list[History],
+    cluster: RaySpread,
+    tmp_path: Path,
+) -> None:
+    marker, setting = tmp_path / "pid", (network.rnn, series, HORIZON)
+    killed: list[int] = []
+
+    def kill() -> None:
+        limit = time.monotonic() + PATIENCE
+        while not (marker.exists() and marker.read_text().endswith("\n")) and time.monotonic() < limit:
+            threading.Event().wait(0.01)
+        killed.append(int(marker.read_text()))
+        os.kill(killed[0], signal.SIGKILL)
+
+    pieces = batches(range(len(series)))
+    killer = threading.Thread(target=kill)
+    killer.start()
+    found = list(cluster.map(scored_once_killed, (marker, setting), pieces, what="scoring"))
+    killer.join()
+    assert killed
+    assert killed[0] != os.getpid()
+    assert found == list(IN_PROCESS.map(forecasting.champion._choices, setting, pieces, what="scoring"))
+
+
+def deadly(counter: Path, piece: int) -> int:
+    with counter.open("a") as file:
+        file.write("x")
+    os.kill(os.getpid(), signal.SIGKILL)
+    return piece
+
+
+def test_a_piece_that_kills_every_worker_is_given_up(
+    cluster: RaySpread, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ScaleOutFailed, match=f"lost with its worker {RETRIES + 1} times") as failed:
+        list(cluster.map(deadly, tmp_path / "tries", [1], what="dying"))
+    assert len((tmp_path / "tries").read_text()) == RETRIES + 1
+    assert "--engine local" in failed.value.next_step
+    assert capfd.readouterr().out == ""
+
+
+def bad(kind: type[Exception], piece: int) -> int:
+    raise kind(f"piece {piece}")
+
+
+def test_what_the_work_raises_comes_back(cluster: RaySpread) -> None:
+    with pytest.raises(BadUsageData, match=r"^piece 1$"):
+        list(cluster.map(bad, BadUsageData, [1], what="failing"))
+    with pytest.raises(ScaleOutFailed, match="a piece failed on its worker; piece 1"):
+        list(cluster.map(bad, ValueError, [1], what="failing"))
+
+
+def test_it_listens_on_loopback_only(cluster: RaySpread) -> None:
+    mine = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    listening = [c.laddr.ip for p in mine for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN]
+    assert len(listening) > 3
+    assert {ip.removeprefix("::ffff:") for ip in listening} == {"127.0.0.1"}
+
+
+def usage_file(path: Path, series: Sequence[History], column: str = "value") -> None:
+    parts = [
+        pd.DataFrame(
+            {
+                "series_id": h.series_id,
+                "timestamp": pd.date_range(h.start, periods=len(h.values), freq="h"),
+                column: np.asarray(h.values),
+            }
+        )
+        for h in series
+    ]
+    pd.concat(parts).to_parquet(path)
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-c", "from engine.cli import main; main()", "forecast", *map(str, arguments)]
+
+
+def test_a_command_joins_a_running_cluster_and_prints_only_data(
+    series: list[History], cluster: RaySpread, tmp_path: Path
+) -> None:
+    import ray
+
+    usage_file(tmp_path / "usage.parquet", [History(h.series_id, h.start, h.freq, h.values[-40:]) for h in series])
+    common = ("--usage", tmp_path / "usage.parquet", "--models", tmp_path / "models", "--output", "json")
+    address = ray.get_runtime_context().gcs_address
+    there = subprocess.run(
+        command(*common, "--engine", "ray", "--ray-address", address),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    here = CliRunner().invoke(app, ["forecast", *map(str, common)])
+    assert (there.returncode, here.exit_code) == (0, 0), there.stderr
+    assert there.stdout == here.stdout
+    assert there.stdout.startswith("{")
+    assert "ray" not in there.stderr.lower()
+
+
+def test_ctrl_c_leaves_nothing_behind(series: list[History], tmp_path: Path) -> None:
+    usage_file(tmp_path / "usage.parquet", series)
+    with TemporaryDirectory(prefix="c", dir="/tmp") as folder:  # a short name, for the sockets
+        running = subprocess.Popen(
+            command(
+                *("evaluate", "--usage", tmp_path / "usage.parquet", "--models", tmp_path / "models"),
+                *("--budget", 0.1, "--origins", 40, "--engine", "ray", "--workers", 2),
+            ),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env={**{k: v for k, v in os.environ.items() if not k.startswith("RAY_")}, "TMPDIR": folder},
+        )
+        assert running.stderr is not None
+        while not running.stderr.readline().startswith("calibrating"):
+            assert running.poll() is None
+        family = psutil.Process(running.pid).children(recursive=True)
+        os.killpg(running.pid, signal.SIGINT)
+        stdout, _ = running.communicate(timeout=PATIENCE)
+        assert (running.returncode, stdout) == (130, "")
+        assert len(family) > 3
+        assert psutil.wait_procs(family, timeout=PATIENCE)[1] == []
+        assert list(Path(folder).iterdir()) == []
