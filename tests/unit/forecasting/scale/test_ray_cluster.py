@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -53,7 +53,15 @@ def network() -> Network:
 
 @pytest.fixture(scope="module")
 def series() -> list[History]:
-    return list(synthetic_fleet(10, seed=4, days=21))
+    return [*synthetic_fleet(10, seed=4, days=21), arrivals()]
+
+
+def arrivals() -> History:
+    """Intermittent, and counted in whole numbers: both are chosen for, and forecast, in a way of their own."""
+    rng = np.random.default_rng(5)
+    by_hour = np.where(np.arange(21 * 24) % 24 >= 12, 0.6, 0.1)
+    values = np.where(rng.random(21 * 24) < by_hour, rng.integers(1, 9, 21 * 24), 0).astype(np.float64)
+    return History("arrivals", datetime(2026, 1, 5, tzinfo=UTC), timedelta(hours=1), values)
 
 
 def forecast(network: Network, series: Sequence[History], spread: Spread) -> tuple[Champions, list[SampleForecast]]:
@@ -74,6 +82,8 @@ def test_forecasts_are_the_same_to_the_last_bit(network: Network, series: list[H
     told.clear()
     here, there = (forecast(network, series, spread) for spread in (IN_PROCESS, cluster))
     assert there[0].choices == here[0].choices
+    assert here[0].choices[-1].whole
+    assert here[0].choices[-1].wql_of("hurdle") is not None
     assert exact(there[1]) == exact(here[1])
     assert told[-1] == ("forecasting", 3, 3)
     there[1][0].sample_paths(50)[0] = 0.0  # the arrays are this process's own
