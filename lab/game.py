@@ -251,6 +251,7 @@ class Game:
                 self.tally.serve(pool, demand, covered)
                 self._demand[board.pool_ids[pool]] = demand
                 self._covered[board.pool_ids[pool]] = covered
+            self.tally.load[at].append(capacity - free)
             moved = self._attached[at].follow(capacity - free, stable, spot)
             if moved:
                 self.tally.moves += moved

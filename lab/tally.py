@@ -32,7 +32,8 @@ class Line(NamedTuple):
 class Result(Value):
     """What a play came to. Rates are short / demanded shard-hours; sums are exact USD.
 
-    ``cost_lines`` sums the lines by (kind, fleet, offer). ``bought`` is capacity in shards by fleet and step.
+    ``cost_lines`` sums the lines by (kind, fleet, offer). ``bought`` is
+    capacity, ``load`` what of it was used, in shards by fleet and step.
     """
 
     case: str
@@ -56,6 +57,7 @@ class Result(Value):
     late: int
     why_malformed: tuple[str, ...] = ()
     bought: tuple[tuple[int, ...], ...]
+    load: tuple[tuple[int, ...], ...]
 
 
 OVERALL = "overall"
@@ -76,6 +78,7 @@ class Tally:
         self.late = 0
         self.why_malformed: list[str] = []
         self.bought: list[list[int]] = [[] for _ in board.fleet_ids]
+        self.load: list[list[int]] = [[] for _ in board.fleet_ids]
 
     def charge(self, line: Line) -> None:
         self.nano += line.nano
@@ -122,6 +125,7 @@ class Tally:
             late=self.late,
             why_malformed=tuple(self.why_malformed),
             bought=tuple(tuple(path) for path in self.bought),
+            load=tuple(tuple(path) for path in self.load),
         )
 
     def _by_kind(self) -> dict[Charged, int]:
