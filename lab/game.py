@@ -125,10 +125,7 @@ class Game:
             else:
                 return
         self._order = replace(self._order, commit=())
-        if answer is Missed.LATE:
-            self.tally.late += 1
-        else:
-            self.tally.malformed += 1
+        self.tally.miss(answer)
 
     # rules 4 and 7
 

@@ -6,7 +6,7 @@ from typing import Protocol
 from lab.case import Case
 from lab.game import Game
 from lab.tally import Result
-from lab.wire import Init, Missed, Observe, Order
+from lab.wire import End, Init, Missed, Observe, Order
 
 
 class Policy(Protocol):
@@ -15,7 +15,7 @@ class Policy(Protocol):
     A policy that could not answer says ``Missed``: the previous order stands.
     """
 
-    def start(self, init: Init) -> None: ...
+    def start(self, init: Init) -> Missed | None: ...
     def answer(self, observe: Observe) -> Order | Missed: ...
 
 
@@ -25,13 +25,14 @@ def play(
     *,
     name: str | None = None,
     seed: int | None = None,
-    on_step: Callable[[int], None] | None = None,
+    on_end: Callable[[End], None] = lambda _: None,
 ) -> Result:
-    """The whole game; what the policy raises goes through. ``on_step`` hears the step just played."""
+    """The whole game; what the policy raises goes through. ``on_end`` hears how it ended."""
     game = Game(case)
-    policy.start(game.init())
+    missed = policy.start(game.init())
+    if missed is not None:
+        game.tally.miss(missed)
     while not game.over:
         game.step(policy.answer(game.observe()))
-        if on_step is not None:
-            on_step(game.now)
+    on_end(game.end())
     return game.tally.result(name or type(policy).__name__, seed)

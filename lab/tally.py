@@ -2,11 +2,14 @@
 
 from decimal import Decimal
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+
+from pydantic import Field
 
 from engine.model.value import Value
 from lab.amounts import to_usd
 from lab.board import Board
+from lab.wire import Missed
 
 
 class Charged(StrEnum):
@@ -33,7 +36,8 @@ class Result(Value):
     """What a play came to. Rates are short / demanded shard-hours; sums are exact USD.
 
     ``cost_lines`` sums the lines by (kind, fleet, offer). ``bought`` is
-    capacity, ``load`` what of it was used, in shards by fleet and step.
+    capacity, ``load`` what of it was used, in shards by fleet and step
+    (not part of the written form).
     """
 
     case: str
@@ -56,8 +60,8 @@ class Result(Value):
     malformed: int
     late: int
     why_malformed: tuple[str, ...] = ()
-    bought: tuple[tuple[int, ...], ...]
-    load: tuple[tuple[int, ...], ...]
+    bought: Annotated[tuple[tuple[int, ...], ...], Field(exclude=True)]
+    load: Annotated[tuple[tuple[int, ...], ...], Field(exclude=True)]
 
 
 OVERALL = "overall"
@@ -83,6 +87,12 @@ class Tally:
     def charge(self, line: Line) -> None:
         self.nano += line.nano
         self.lines.append(line)
+
+    def miss(self, why: Missed) -> None:
+        if why is Missed.LATE:
+            self.late += 1
+        else:
+            self.malformed += 1
 
     def serve(self, pool: int, demand: int, covered: int) -> None:
         self.demanded[pool] += demand

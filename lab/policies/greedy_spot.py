@@ -11,8 +11,6 @@ from lab.wire import Init, Observe, Order
 
 
 class GreedySpot:
-    name = "greedy-spot"
-
     def __init__(self, sizing: Sizing | None = None) -> None:
         self._sizing = sizing or QuantileOf(Last)
 

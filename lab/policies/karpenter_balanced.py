@@ -19,8 +19,6 @@ CHEAPER_SPOT_OFFERS = 15
 
 
 class KarpenterBalanced:
-    name = "karpenter-balanced"
-
     def start(self, init: Init) -> None:
         self._board = BoardView(init)
         self._denials = Denials.of(self._board)

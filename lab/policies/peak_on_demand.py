@@ -5,7 +5,5 @@ from lab.policies.sizing import Peak
 
 
 class PeakOnDemand(OnDemandPolicy):
-    name = "peak-on-demand"
-
     def __init__(self) -> None:
         super().__init__(Peak())

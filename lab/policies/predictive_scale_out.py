@@ -9,7 +9,5 @@ from lab.policies.sizing import LastOrSameTimeOfDay, QuantileOf
 
 
 class PredictiveScaleOut(OnDemandPolicy):
-    name = "predictive-scale-out"
-
     def __init__(self) -> None:
         super().__init__(QuantileOf(LastOrSameTimeOfDay))

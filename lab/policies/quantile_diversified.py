@@ -3,8 +3,8 @@ reserved part, Tributary, ATC 2018, for a diverse set of spot pools, a regressio
 
 Commitments: at the start, and as terms end, for each further shard whose price for the whole term is below what
 on-demand would cost for the share of the history in which it was used. Spot: cheapest first, of no correlation group
-more than a quarter of the need. Denied: down the list, ending on on-demand. Against reclaims, more is bought: a quantile
-of what was lost to them in a step.
+more than a quarter of the need. Denied: down the list, ending on on-demand. Against reclaims, more is bought: a
+quantile of what was lost to them in a step.
 """
 
 from math import ceil
@@ -21,8 +21,6 @@ LOST_QUANTILE = 0.9
 
 
 class QuantileDiversified:
-    name = "quantile-diversified"
-
     def start(self, init: Init) -> None:
         self._board = BoardView(init)
         self._denials = Denials.of(self._board)

@@ -8,7 +8,5 @@ from lab.policies.sizing import Last, QuantileOf
 
 
 class Reactive(OnDemandPolicy):
-    name = "reactive"
-
     def __init__(self) -> None:
         super().__init__(QuantileOf(Last))

@@ -7,7 +7,5 @@ from lab.policies.sizing import QuantileOf, SeasonalNaive
 
 
 class SeasonalQuantileOnDemand(OnDemandPolicy):
-    name = "seasonal-quantile"
-
     def __init__(self) -> None:
         super().__init__(QuantileOf(SeasonalNaive))

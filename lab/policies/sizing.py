@@ -68,7 +68,7 @@ class QuantileOf:
             return ceil(series[-1] * (1 + UNKNOWN_MARGIN)) if len(series) else 0
         guessed = guess.all(series)
         errors = (series[1:] - guessed[:-1])[guess.needs :][-self._window :]
-        return max(0, ceil(guessed[-1] + np.quantile(errors, self._level[fleet.id])))
+        return max(0, ceil(float(guessed[-1] + np.quantile(errors, self._level[fleet.id]))))
 
     def _learnt(self, fleet: FleetView, guess: Guess) -> float:
         series = fleet.series
@@ -155,7 +155,8 @@ class Regression(SameTimeOfDay):
             self._weights = np.linalg.lstsq(known, truth, rcond=None)[0]
 
     def all(self, series: Series) -> Series:
-        return np.maximum(0.0, self._features(series) @ self._weights)
+        guessed: Series = np.maximum(0.0, self._features(series) @ self._weights)
+        return guessed
 
     def _features(self, series: Series) -> Series:
         day = self._day

@@ -19,8 +19,6 @@ EXTRA = 0.2
 
 
 class SpotHedge:
-    name = "spothedge"
-
     def start(self, init: Init) -> None:
         self._board = BoardView(init)
         self._sizing = QuantileOf(Last)

@@ -2,9 +2,10 @@
 
 There, a job with a deadline must stay on the straight line to it: ahead of the line it waits for spot, behind it takes
 on-demand, and having done so it stays until it is two changeovers ahead. A service has no deadline; what it may leave
-undone is its allowed shortfall (the part that every sizing here aims at), so the line is that, spent evenly. A fleet that has spent less than the line
-relies on spot alone; one that has spent more takes on-demand for whatever it does not hold on spot, until it stands
-below the line as it was two steps ago. Sized as the reactive policy; spot is the cheapest that has not just refused.
+undone is its allowed shortfall (the part that every sizing here aims at), so the line is that, spent evenly. A fleet
+that has spent less than the line relies on spot alone; one that has spent more takes on-demand for whatever it does not
+hold on spot, until it stands below the line as it was two steps ago. Sized as the reactive policy; spot is the cheapest
+that has not just refused.
 """
 
 from dataclasses import dataclass, field
@@ -26,8 +27,6 @@ class _Progress:
 
 
 class UniformProgress:
-    name = "uniform-progress"
-
     def start(self, init: Init) -> None:
         self._board = BoardView(init)
         self._denials = Denials.of(self._board)
