@@ -1,5 +1,6 @@
 """A lab report as one HTML file that needs no network: standings, cost by cause, shortfall, capacity and load."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from html import escape
 from pathlib import Path
@@ -43,7 +44,7 @@ def as_html(report: LabReport, cases: tuple[Case, ...]) -> str:
     return "\n".join(parts) + "</html>\n"
 
 
-def _table(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     body = "".join("<tr>" + "".join(f"<td>{cell}" for cell in row) for row in rows)
     return "<table><tr>" + "".join(f"<th>{heading}" for heading in headings) + body + "</table>"
 

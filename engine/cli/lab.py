@@ -56,6 +56,10 @@ def run(
         if path is not None:
             require_folder(path)
     chosen = _policies(policies)
+    if usage is not None and (case or more):
+        raise UsageError(
+            "a case is given and one is to be built", why="--usage stands beside --case", next_step="give one of them"
+        )
     if usage is not None:
         from lab.history_case import Market, Need, case_from_history
 
@@ -123,6 +127,8 @@ def _policies(text: str) -> tuple[str, ...]:
     from lab.policies.registry import names, policy_of
 
     chosen = names() if text == ALL else tuple(dict.fromkeys(_split(text)))
+    if not chosen:
+        raise UsageError("no policy is to be played", why="--policies is empty", next_step="leave it out to play all")
     for name in chosen:
         policy_of(name)  # an unknown one is told before anything is played
     return chosen
