@@ -20,12 +20,6 @@ def to_usd(nano: int) -> Decimal:
     return Decimal(nano).scaleb(-NANO_DIGITS)
 
 
-def to_text(nano: int) -> str:
-    """The shortest plain decimal, such as ``12.34``."""
-    text = f"{to_usd(nano):f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
-
-
 class Scale:
     """One power of ten for every price of a case, so that each is a whole number; at least nano-dollars."""
 

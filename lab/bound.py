@@ -102,7 +102,11 @@ class _Programme:
         bounds = np.column_stack([np.zeros(len(self.most)), np.asarray(self.most)])
         answer = linprog(self.cost, A_ub=matrix, b_ub=-np.asarray(self.least), bounds=bounds, method="highs")
         if not answer.success:
-            raise ShardwrightError("the clairvoyant bound was not found", why=str(answer.message))
+            raise ShardwrightError(
+                "there is no clairvoyant bound: nothing that is offered serves the demand within its limits",
+                why=str(answer.message),
+                next_step="allow more shortfall, or add an on-demand offer for each fleet",
+            )
         return float(answer.fun)
 
 

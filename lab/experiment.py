@@ -37,12 +37,12 @@ class Job:
 
 
 class Played(Value):
-    """``cost_to_bound``: cost / clairvoyant bound. Times in seconds, of the policy alone."""
+    """``cost_to_bound``: cost / clairvoyant bound; None where the bound is 0. Times in seconds, of the policy alone."""
 
     policy: str
     result: Result
     regret: Regret
-    cost_to_bound: float
+    cost_to_bound: float | None
     init_seconds: float
     answer_p95_seconds: float
     seconds: float
@@ -72,7 +72,7 @@ class Standing(Value):
     """One policy over all cases: geometric means; in how many cases it kept the risk."""
 
     policy: str
-    cost_to_bound: float
+    cost_to_bound: float | None
     cost_to_best: float | None
     kept: int
     cases: int
@@ -168,7 +168,7 @@ class _Timed:
 def _told(played: Iterable[Played], jobs: Sequence[Job], tell: Callable[[str], None]) -> Iterator[Played]:
     for at, each in enumerate(played):
         risk = "keeps the risk" if each.result.keeps_risk else "breaks the risk"
-        tell(f"{at + 1}/{len(jobs)} {each.result.case} {each.policy}: {each.cost_to_bound:.2f} x bound, {risk}")
+        tell(f"{at + 1}/{len(jobs)} {each.result.case} {each.policy}: {each.result.cost:.2f} USD, {risk}")
         yield each
 
 
@@ -188,15 +188,15 @@ def _of_case(case: Case, bound: Bound, played: Sequence[Played]) -> CaseReport:
 def _standing(policy: str, reports: Sequence[CaseReport]) -> Standing:
     return Standing(
         policy=policy,
-        cost_to_bound=_mean([report.of(policy).cost_to_bound for report in reports]) or 0.0,
+        cost_to_bound=_mean([report.of(policy).cost_to_bound for report in reports]),
         cost_to_best=_mean([report.to_best(policy) for report in reports]),
         kept=sum(report.of(policy).result.keeps_risk for report in reports),
         cases=len(reports),
     )
 
 
-def _ratio(cost: Decimal, least: Decimal) -> float:
-    return float(cost / least) if least else float("1e9") if cost else 1.0
+def _ratio(cost: Decimal, least: Decimal) -> float | None:
+    return float(cost / least) if least else None
 
 
 def _mean(ratios: Sequence[float | None]) -> float | None:

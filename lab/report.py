@@ -44,6 +44,10 @@ def as_html(report: LabReport, cases: tuple[Case, ...]) -> str:
     return "\n".join(parts) + "</html>\n"
 
 
+def _ratio(ratio: float | None) -> str:
+    return "-" if ratio is None else f"{ratio:.3f}"
+
+
 def _table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     body = "".join("<tr>" + "".join(f"<td>{cell}" for cell in row) for row in rows)
     return "<table><tr>" + "".join(f"<th>{heading}" for heading in headings) + body + "</table>"
@@ -53,8 +57,8 @@ def _standings(report: LabReport) -> str:
     rows = [
         (
             escape(s.policy),
-            f"{s.cost_to_bound:.3f}",
-            "-" if s.cost_to_best is None else f"{s.cost_to_best:.3f}",
+            _ratio(s.cost_to_bound),
+            _ratio(s.cost_to_best),
             f"{s.kept} of {s.cases}",
         )
         for s in report.standings
@@ -70,7 +74,7 @@ def _plays(report: CaseReport) -> str:
             (
                 f"<span{kept}>{escape(each.policy)}</span>",
                 f"{result.cost:.2f}",
-                f"{each.cost_to_bound:.3f}",
+                _ratio(each.cost_to_bound),
                 f"{each.regret.sizing:.2f}",
                 f"{each.regret.market:.2f}",
                 f"{result.shortfall_rate:.3%}",

@@ -9,7 +9,17 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
+    ValidationError,
+    model_serializer,
+)
 
 from lab.case import RiskClass
 
@@ -50,7 +60,7 @@ class _FromGame(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", strict=False)
 
     def line(self) -> str:
-        return self.model_dump_json(exclude_none=False)
+        return self.model_dump_json()
 
 
 class InitRisk(_FromGame):
@@ -96,6 +106,12 @@ class InitOffer(_FromGame):
     term: int | None = None
     price_history: tuple[tuple[int, Amount], ...] | None = None
     interruption_band: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _of_its_option(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Fields of another option are not written; the band of a spot offer is, even when none is published."""
+        kept = {"interruption_band"} if self.option == "spot" else set()
+        return {name: value for name, value in dump(self).items() if value is not None or name in kept}
 
 
 class Init(_FromGame):
@@ -208,8 +224,3 @@ def read_ready(line: str | bytes) -> bool:
 
 def risks_of(classes: Mapping[str, RiskClass]) -> dict[str, InitRisk]:
     return {name: InitRisk(rank=risk.rank, max_shortfall=risk.max_shortfall) for name, risk in classes.items()}
-
-
-def as_json(message: BaseModel) -> Any:
-    """For tests and logs: plain data."""
-    return message.model_dump(mode="json")

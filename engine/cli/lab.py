@@ -153,13 +153,13 @@ def _print(report: "LabReport") -> None:
     rows = [
         (
             s.policy,
-            f"{s.cost_to_bound:.3f}",
-            "-" if s.cost_to_best is None else f"{s.cost_to_best:.3f}",
+            _ratio(s.cost_to_bound),
+            _ratio(s.cost_to_best),
             f"{s.kept} of {s.cases}",
         )
         for s in report.standings
     ]
-    best = "" if report.best_baselines is None else f"; best baseline of each case: {report.best_baselines:.3f} x bound"
+    best = f"; best baseline of each case: {_ratio(report.best_baselines)} x bound"
     title = f"All cases, geometric means{best}"
     out().print(table(title, ("policy", "/ bound", "/ best baseline", "risk kept"), rows, right=(1, 2, 3)))
 
@@ -180,8 +180,8 @@ def _row(report: "CaseReport", each: "Played", classes: Sequence[str]) -> tuple[
     return (
         each.policy,
         f"{result.cost:.2f}",
-        f"{each.cost_to_bound:.3f}",
-        "-" if to_best is None else f"{to_best:.3f}",
+        _ratio(each.cost_to_bound),
+        _ratio(to_best),
         f"{each.regret.sizing:.2f}",
         f"{each.regret.market:.2f}",
         f"{result.shortfall_rate:.2%}",
@@ -191,3 +191,7 @@ def _row(report: "CaseReport", each: "Played", classes: Sequence[str]) -> tuple[
         str(result.moves),
         str(result.malformed + result.late),
     )
+
+
+def _ratio(ratio: float | None) -> str:
+    return "-" if ratio is None else f"{ratio:.3f}"

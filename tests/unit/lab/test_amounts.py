@@ -5,7 +5,7 @@ from decimal import ROUND_HALF_EVEN, Decimal, localcontext
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.amounts import Scale, rounded_half_even, to_text, to_usd
+from lab.amounts import Scale, rounded_half_even, to_usd
 
 prices = st.decimals(min_value=0, max_value=100_000, places=12).map(lambda price: price.normalize())
 
@@ -28,7 +28,3 @@ def test_so_is_a_line_of_moves(price: Decimal, moved: int) -> None:
 
 def test_ties_go_to_the_even_neighbour() -> None:
     assert [rounded_half_even(n, 2) for n in (1, 3, 5, 7)] == [0, 2, 2, 4]
-
-
-def test_text_is_plain_and_short() -> None:
-    assert [to_text(nano) for nano in (0, 1, 290_000_000, 12_000_000_000)] == ["0", "0.000000001", "0.29", "12"]
