@@ -4,6 +4,7 @@ ShardwrightError
 ├── UsageError                    exit 2: what the user gave cannot be used
 │   ├── ConfigurationError        every problem of a configuration file at once
 │   ├── BadUsageData              a usage history that cannot be read
+│   ├── BadCase                   a case of the capacity game that cannot be played
 │   └── UnknownName               no shard, node or shard:// name of that name
 ├── MissingPart                   exit 1: Pulumi, QEMU, a kernel … is not installed
 ├── ScaleOutFailed                exit 1: a cluster of workers did not come up, or lost a piece of work too often
@@ -65,6 +66,10 @@ class ConfigurationError(UsageError):
 
 
 class BadUsageData(UsageError):
+    pass
+
+
+class BadCase(UsageError):
     pass
 
 

@@ -1,0 +1,5 @@
+from tests.contract.policy_contract import PolicyContract
+
+
+class TestSeasonalQuantile(PolicyContract):
+    name = "seasonal-quantile"

@@ -1,0 +1,71 @@
+"""Cases times policies: independent jobs, standings, an outside program beside the others."""
+
+import pickle
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from lab.bound import clairvoyant_bound
+from lab.experiment import COMMAND, Job, LabReport, Played, play_job, run_lab
+from lab.report import as_html, write_report
+from tests.unit.lab.cases import case_of, tiny
+from tests.unit.lab.generated import generated
+
+PROGRAM = f"{sys.executable} {Path(__file__).parent / 'quarter_more.py'}"
+
+
+def test_a_job_travels_and_comes_back_the_same() -> None:
+    case = generated(steps=24)
+    job = Job(case, clairvoyant_bound(case), "reactive")
+    there = pickle.loads(pickle.dumps(job))
+    back = pickle.loads(pickle.dumps(play_job(there)))
+    assert back.result == play_job(job).result
+
+
+def test_jobs_may_run_anywhere() -> None:
+    ran = []
+
+    def backwards(work: Callable[[Job], Played], jobs: Iterable[Job]) -> Iterable[Played]:
+        jobs = list(jobs)
+        ran.extend(jobs)
+        return reversed([work(job) for job in reversed(jobs)])
+
+    report = run_lab([case_of(tiny())], ["reactive", "peak-on-demand"], spread=backwards)
+    assert [each.policy for each in report.cases[0].played] == ["reactive", "peak-on-demand"]
+    assert len(ran) == 2
+
+
+def test_an_outside_program_is_reported_but_no_baseline() -> None:
+    told: list[str] = []
+    report = run_lab([generated(steps=12)], ["peak-on-demand"], command=PROGRAM, tell=told.append)
+    played = report.cases[0].of(COMMAND)
+    assert (played.result.malformed, played.result.late) == (0, 0)
+    assert report.command == PROGRAM
+    assert report.cases[0].best_baseline == "peak-on-demand"
+    assert len(told) == 2
+
+
+def test_without_a_baseline_that_keeps_the_risk_there_is_no_best_one() -> None:
+    report = run_lab([case_of(tiny())], ["uniform-progress"])
+    assert report.cases[0].best_baseline is None
+    assert report.standings[0].cost_to_best is None
+    assert (report.standings[0].kept, report.standings[0].cases) == (0, 1)
+
+
+def test_the_report_comes_back_from_json() -> None:
+    report = run_lab([generated(steps=12)], ["reactive", "greedy-spot"], seed=3)
+    text = report.model_dump_json()
+    assert '"seed":3' in text
+    assert '"bought"' not in text
+    assert report.cases[0].fingerprint in text
+
+
+def test_the_page_needs_no_network_and_names_everybody(tmp_path: Path) -> None:
+    cases = (generated(steps=12),)
+    report: LabReport = run_lab(cases, ["reactive", "greedy-spot"], notes=["a <note>"])
+    page = as_html(report, cases)
+    assert "src=" not in page.split("</style>")[0]
+    for words in ("reactive", "greedy-spot", "a &lt;note&gt;", "Cost by cause", "Shortfall as a share", "plotly"):
+        assert words in page
+    write_report(tmp_path / "lab.html", report, cases)
+    assert [path.name for path in tmp_path.iterdir()] == ["lab.html"]
