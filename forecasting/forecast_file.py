@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.errors import UsageError
 from engine.model.value import Utc, Value
+from engine.output_file import drafted
 from forecasting.base import Array, Forecast
 
 SCHEMA = pa.schema(
@@ -42,24 +42,10 @@ def quantile_points(forecasts: Sequence[Forecast], quantiles: Sequence[float]) -
 
 def write_forecasts(path: Path, forecasts: Sequence[Forecast], quantiles: Sequence[float]) -> int:
     """Write the file whole or not at all; returns its number of rows. UsageError when its folder does not exist."""
-    require_folder(path)
     table = pa.concat_tables([_table(forecast, quantiles) for forecast in forecasts])
-    draft = path.with_name(f".{path.name}.draft")
-    try:
+    with drafted(path) as draft:
         pq.write_table(table, draft, compression="zstd")
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
     return int(table.num_rows)
-
-
-def require_folder(path: Path) -> None:
-    if not path.parent.is_dir() or path.is_dir():
-        raise UsageError(
-            f"{path} cannot be written",
-            why="it is a folder" if path.is_dir() else f"there is no folder {path.parent}",
-            next_step="give the path of a new file in an existing folder",
-        )
 
 
 def _by_quantile(forecast: Forecast, quantiles: Sequence[float]) -> Array:

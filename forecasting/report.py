@@ -8,6 +8,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
+from engine.output_file import drafted
 from forecasting.backtest import CHAMPION, Evaluation, Fan
 from forecasting.reliability import ADDITIONAL
 from forecasting.scores import Standing
@@ -21,12 +22,8 @@ Figure = Any  # plotly brings no types
 
 def write_report(path: Path, evaluation: Evaluation, title: str) -> None:
     """Write the file whole or not at all."""
-    draft = path.with_name(f".{path.name}.draft")
-    try:
+    with drafted(path) as draft:
         draft.write_text(as_html(evaluation, title), encoding="utf-8")
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def as_html(evaluation: Evaluation, title: str) -> str:

@@ -1,6 +1,5 @@
 """Generated series of many characters, mixed into training so that the network meets more than the traces hold."""
 
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -12,13 +11,9 @@ from forecasting.synthetic import DAY, red_noise
 START = datetime(2026, 1, 5, tzinfo=UTC)
 
 
-def varied_fleet(count: int, *, seed: int, days: float = 70, freq: timedelta = timedelta(hours=1)) -> Sequence[History]:
-    """``count`` series with cycles, trends, level shifts, bursts, batch jobs, counts and random walks, mixed."""
-    return [varied_series(i, seed=seed, days=days, freq=freq) for i in range(count)]
-
-
 def varied_series(number: int, *, seed: int, days: float, freq: timedelta) -> History:
-    """The series at a position (from 0) of every fleet that has it."""
+    """Cycles, trends, level shifts, bursts, batch jobs, counts and random walks, mixed; another mixture for each
+    ``number`` (from 0) and seed."""
     return _varied(f"varied-{number + 1}", np.random.default_rng([seed, number]), days, freq)
 
 

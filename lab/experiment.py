@@ -12,6 +12,7 @@ from time import perf_counter
 import numpy as np
 
 from engine.model.value import Value
+from forecasting.scale.spread import IN_PROCESS, Spread
 from lab.bound import Bound, clairvoyant_bound
 from lab.case import Case
 from lab.host import Policy, play
@@ -91,10 +92,6 @@ class LabReport(Value):
     """Geometric mean over cases of the best baseline's cost / bound; None where a case has none."""
 
 
-Spread = Callable[[Callable[[Job], Played], Iterable[Job]], Iterable[Played]]
-"""How jobs run: ``map``, or another machine's."""
-
-
 def run_lab(
     cases: Sequence[Case],
     policies: Sequence[str],
@@ -102,14 +99,14 @@ def run_lab(
     seed: int = 0,
     command: str | None = None,
     notes: Sequence[str] = (),
-    spread: Spread = map,
+    spread: Spread = IN_PROCESS,
     tell: Callable[[str], None] = lambda _: None,
 ) -> LabReport:
     """Play every case with every policy, and with ``command`` where there is one."""
     known = [(case, clairvoyant_bound(case)) for case in cases]
     named = (*policies, *((COMMAND,) if command else ()))
     jobs = [Job(case, bound, name, seed, command) for case, bound in known for name in named]
-    played = list(_told(spread(play_job, jobs), jobs, tell))
+    played = list(_told(spread.map(_played, None, jobs, what="playing"), jobs, tell))
     reports = []
     for at, (case, bound) in enumerate(known):
         reports.append(_of_case(case, bound, played[at * len(named) : (at + 1) * len(named)]))
@@ -122,6 +119,11 @@ def run_lab(
         standings=tuple(_standing(name, reports) for name in named),
         best_baselines=_mean([r.of(r.best_baseline).cost_to_bound if r.best_baseline else None for r in reports]),
     )
+
+
+def _played(_shared: None, job: Job) -> Played:
+    """A piece of work."""
+    return play_job(job)
 
 
 def play_job(job: Job) -> Played:

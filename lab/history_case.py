@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engine.errors import UsageError
+from engine.output_file import drafted
 from lab.case import Case, Fleet, Offer, OnDemandOffer, Pool, RiskClass
 from lab.market_files import ABSURD_USD_H, Kind, Record, read_availability, read_kinds, read_spot_prices
 from lab.replayed_spot import AREA, FLEET, Clock, offer_fields, replayed_spot
@@ -62,12 +63,8 @@ class Built:
 
     def write(self, path: Path) -> None:
         """As a case file (gzip), whole or not at all."""
-        draft = path.with_name(f".{path.name}.draft")
-        try:
+        with drafted(path) as draft:
             draft.write_bytes(gzip.compress(self.case.model_dump_json().encode(), mtime=0))
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
 
 
 def case_from_history(need: Need, market: Market, *, risk: float, days: int, seed: int) -> Built:
@@ -80,9 +77,11 @@ def case_from_history(need: Need, market: Market, *, risk: float, days: int, see
         raise UsageError(
             "a shard must take something", why="--per-shard or the size of a shard is 0", next_step="give sizes above 0"
         )
-    usage = read_usage(need.usage, metric=need.metric)
+    usage, left_out = read_usage(need.usage, metric=need.metric).measured()
     clock = _clock_of(usage, days)
-    pools, notes = _pools(usage, clock, need.per_shard)
+    notes = [f"usage: {name} holds no value and is left out" for name in left_out]
+    pools, told = _pools(usage, clock, need.per_shard)
+    notes += told
     kinds, told = read_kinds(market.offers, need.vcpus, need.memory_gib, market.regions)
     notes += told
     prices = read_spot_prices(market.spot, kinds) if market.spot else {}

@@ -9,6 +9,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
+from engine.output_file import drafted
 from lab.case import Case
 from lab.experiment import CaseReport, LabReport, Played
 
@@ -20,12 +21,8 @@ Figure = Any  # plotly brings no types
 
 def write_report(path: Path, report: LabReport, cases: tuple[Case, ...]) -> None:
     """Write the file whole or not at all."""
-    draft = path.with_name(f".{path.name}.draft")
-    try:
+    with drafted(path) as draft:
         draft.write_text(as_html(report, cases), encoding="utf-8")
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def as_html(report: LabReport, cases: tuple[Case, ...]) -> str:

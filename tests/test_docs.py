@@ -29,7 +29,9 @@ def commands() -> Iterator[tuple[str, click.Command]]:
     yield from walk("shardwright", typer.main.get_command(app))
 
 
-@pytest.mark.parametrize(("path", "command"), commands(), ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    ("path", "command"), list(commands()), ids=lambda value: value if isinstance(value, str) else ""
+)
 def test_every_command_and_option_is_in_the_reference(path: str, command: click.Command) -> None:
     heading = f"### `{path}`"
     assert heading in REFERENCE

@@ -12,6 +12,7 @@ import typer
 from engine.cli import retraining, usage_history
 from engine.cli.console import Output, err, out, plain, print_json, table
 from engine.errors import BadUsageData, UsageError
+from engine.output_file import require_folder
 from forecasting.scale.engines import Engine, spread_over
 from forecasting.scale.spread import IN_PROCESS, Progress, Spread, at_quarters
 
@@ -71,8 +72,6 @@ def forecast(
         return
     levels = _quantiles(quantiles)
     if output_file is not None:
-        from forecasting.forecast_file import require_folder
-
         require_folder(output_file)
     file, left_out = _measured(_read(usage, metric, freq))
     plans = _events(events, file)
@@ -174,8 +173,6 @@ def evaluate(
     from forecasting.registry import ModelRegistry
 
     if html is not None:
-        from forecasting.forecast_file import require_folder
-
         require_folder(html)
     file, _ = _measured(_read(usage, metric, freq))
     with (

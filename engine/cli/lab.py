@@ -8,6 +8,7 @@ import typer
 
 from engine.cli.console import Output, err, out, plain, print_json, table
 from engine.errors import UsageError
+from engine.output_file import drafted, require_folder
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -49,7 +50,6 @@ def run(
     html: Annotated[Path | None, typer.Option(help="Also write a page with plots.")] = None,
 ) -> None:
     """Play cases with policies: cost, shortfall against the risk, reclaims, moves, regret."""
-    from forecasting.forecast_file import require_folder
     from lab.experiment import run_lab
 
     for path in (output_file, html, case_file):
@@ -80,7 +80,8 @@ def run(
         say(note)
     report = run_lab(cases, chosen, seed=seed, command=policy_command, notes=notes, tell=say)
     if output_file is not None:
-        _write(output_file, report)
+        with drafted(output_file) as draft:
+            draft.write_text(report.model_dump_json(indent=1), encoding="utf-8")
     if html is not None:
         from lab.report import write_report
 
@@ -136,15 +137,6 @@ def _policies(text: str) -> tuple[str, ...]:
 
 def _split(text: str | None) -> tuple[str, ...]:
     return tuple(part.strip() for part in (text or "").split(",") if part.strip())
-
-
-def _write(path: Path, report: "LabReport") -> None:
-    draft = path.with_name(f".{path.name}.draft")
-    try:
-        draft.write_text(report.model_dump_json(indent=1), encoding="utf-8")
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _print(report: "LabReport") -> None:

@@ -55,7 +55,7 @@ def run() -> NoReturn:
 def _run() -> int:
     try:
         # Not standalone: typer would print its own errors. It then returns the code of a typer.Exit, 130 for Ctrl-C.
-        code = app(standalone_mode=False)
+        code = app(prog_name="shardwright", standalone_mode=False)
         sys.stdout.flush()
     except BrokenPipeError:
         quiet_stdout()

@@ -2,7 +2,12 @@ from datetime import timedelta
 
 import numpy as np
 
-from forecasting.varied import varied_fleet
+from forecasting.base import History
+from forecasting.varied import varied_series
+
+
+def varied_fleet(count: int, *, seed: int, days: float, freq: timedelta = timedelta(hours=1)) -> list[History]:
+    return [varied_series(number, seed=seed, days=days, freq=freq) for number in range(count)]
 
 
 def test_the_same_seed_makes_the_same_series_and_all_say_that_they_are_made_up() -> None:

@@ -2,11 +2,12 @@
 
 import pickle
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from forecasting.scale.spread import Piece, Result, Shared
 from lab.bound import clairvoyant_bound
-from lab.experiment import COMMAND, Job, LabReport, Played, play_job, run_lab
+from lab.experiment import COMMAND, Job, LabReport, play_job, run_lab
 from lab.report import as_html, write_report
 from tests.unit.lab.cases import case_of, tiny
 from tests.unit.lab.generated import generated
@@ -22,17 +23,27 @@ def test_a_job_travels_and_comes_back_the_same() -> None:
     assert back.result == play_job(job).result
 
 
+class Backwards:
+    """A ``Spread`` whose pieces travel, the last one first."""
+
+    did = 0
+
+    def map(
+        self, work: Callable[[Shared, Piece], Result], shared: Shared, pieces: Sequence[Piece], *, what: str
+    ) -> Iterator[Result]:
+        found = []
+        for piece in reversed(pieces):
+            there, setting, sent = pickle.loads(pickle.dumps((work, shared, piece)))
+            found.append(there(setting, sent))
+            self.did += 1
+        return reversed(found)
+
+
 def test_jobs_may_run_anywhere() -> None:
-    ran = []
-
-    def backwards(work: Callable[[Job], Played], jobs: Iterable[Job]) -> Iterable[Played]:
-        jobs = list(jobs)
-        ran.extend(jobs)
-        return reversed([work(job) for job in reversed(jobs)])
-
+    backwards = Backwards()
     report = run_lab([case_of(tiny())], ["reactive", "peak-on-demand"], spread=backwards)
     assert [each.policy for each in report.cases[0].played] == ["reactive", "peak-on-demand"]
-    assert len(ran) == 2
+    assert backwards.did == 2
 
 
 def test_an_outside_program_is_reported_but_no_baseline() -> None:

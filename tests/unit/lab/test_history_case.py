@@ -55,6 +55,16 @@ def test_bad_offers_are_left_out_by_reason(tmp_path: Path) -> None:
     assert gcp.on_demand_price == Decimal("0.19")
 
 
+def test_a_series_without_any_value_is_left_out_by_name(tmp_path: Path) -> None:
+    usage = tables.usage(tmp_path / "usage.csv")
+    silent = [f"silent,{moment.isoformat(' ')},\n" for moment in tables.moments(tables.STEPS)]
+    usage.write_text(usage.read_text() + "".join(silent))
+    market = Market(offers=tables.offers(tmp_path / "offers.csv"))
+    built = case_from_history(Need(usage=usage), market, risk=0.01, days=2, seed=0)
+    assert {pool.id for pool in built.case.pools} == {"web", "db"}
+    assert "usage: silent holds no value and is left out" in built.notes
+
+
 def spot_of(built: Built, kind: str) -> SpotOffer:
     return next(o for o in built.case.offers if isinstance(o, SpotOffer) and o.instance_type == kind)
 
