@@ -86,6 +86,8 @@ class Quote(Value):
     """The negotiation strategy that obtained it."""
     survival: Probability = 1.0
     """Probability that one unit is still there at the end of the term."""
+    proof: str | None = None
+    """The seller's signature over what it promised (compact JWS); None: it signs nothing."""
 
 
 class Hold(Value):

@@ -21,7 +21,8 @@ from engine.model.value import Interval
 from providers.base import AuctionRule
 from providers.network import wire
 from providers.network.auction import Bid, close_round
-from providers.network.exchange import Exchange, Terms
+from providers.network.book import Terms
+from providers.network.exchange import Exchange
 from providers.network.stock import AuctionRules, Listing, Refused
 from providers.network.wire import WireAuctionRule
 from tests.unit.engine.market.counterparties import NOW, Auctioneer, Honest, a_market, a_need, a_quote, an_offer
@@ -240,7 +241,9 @@ def test_no_unit_is_sold_twice_whoever_asks_at_once(units: int, buyers: int, qua
 @given(
     units=st.integers(1, 5),
     steps=st.lists(
-        st.tuples(st.sampled_from(["hold", "confirm", "pay", "release", "end", "bid", "wait"]), st.integers(0, 400)),
+        st.tuples(
+            st.sampled_from(["hold", "confirm", "pay", "resize", "release", "end", "bid", "wait"]), st.integers(0, 400)
+        ),
         max_size=40,
     ),
     auction=st.booleans(),
@@ -283,9 +286,11 @@ def _act(exchange: Exchange, clock: ManualClock, holds: list[str], verb: str, va
         holds.append(exchange.hold("t", request, key=f"h{number}").hold_id)
     elif verb == "bid":
         price = wire.WireMoney(amount=Decimal("0.06"), currency="USD")
-        entered = exchange.bid("t", "lot", wire.BidRequest(quantity=1, unit_price=price, term=TERM), key=f"b{number}")
+        entered = exchange.bidding.bid(
+            "t", "lot", wire.BidRequest(quantity=1, unit_price=price, term=TERM), key=f"b{number}"
+        )
         clock.advance(timedelta(seconds=3))
-        won = exchange.bid_result("t", "lot", entered.bid_id).quote
+        won = exchange.bidding.result("t", "lot", entered.bid_id).quote
         if won is not None:
             request = wire.HoldRequest(quote_id=won.quote_id, quantity=1)
             holds.append(exchange.hold("t", request, key=f"h{number}").hold_id)
@@ -294,6 +299,8 @@ def _act(exchange: Exchange, clock: ManualClock, holds: list[str], verb: str, va
         exchange.confirm("t", chosen, node, key=f"c{number}")
     elif verb == "pay":
         exchange.pay("t", chosen)
+    elif verb == "resize":
+        exchange.resize_hold("t", chosen, wire.ResizeHoldRequest(quantity=1 + value % 3), key=f"s{number}")
     elif verb == "release":
         exchange.release("t", chosen)
     else:

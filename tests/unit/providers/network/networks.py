@@ -14,8 +14,9 @@ from engine.model.capacity import Resources
 from engine.model.market import PurchaseOption
 from providers.network import wire
 from providers.network.auction import Rivals, nobody
+from providers.network.book import Terms
 from providers.network.client import NetworkClient
-from providers.network.exchange import Exchange, Terms
+from providers.network.exchange import Exchange
 from providers.network.server import RateLimit, create_app
 from providers.network.stock import AuctionRules, Listing
 from providers.network.wire import WireAuctionRule
@@ -70,10 +71,8 @@ def money(amount: str, currency: str = "USD") -> wire.WireMoney:
     return wire.WireMoney(amount=Decimal(amount), currency=currency)
 
 
-def quoted(exchange: Exchange, quantity: int = 1, *, limit: str | None = None, tenant: str = TENANT) -> wire.WireQuote:
-    limit_price = money(limit) if limit else None
-    request = wire.QuoteRequest(offer_id="lot", quantity=quantity, term=TERM, limit_price=limit_price)
-    return exchange.quote(tenant, request)
+def quoted(exchange: Exchange, quantity: int = 1, *, tenant: str = TENANT) -> wire.WireQuote:
+    return exchange.quote(tenant, wire.QuoteRequest(offer_id="lot", quantity=quantity, term=TERM))
 
 
 def held(exchange: Exchange, quantity: int = 1, *, key: str = "k") -> wire.WireHold:
@@ -107,7 +106,7 @@ class InProcess(httpx.BaseTransport):
 
 
 def served(exchange: Exchange, clock: ManualClock, *, limit: RateLimit | None = None) -> InProcess:
-    return InProcess(create_app(exchange, title="tiny", tenants={"secret": TENANT}, clock=clock, limit=limit))
+    return InProcess(create_app(exchange, tenants={"secret": TENANT}, clock=clock, limit=limit))
 
 
 def a_client(transport: httpx.BaseTransport, clock: ManualClock, *, token: str = "secret") -> NetworkClient:
