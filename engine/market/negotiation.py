@@ -6,7 +6,7 @@ the round goes on without it. Each of these is reported as an OfferRejection, so
 reason. Where several strategies got a quote for one offer, the cheapest counts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from threading import Thread
@@ -153,7 +153,8 @@ class _Table:
         try:
             return self._ask(offer, found)
         finally:
-            self.quotes += min((quotes for quotes in found if quotes), key=_cheapest, default=[])
+            got = [quotes for quotes in found if quotes]
+            self.quotes += min(got, key=_cheapest) if got else []
 
     def _ask(self, offer: Offer, found: list[list[Quote]]) -> str | None:
         for strategy in self.strategies:
@@ -187,7 +188,7 @@ class _Table:
         self.rejections.append(OfferRejection(offer=offer.id, provider=self.provider, reason=reason))
 
 
-def _cheapest(quotes: Sequence[Quote]) -> Decimal:
+def _cheapest(quotes: Iterable[Quote]) -> Decimal:
     return min(quote.unit_price.amount for quote in quotes)
 
 

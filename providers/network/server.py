@@ -180,18 +180,18 @@ def _market_routes(exchange: Exchange, gate: Callable[..., str]) -> APIRouter:
 
     @routes.get("/offers", dependencies=[tenant])
     def list_offers(
+        region: Annotated[list[str], Query(default_factory=list)],
+        option: Annotated[list[PurchaseOption], Query(default_factory=list)],
         min_vcpus: Annotated[float, Query(ge=0)] = 0,
         min_memory_gib: Annotated[float, Query(ge=0)] = 0,
         min_storage_iops: Annotated[float, Query(ge=0)] = 0,
         min_network_mbps: Annotated[float, Query(ge=0)] = 0,
-        region: Annotated[list[str] | None, Query()] = None,
-        option: Annotated[list[PurchaseOption] | None, Query()] = None,
     ) -> wire.OfferList:
         """Posted offers whose one unit carries at least what is asked."""
         at_least = Resources(
             vcpus=min_vcpus, memory_gib=min_memory_gib, storage_iops=min_storage_iops, network_mbps=min_network_mbps
         )
-        return wire.OfferList(offers=tuple(exchange.offers(at_least, region or (), option or ())))
+        return wire.OfferList(offers=tuple(exchange.offers(at_least, region, option)))
 
     @routes.get("/shard-types", dependencies=[tenant])
     def list_shard_types() -> wire.ShardTypeList:

@@ -1,7 +1,8 @@
 """Run every case against a network and say what was expected and what was seen."""
 
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from importlib.util import find_spec
 
 import httpx
 from pydantic import ValidationError
@@ -11,7 +12,10 @@ from engine.errors import ConfigurationError, ProviderUnavailable
 from engine.model.value import Value
 from providers.network.conformance import bargaining_cases, holding_cases, market_cases, record_cases
 from providers.network.conformance.base import Case, CaseResult, NotOffered, Outcome, Unmet
+from providers.network.conformance.fuzzing import fuzzed
 from providers.network.conformance.probe import Probe
+
+EXAMPLES = 20
 
 
 class Conformance(Value):
@@ -58,9 +62,14 @@ def check(
     ca_file: str | None = None,
     transport: httpx.BaseTransport | None = None,
     cases: Sequence[Case] | None = None,
+    examples: int | None = None,
     say: Callable[[CaseResult], None] = lambda _: None,
 ) -> Conformance:
-    """``say`` hears every result as it comes. Raises ProviderUnavailable when nobody answers at ``url``."""
+    """``say`` hears every result as it comes.
+
+    ``examples``: requests of each kind that every operation is fuzzed with; 0: none; None: some, where schemathesis is
+    installed. Raises ProviderUnavailable when nobody answers at ``url``, MissingPart for fuzzing without schemathesis.
+    """
     with open_http(url, ca_file=ca_file, transport=transport) as http:
         _require_somebody(http, url)
         probe, results = Probe(http, token=token, clock=clock, patience=patience), []
@@ -68,7 +77,19 @@ def check(
             with probe:
                 results.append(judged(one, probe))
             say(results[-1])
+        for result in _fuzzed(http, token, clock, examples):
+            results.append(result)
+            say(result)
     return Conformance(url=url, results=tuple(results))
+
+
+def _fuzzed(http: httpx.Client, token: str, clock: Clock, examples: int | None) -> Iterable[CaseResult]:
+    if examples == 0:
+        return ()
+    if examples is None and find_spec("schemathesis") is None:
+        why = "schemathesis is not installed: pip install 'shardwright[conformance]'"
+        return (CaseResult(name="fuzz", outcome=Outcome.SKIPPED, expected="answers as described", seen=why),)
+    return fuzzed(http, token, clock=clock, examples=EXAMPLES if examples is None else examples)
 
 
 def judged(one: Case, probe: Probe) -> CaseResult:
