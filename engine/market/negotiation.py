@@ -150,11 +150,13 @@ class _Table:
     def _talk_about(self, offer: Offer) -> str | None:
         """Why there is no use in asking this provider any more; None: go on."""
         found: list[list[Quote]] = []
-        try:
-            return self._ask(offer, found)
-        finally:
-            got = [quotes for quotes in found if quotes]
-            self.quotes += min(got, key=_cheapest) if got else []
+        said_before = len(self.rejections)
+        left_because = self._ask(offer, found)
+        got = [quotes for quotes in found if quotes]
+        if got:
+            self.quotes += min(got, key=_cheapest)
+            del self.rejections[said_before:]  # one strategy passed, another bought: the offer is not refused
+        return left_because
 
     def _ask(self, offer: Offer, found: list[list[Quote]]) -> str | None:
         for strategy in self.strategies:

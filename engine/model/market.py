@@ -86,7 +86,7 @@ class Quote(Value):
     """The negotiation strategy that obtained it."""
     survival: Probability = 1.0
     """Probability that one unit is still there at the end of the term."""
-    proof: str | None = None
+    proof: Annotated[str | None, Field(exclude_if=lambda proof: proof is None)] = None
     """The seller's signature over what it promised (compact JWS); None: it signs nothing."""
 
 

@@ -182,3 +182,11 @@ def test_spot_is_taken_from_as_many_correlation_groups_as_there_are() -> None:
     chosen = shortlist(_view(*alike, *others), a_need(), per_market=4)
     assert {offer.id for offer in chosen} == {"a0", "a1", "b0", "c0"}
     assert [offer.id for offer in chosen] == ["a0", "a1", "b0", "c0"], "best first"
+
+
+def test_an_offer_that_one_strategy_passes_on_and_another_buys_is_not_refused() -> None:
+    cheaper = an_offer("b", provider="q", price="0.05")
+    market = a_market(stubborn_haggler(), Honest("q"))
+    found = negotiate(_view(an_offer("a"), cheaper), a_need(), [*ALL, RfqStrategy()], market)
+    assert {quote.offer.id: quote.strategy for quote in found.quotes} == {"a": "fixed_price", "b": "fixed_price"}
+    assert found.rejections == ()
