@@ -156,6 +156,9 @@ class _Table:
         if got:
             self.quotes += min(got, key=_cheapest)
             del self.rejections[said_before:]  # one strategy passed, another bought: the offer is not refused
+        elif len(self.rejections) > said_before + 1:
+            reasons = "; ".join(one.reason for one in self.rejections[said_before:])
+            self.rejections[said_before:] = [OfferRejection(offer=offer.id, provider=self.provider, reason=reasons)]
         return left_because
 
     def _ask(self, offer: Offer, found: list[list[Quote]]) -> str | None:

@@ -96,7 +96,8 @@ class Verifier:
         if claims.signed_at > now + _CLOCK_SKEW:
             raise Unproven(f"clock skew: signed for {claims.signed_at:%Y-%m-%d %H:%M:%S}Z")
         if claims.expires_at <= now:
-            raise Unproven(f"replayed: signed at {claims.signed_at:%Y-%m-%d %H:%M:%S}Z for a time that is over")
+            since = f"{claims.signed_at:%Y-%m-%d %H:%M:%S}Z"
+            raise Unproven(f"expired or replayed: signed at {since} for a time that is over")
         return claims
 
     def _key(self, identifier: str) -> OKPKey:

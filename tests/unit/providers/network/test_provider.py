@@ -193,6 +193,17 @@ def test_a_hold_at_another_price_is_given_back(clock: ManualClock) -> None:
     assert free(exchange) == 3
 
 
+def test_a_hold_that_is_charged_at_another_price_stops_the_purchase(clock: ManualClock) -> None:
+    def charges_more(path: str, body: Any) -> Any:
+        return {**body, "unit_price": {"amount": "0.06", "currency": "USD"}} if path.endswith("/pay") else body
+
+    provider = _provider(a_network(clock), clock, charges_more)
+    hold = provider.hold(provider.quote(_first(provider), 1, DAY), key="k")
+    with pytest.raises(PriceMismatch, match=r"taken at 0\.05 USD, but is charged at 0\.06 USD; .* signed promise"):
+        provider.confirm(hold)
+    assert hold.quote.proof
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -228,6 +239,19 @@ def test_a_bid_waits_for_its_round(clock: ManualClock) -> None:
     assert clock.now() - START <= timedelta(seconds=4)
     lost = provider.bid(offer, 1, usd("0.015"), DAY, key="k2")
     assert (lost.won, lost.clearing_price, lost.quote) == (False, usd("0.02"), None)
+
+
+def test_an_open_auction_is_won_at_what_it_takes(clock: ManualClock) -> None:
+    open_ascending = an_auction(WireAuctionRule.OPEN_ASCENDING, units=2)
+    provider = _provider(a_network(clock, [open_ascending], rivals=_rivals), clock)
+    offer = _first(provider)
+    assert provider.auction_terms(offer).rule is AuctionRule.OPEN_ASCENDING
+    outcome = provider.bid(offer, 1, usd("0.05"), DAY, key="k")
+    assert outcome.quote is not None, outcome.reason
+    assert usd("0.02") < outcome.quote.unit_price <= usd("0.022")
+    above = provider.bid(offer, 1, usd("0.01"), DAY, key="k2")
+    assert (above.won, above.quote) == (False, None)
+    assert "above 0.01 USD" in above.reason
 
 
 def test_a_first_price_rule_is_told(clock: ManualClock) -> None:
