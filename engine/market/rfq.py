@@ -38,7 +38,7 @@ class RfqStrategy:
         quotes = []
         for offer in offers:
             provider = market.providers[offer.provider]
-            if offer.option in _POSTED and isinstance(provider, SupportsRfq):
+            if offer.option in _POSTED and offer.list_price is None and isinstance(provider, SupportsRfq):
                 quotes.append(self._talk(need, offer, market, provider))
         return quotes
 

@@ -56,6 +56,8 @@ class Offer(Value):
     option: PurchaseOption
     price: Money
     """Per unit-hour now; for an auction the reserve price (0 where none is published)."""
+    list_price: Annotated[Money | None, Field(exclude_if=lambda price: price is None)] = None
+    """What is posted, where ``price`` is a negotiated one; None: ``price`` is what is posted."""
     price_at: Utc
     """When the provider last stated this price."""
     price_history: tuple[PricePoint, ...] = ()
