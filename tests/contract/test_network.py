@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from uuid import uuid4
@@ -33,6 +34,7 @@ from providers.base import (
 from providers.network.client import NetworkClient
 from providers.network.provider import NetworkProvider
 from providers.network.wire import HoldState, WireMoney, WireResources, WireTerm
+from providers.network.wire_records import CapacityEvent
 from tests.contract.provider_contract import SMALL, ProviderContract, SandboxControl, WallClock, running_server
 
 SPEED = ("--meter-speed", "360000")
@@ -236,6 +238,20 @@ class TestHarbor(NetworkContract):
             assert wait_until(
                 lambda: client.reverse_auction(opened.auction_id).quote is not None, WallClock(), timeout_seconds=10
             )
+
+    def test_events_come_as_they_happen_and_resume(self, settings: ProviderSettings, network: NetworkProvider) -> None:
+        with _client(settings) as client, ThreadPoolExecutor(1) as beside:
+            quote = network.quote(_first(network), 1, _day())
+            client.events(datetime.now(UTC))
+            last = max((event.event_id for event in client.stream()), default=0)
+            coming = client.stream(last, wait_seconds=20)
+            holding = beside.submit(network.hold, quote, key=_key())
+            event = next(coming)
+            coming.close()
+            assert isinstance(event, CapacityEvent)
+            assert event.event_id == last + 1
+            assert event.event_id not in [later.event_id for later in client.stream(event.event_id)]
+            network.release(holding.result().provider_reference or "")
 
     def test_a_unit_is_resized(self, settings: ProviderSettings, network: NetworkProvider) -> None:
         small, larger = sorted(network.offers(SMALL), key=lambda offer: offer.price.amount)[:2]

@@ -1,6 +1,7 @@
 """A small network in memory to test against, and one served over HTTP without a socket."""
 
 import asyncio
+import atexit
 import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -90,7 +91,15 @@ def node(name: str = "n1", token: str = "t1", user_data: str = "#!/bin/sh\n") ->
 def _loop() -> asyncio.AbstractEventLoop:
     """One loop in a thread of its own for all of them: a fresh one for every request costs more than the request."""
     loop = asyncio.new_event_loop()
-    threading.Thread(target=loop.run_forever, name="in-process servers", daemon=True).start()
+    thread = threading.Thread(target=loop.run_forever, name="in-process servers", daemon=True)
+    thread.start()
+
+    def end() -> None:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(5)
+        loop.close()
+
+    atexit.register(end)
     return loop
 
 
