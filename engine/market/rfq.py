@@ -3,8 +3,10 @@
 The reservation price is the posted one, or what the best alternative costs for as many slices where that is less. The
 concession depends on time alone (Faratin, Sierra and Jennings 1998): round k of n proposes
 ``aspiration + (reservation - aspiration) * (k / (n - 1)) ** patience``. A rejection ends nothing; the next round
-proposes more. A counter-offer is taken when it is no dearer than what would be proposed next, and after the last round
-when it is within the reservation price. So no counterparty, however stubborn, can make it pay more, or talk for ever.
+proposes more. A counter-offer, this round's or an earlier one, is taken when it is no dearer than what would be
+proposed next. After the last round the best firm price is taken if it is within the reservation price, or at least
+below the posted one: a quote commits to nothing, and the plan weighs it. So no counterparty, however stubborn, can make
+it pay more, or talk for ever.
 
 Whoever answers above the posted price, raises its own counter-offer, or accepts at one price and asks another is
 stopped with PriceMismatch.
@@ -51,12 +53,12 @@ class RfqStrategy:
             answer = provider.propose(offer, units, price, need.term, key=talk_key(need, offer), round_number=number)
             best = _read_back(answer, offer, units, price, best, need, market)
             following = proposals[number] if number < len(proposals) else reservation
-            countered = answer.reply is RfqReply.COUNTERED
-            if answer.reply is RfqReply.ACCEPTED or (countered and best.unit_price.amount <= following):
+            named = answer.reply is RfqReply.COUNTERED or best.unit_price < offer.price
+            if answer.reply is RfqReply.ACCEPTED or (named and best.unit_price.amount <= following):
                 return best
             if answer.final:
                 break
-        if best is None or best.unit_price.amount > reservation:
+        if best is None or (best.unit_price.amount > reservation and best.unit_price >= offer.price):
             stands = best.unit_price if best else "nothing"
             raise Declined(f"no agreement: it stands at {stands}, worth at most {reservation}")
         return best

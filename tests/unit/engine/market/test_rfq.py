@@ -121,8 +121,11 @@ def test_counter_offers_that_never_end_end_after_the_rounds() -> None:
     quote = _talk(haggler)
     assert len(haggler.heard) <= ROUNDS
     assert quote.unit_price <= usd("0.10")
-    with pytest.raises(Declined):
-        _talk(endless_haggler(), an_offer("other", provider="q", price="0.05"))
+    dearer_than_worth = endless_haggler()
+    quote = _talk(dearer_than_worth, an_offer("other", provider="q", price="0.05"))
+    assert len(dearer_than_worth.heard) == ROUNDS
+    assert quote.unit_price < OFFER.price, "not worth it, but better than the posted price: the plan decides"
+    assert max(price for _, _, price in dearer_than_worth.heard) <= Decimal("0.05"), "it proposes no more"
 
 
 @pytest.mark.parametrize(
@@ -170,3 +173,10 @@ def test_a_resumed_round_goes_on_with_the_same_conversation() -> None:
     _talk(first)
     _talk(second)
     assert [key for key, _, _ in first.heard] == [key for key, _, _ in second.heard]
+
+
+def test_it_never_proposes_more_than_what_is_on_the_table() -> None:
+    """One counter-offer, then nothing but rejections: the counter-offer still stands."""
+    haggler = Haggler(lambda number, *_: Decimal("0.0875") if number == 1 else None)
+    assert _talk(haggler).unit_price == usd("0.0875")
+    assert max(price for _, _, price in haggler.heard) < Decimal("0.0875")

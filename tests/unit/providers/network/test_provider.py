@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -27,7 +28,7 @@ from engine.model.value import Interval
 from providers.base import AuctionRule, ProviderSettings
 from providers.network.exchange import Exchange
 from providers.network.provider import NetworkProvider
-from providers.network.wire import WireAuctionRule
+from providers.network.wire import MeasuredPerformance, WireAuctionRule
 from tests.unit.providers.network.networks import (
     START,
     TENANT,
@@ -90,6 +91,13 @@ def test_ids_carry_the_providers_name_and_groups_never_cross_it(clock: ManualClo
     assert (offer.id, offer.provider, offer.account) == ("tiny/lot", "tiny", TENANT)
     assert offer.reliability.correlation_group == "tiny/north/north-a/m"
     assert offer.cell == "tiny/acme/north"
+
+
+def test_measured_performance_counts_more_than_nominal(clock: ManualClock) -> None:
+    slower = MeasuredPerformance(score=0.8, samples=12, measured_at=START)
+    offer = _first(_provider(a_network(clock, [replace(a_listing(), measured=slower)]), clock))
+    assert offer.performance == 0.8
+    assert _first(_provider(a_network(clock), clock)).performance == 1.0
 
 
 def test_placement_keeps_the_network_unasked(clock: ManualClock) -> None:
