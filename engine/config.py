@@ -15,8 +15,10 @@ from engine.config_sources import source_problems
 from engine.errors import AuthenticationFailed, ConfigurationError
 from engine.model.capacity import Amount, Placement, Pool, Resources, RiskClass, ShardType
 from engine.model.ids import PoolId
+from engine.model.market import PurchaseOption
 from engine.model.money import Currency, Money
 from engine.model.placement import Cell
+from engine.model.value import Utc
 from engine.retraining.decision import RetrainingTerms
 from providers.base import ProviderSettings
 
@@ -199,6 +201,16 @@ class ShardTypeTable(_Table):
         )
 
 
+class AgreementTable(_Table):
+    """A negotiated discount on a provider's posted prices."""
+
+    discount: Annotated[Decimal, Field(gt=0, lt=1)]
+    instance_types: tuple[str, ...] = ()
+    regions: tuple[str, ...] = ()
+    options: tuple[PurchaseOption, ...] = (PurchaseOption.ON_DEMAND,)
+    until: Utc | None = None
+
+
 class ProviderTable(_Table):
     name: _Name
     kind: str
@@ -209,6 +221,7 @@ class ProviderTable(_Table):
     metadata_url: str | None = None
     timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
     credentials: dict[str, SecretSource] = Field(default_factory=dict)
+    agreements: tuple[AgreementTable, ...] = ()
 
 
 class PoolTable(_Table):

@@ -16,6 +16,7 @@ from engine.events import Event, Observe
 from engine.fleet.nodes import Fleet
 from engine.inventory import current_inventory
 from engine.market.absence import require_a_market, with_missing_providers
+from engine.market.agreements import Agreement, with_agreements
 from engine.market.base import LiveMarket, Need, Strategy
 from engine.market.discovery import MarketView, discover
 from engine.market.negotiation import Negotiation, negotiate
@@ -54,6 +55,7 @@ class Terms:
     components: Mapping[PoolId, tuple[ComponentName, ...]]
     term: timedelta
     seed: int
+    agreements: tuple[Agreement, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,8 @@ class ControlSteps:
 
     def discover(self, targets: Sequence[CapacityTarget]) -> MarketView:
         need = OfferQuery(at_least=_smallest([target.pool.shard_type.resources for target in targets]))
-        view = discover(list(self.providers.values()), need, clock=self.clock, timeout_seconds=DISCOVERY_SECONDS)
+        posted = discover(list(self.providers.values()), need, clock=self.clock, timeout_seconds=DISCOVERY_SECONDS)
+        view = with_agreements(posted, self.terms.agreements)
         metrics.observe_market(view)
         by_provider = dict.fromkeys(self.providers, 0)
         for offer in view.offers:

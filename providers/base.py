@@ -74,6 +74,8 @@ class AuctionRule(StrEnum):
     """A winner pays its own bid."""
     SECOND_PRICE = "second_price"
     """A winner pays the highest bid that lost."""
+    OPEN_ASCENDING = "open_ascending"
+    """Bids are seen and raised; a winner pays its own last bid."""
 
 
 class AuctionTerms(Value):
@@ -114,7 +116,38 @@ class SupportsHolds(Protocol):
 @runtime_checkable
 class SupportsAuctions(Protocol):
     def bid(self, offer: Offer, quantity: int, price: Money, term: Interval, *, key: str) -> AuctionOutcome:
-        """Take part in ``offer.auction_id`` and wait (bounded) for its result. Same key, same bid."""
+        """Take part in ``offer.auction_id`` and wait (bounded) for its result. Same key, same bid.
+
+        ``price`` is bid where bids are sealed; where they are seen, no more than it takes, up to ``price``.
+        """
+        ...
+
+
+class RfqReply(StrEnum):
+    ACCEPTED = "accepted"
+    COUNTERED = "countered"
+    REJECTED = "rejected"
+    """Not at that price, and no other was named; not the end of it."""
+
+
+class RfqAnswer(Value):
+    reply: RfqReply
+    quote: Quote
+    """The best firm price of the conversation so far; when accepted, at the price that was proposed or better."""
+    final: bool = False
+    """No further proposal will be heard."""
+    reason: str = ""
+
+
+@runtime_checkable
+class SupportsRfq(Protocol):
+    def propose(
+        self, offer: Offer, quantity: int, price: Money, term: Interval, *, key: str, round_number: int
+    ) -> RfqAnswer:
+        """One proposal in the conversation ``key`` (opened by its first one). Same key and round, same answer.
+
+        Commits to nothing: a quote is bought by holding it. Raises InsufficientCapacity.
+        """
         ...
 
 

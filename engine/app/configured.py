@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from engine.api.stored_view import StoredView
     from engine.billing.fetch import Fetched
     from engine.doctor import Check
+    from engine.market.agreements import Agreement
     from engine.market.discovery import MarketView
     from engine.planner.policy import PlanPolicy
     from engine.store.opened import Store
@@ -84,6 +85,24 @@ def components(configuration: Configuration) -> Mapping[PoolId, tuple[ComponentN
     return {pool: tuple(names) for pool, names in found.items()}
 
 
+def agreements(configuration: Configuration) -> "tuple[Agreement, ...]":
+    """The negotiated prices of every provider."""
+    from engine.market.agreements import Agreement
+
+    return tuple(
+        Agreement(
+            provider=provider.name,
+            discount=table.discount,
+            instance_types=table.instance_types,
+            regions=table.regions,
+            options=table.options,
+            until=table.until,
+        )
+        for provider in configuration.providers
+        for table in provider.agreements
+    )
+
+
 def plan_policy(configuration: Configuration) -> "PlanPolicy":
     from engine.planner.policy import MoveTerms, PlanPolicy
 
@@ -126,6 +145,7 @@ def fetch_bills(
 
 
 def discover_offers(configuration: Configuration, *, vcpus: float, memory_gib: float) -> "MarketView":
+    from engine.market.agreements import with_agreements
     from engine.market.discovery import discover
     from engine.model.capacity import Resources
     from engine.model.market import OfferQuery
@@ -133,7 +153,8 @@ def discover_offers(configuration: Configuration, *, vcpus: float, memory_gib: f
     clock = SystemClock()
     providers = list(open_providers(configuration, clock).values())
     need = OfferQuery(at_least=Resources(vcpus=vcpus, memory_gib=memory_gib))
-    return discover(providers, need, clock=clock, timeout_seconds=DISCOVERY_SECONDS)
+    view = discover(providers, need, clock=clock, timeout_seconds=DISCOVERY_SECONDS)
+    return with_agreements(view, agreements(configuration))
 
 
 def part_checks() -> "tuple[Check, ...]":

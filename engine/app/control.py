@@ -10,7 +10,7 @@ from pathlib import Path
 
 from engine.allocation.holds import PlanHolds
 from engine.allocation.locking import ResourceLocking
-from engine.app.configured import DISK_MIB, components, plan_policy
+from engine.app.configured import DISK_MIB, agreements, components, plan_policy
 from engine.app.demand import ForecastDemand
 from engine.app.retraining import round_retraining
 from engine.cell_updates import CellUpdates
@@ -115,6 +115,7 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
                 components=components(configuration),
                 term=configuration.term,
                 seed=configuration.forecast.seed,
+                agreements=agreements(configuration),
             ),
             demand=demand,
             providers=providers,

@@ -48,9 +48,10 @@ def named(provider: str, reason: str) -> str:
     return reason if reason.startswith(provider) else f"{provider}: {reason}"
 
 
-def print_json(kind: str, data: Any) -> None:
-    """One JSON document with a ``schema_version``; values go out as pydantic writes them."""
+def print_json(kind: str, data: Any, **beside: Any) -> None:
+    """One JSON document with a ``schema_version``; values go out as pydantic writes them. ``beside``: more keys."""
     document = {"schema_version": SCHEMA_VERSION, "kind": kind, "data": _plain(data)}
+    document |= {key: _plain(value) for key, value in beside.items()}
     print(json.dumps(document, indent=2, default=str, ensure_ascii=False))
 
 

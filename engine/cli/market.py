@@ -1,5 +1,6 @@
 """``shardwright offers | plan``"""
 
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,10 +12,12 @@ from engine.cli.console import Output, err, named, out, plain, print_json, table
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from engine.model.plan import OfferDecision, Plan
+    from engine.model.plan import OfferDecision, OfferRejection, Plan
 
 OutputOption = Annotated[Output, typer.Option(help="table or json")]
 SHOWN_DECISIONS = 40
+SHOWN_REFUSALS = 10
+_REFUSED = ("", "provider", "offer", "why not")
 
 
 def register(app: typer.Typer) -> None:
@@ -29,7 +32,7 @@ def offers(
     limit: Annotated[int, typer.Option(min=1, help="rows of the table; JSON has them all")] = 40,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Ask every provider what it sells now; cheapest per vCPU first.
+    """Ask every provider what it sells now: what can be used, cheapest per vCPU first, and what cannot, and why.
 
     A provider that fails is named on stderr; only when none answers is that an error (exit 4, or 3 for credentials).
     """
@@ -41,15 +44,14 @@ def offers(
     say = plain(err())
     for failure in view.failures:
         say(named(failure.provider, failure.reason))
-    for rejection in view.rejections:
-        say(f"refused {rejection.offer} of {rejection.provider}: {rejection.reason}")
     require_a_market(view, len(configuration.providers))
     ranked = sorted(view.offers, key=lambda offer: offer.price.amount / Decimal(str(max(1.0, offer.resources.vcpus))))
     if output is Output.JSON:
-        print_json("offers", ranked)
+        print_json("offers", ranked, refused=view.rejections, failures=view.failures)
         return
     rows = [
         (
+            "✔",
             offer.provider,
             offer.region,
             offer.zone,
@@ -61,8 +63,24 @@ def offers(
         )
         for offer in ranked[:limit]
     ]
-    columns = ("provider", "region", "zone", "instance type", "option", "vCPU", "GiB", "per hour")
-    out().print(table(f"{len(ranked)} offers", columns, rows, right=(5, 6, 7)))
+    columns = ("", "provider", "region", "zone", "instance type", "option", "vCPU", "GiB", "per hour")
+    out().print(table(f"{len(ranked)} offers", columns, rows, right=(6, 7, 8)))
+    if view.rejections:
+        out().print(refused_table(view.rejections, limit))
+
+
+def refused_table(rejections: "Sequence[OfferRejection]", limit: int) -> "Table":
+    """Offers that cannot be used, each with its named reason; as many as possible of different kinds."""
+    seen: dict[tuple[str, str], int] = {}
+    turns = []
+    for position, one in enumerate(rejections):
+        kind = (one.provider, one.reason.partition(":")[0])
+        seen[kind] = seen.get(kind, 0) + 1
+        turns.append((seen[kind], position))
+    shown = [rejections[position] for _, position in sorted(turns)[:limit]]
+    rows = [("✘", one.provider, one.offer, one.reason) for one in shown]
+    title = f"{len(rejections)} offers refused"
+    return table(title if len(shown) == len(rejections) else f"{title}, {len(shown)} shown", _REFUSED, rows)
 
 
 def plan(config: ConfigFile = None, output: OutputOption = Output.TABLE) -> None:
@@ -81,8 +99,11 @@ def plan(config: ConfigFile = None, output: OutputOption = Output.TABLE) -> None
             out().print(part)
 
 
-def plan_tables(found: "Plan") -> "tuple[Table, Table]":
-    """(pools, offers); of the offers that were not chosen, the best per provider, option and reason."""
+def plan_tables(found: "Plan") -> "tuple[Table, ...]":
+    """(pools, offers) and, where some could not even be weighed, the refused ones.
+
+    Of the offers that were not chosen, the best per provider, option and reason.
+    """
     from forecasting.durations import roughly
 
     pools = [
@@ -121,7 +142,12 @@ def plan_tables(found: "Plan") -> "tuple[Table, Table]":
     ]
     headings = ("", "provider", "region", "instance type", "option", "units", "per shard-hour", "why, or why not")
     title = f"Offers: {len(shown)} of {len(found.decisions)}"
-    return pool_table, table(title, headings, lines, right=(5, 6))
+    offer_table = table(title, headings, lines, right=(5, 6))
+    weighed = {row.offer.id for row in found.decisions}
+    refused = [one for one in found.rejections if one.offer not in weighed]
+    if not refused:
+        return pool_table, offer_table
+    return pool_table, offer_table, refused_table(refused, SHOWN_REFUSALS)
 
 
 def _telling(found: "Plan") -> "list[OfferDecision]":

@@ -43,7 +43,8 @@ def tell_plan(record: RoundRecord, timeline: Timeline, show: Show) -> None:
     strategies = sorted({node.quote.strategy for node in bought if node.quote is not None})
     for part in plan_tables(plan):
         show.result(part)
-    missing = {"fixed_price", "spot", "auction"} - set(strategies)
+    posted = {"fixed_price", "rfq"} & set(strategies)  # a posted price, taken as it is or talked down
+    missing = {"spot", "auction", *([] if posted else ["fixed_price"])} - set(strategies)
     if missing:
         raise ShardwrightError(f"the plan bought nothing by {', '.join(sorted(missing))}", why=f"only {strategies}")
     timeline.facts(

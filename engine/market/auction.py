@@ -1,7 +1,8 @@
 """Bid in an auction from what a unit is worth, never above it.
 
 The worth is what the best alternative outside auctions costs for as many slices, lost units counted. Where the rule is
-second price, bidding the worth itself is best whatever others do. Elsewhere (first price, or a rule that is not told)
+second price, bidding the worth itself is best whatever others do, and so is going up to it where bids are seen: nobody
+pays more than it takes. Elsewhere (first price, or a rule that is not told)
 the bid is shaded: it maximises (worth - bid) x probability of winning, which is learned from past clearing prices.
 Winning commits to nothing: the won quote is to be held before it expires. The won price is read back; one that does
 not follow the rule stops the offer.
@@ -75,7 +76,7 @@ def worth_of(offer: Offer, need: Need, offers: Sequence[Offer]) -> Money:
 
 def best_bid(offer: Offer, worth: Money, reserve: Money, rule: AuctionRule | None) -> Money:
     """At least the reserve price, at most the worth."""
-    if rule is AuctionRule.SECOND_PRICE:
+    if rule in (AuctionRule.SECOND_PRICE, AuctionRule.OPEN_ASCENDING):
         return worth
     cleared = [point.price.amount for point in offer.price_history if point.price.currency == worth.currency]
     floor = max(reserve.amount, _STEP)

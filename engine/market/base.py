@@ -113,4 +113,5 @@ def checked(
         expires_at=quote.expires_at,
         strategy=strategy,
         survival=survival,
+        proof=quote.proof,
     )

@@ -1,7 +1,11 @@
-"""Pay the posted price: on demand and commitments. The ceiling is what was posted; a dearer quote is refused."""
+"""Pay the posted price, or the negotiated one: on demand and commitments.
+
+The ceiling is what was posted or agreed; a dearer quote is refused.
+"""
 
 from collections.abc import Sequence
 
+from engine.market.agreements import listed, settled
 from engine.market.base import Market, Need, checked, units_wanted
 from engine.market.scoring import survival
 from engine.model.market import Offer, PurchaseOption, Quote
@@ -17,9 +21,9 @@ class FixedPriceStrategy:
 
     def _take(self, need: Need, offer: Offer, market: Market) -> Quote:
         units = units_wanted(need, offer)
-        quote = market.providers[offer.provider].quote(offer, units, need.term)
+        quote = market.providers[offer.provider].quote(listed(offer), units, need.term)
         return checked(
-            quote,
+            settled(quote, offer),
             offer,
             units,
             strategy=self.name,

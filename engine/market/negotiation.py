@@ -1,13 +1,16 @@
 """Run the strategies over the offers worth asking about, and end with firm quotes.
 
 What a provider answers decides what happens: InsufficientCapacity -> the next offer; QuoteExpired -> quote again, once;
-PriceMismatch -> this offer is stopped; unavailable or unauthorised -> this provider is not asked again. Each of these
-is reported as an OfferRejection, so that no offer disappears without a reason.
+PriceMismatch -> this offer is stopped; unavailable or unauthorised -> this provider is not asked again; out of time ->
+the round goes on without it. Each of these is reported as an OfferRejection, so that no offer disappears without a
+reason. Where several strategies got a quote for one offer, the cheapest counts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from threading import Thread
+from time import monotonic
 
 from engine.errors import (
     AuthenticationFailed,
@@ -21,12 +24,14 @@ from engine.errors import (
 from engine.market.base import Declined, LiveMarket, Market, Need, Strategy
 from engine.market.discovery import MarketView
 from engine.market.scoring import ScoreWeights, rank
-from engine.model.market import Offer, Quote
+from engine.model.market import Offer, PurchaseOption, Quote
 from engine.model.plan import OfferRejection
 from engine.model.value import Value
 
 PER_MARKET = 6
 """Offers that are negotiated of one provider, region and purchase option."""
+TIMEOUT_SECONDS = 180.0
+"""Of real time, for all of it: auctions take a minute, and every single call has a time-out of its own."""
 
 
 class Negotiation(Value):
@@ -39,15 +44,31 @@ class Negotiation(Value):
 def shortlist(
     view: MarketView, need: Need, weights: ScoreWeights | None = None, per_market: int = PER_MARKET
 ) -> tuple[Offer, ...]:
-    """The best-scored offers of every provider, region and purchase option: a market nobody asks is never cheap."""
-    taken: dict[tuple[str, str, str], int] = {}
-    chosen = []
-    for scored in rank(view.offers, need, weights or ScoreWeights()):
-        key = (scored.offer.provider, scored.offer.region, scored.offer.option.value)
-        taken[key] = taken.get(key, 0) + 1
-        if taken[key] <= per_market:
-            chosen.append(scored.offer)
-    return tuple(chosen)
+    """The best-scored offers of every provider, region and purchase option: a market nobody asks is never cheap.
+
+    Spot is taken from as many correlation groups as there are, the best of each first: what is alike fails together.
+    """
+    ranked = [scored.offer for scored in rank(view.offers, need, weights or ScoreWeights())]
+    markets: dict[tuple[str, str, str], list[Offer]] = {}
+    for offer in ranked:
+        markets.setdefault((offer.provider, offer.region, offer.option.value), []).append(offer)
+    chosen = {
+        offer.id
+        for offers in markets.values()
+        for offer in (diversified(offers) if offers[0].option is PurchaseOption.SPOT else offers)[:per_market]
+    }
+    return tuple(offer for offer in ranked if offer.id in chosen)
+
+
+def diversified(offers: Sequence[Offer]) -> list[Offer]:
+    """Best first of every correlation group in turn; ``offers`` best first."""
+    seen: dict[str, int] = {}
+    turns = []
+    for offer in offers:
+        group = offer.reliability.correlation_group
+        turns.append(seen.get(group, 0))
+        seen[group] = turns[-1] + 1
+    return [offers[position] for position in sorted(range(len(offers)), key=lambda at: (turns[at], at))]
 
 
 def negotiate(
@@ -58,23 +79,27 @@ def negotiate(
     *,
     weights: ScoreWeights | None = None,
     per_market: int = PER_MARKET,
+    timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> Negotiation:
-    """Providers side by side, the offers of one provider in turn. Every quote names the strategy that got it."""
+    """Providers side by side, the offers of one provider in turn. Every quote names the strategy that got it.
+
+    Blocks for ``timeout_seconds`` of real time at most; a provider that is not done by then is left where it is.
+    """
     seen = LiveMarket(providers=market.providers, clock=market.clock, rng=market.rng, offers=view.offers)
     tables: dict[str, _Table] = {}
     for offer in shortlist(view, need, weights, per_market):
         tables.setdefault(offer.provider, _Table(offer.provider, need, strategies, seen)).offers.append(offer)
-    threads = [Thread(target=table.run, name=f"negotiate-{name}") for name, table in tables.items()]
+    # Daemons: a provider that never answers keeps no process alive.
+    threads = [Thread(target=table.run, name=f"negotiate-{name}", daemon=True) for name, table in tables.items()]
+    ends_at = monotonic() + timeout_seconds
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
-    for table in tables.values():
-        if table.crash is not None:
-            raise table.crash
+        thread.join(max(0.0, ends_at - monotonic()))
+    results = [table.result(timeout_seconds) for table in tables.values()]
     return Negotiation(
-        quotes=tuple(quote for table in tables.values() for quote in table.quotes),
-        rejections=tuple(rejection for table in tables.values() for rejection in table.rejections),
+        quotes=tuple(quote for result in results for quote in result.quotes),
+        rejections=tuple(rejection for result in results for rejection in result.rejections),
     )
 
 
@@ -89,6 +114,7 @@ class _Table:
     offers: list[Offer] = field(default_factory=list)
     quotes: list[Quote] = field(default_factory=list)
     rejections: list[OfferRejection] = field(default_factory=list)
+    done: list[Offer] = field(default_factory=list)
     crash: Exception | None = None
 
     def run(self) -> None:
@@ -98,18 +124,52 @@ class _Table:
                 left_because = left_because or self._talk_about(offer)
                 if left_because:
                     self._reject(offer, left_because)
+                self.done.append(offer)
         except Exception as error:  # carried to the thread that asked
             self.crash = error
 
+    def result(self, timeout_seconds: float) -> Negotiation:
+        """What came of it so far; offers that were not dealt with are out of time. Raises what the thread raised."""
+        if self.crash is not None:
+            raise self.crash
+        done = {offer.id for offer in list(self.done)}
+        late = [
+            OfferRejection(
+                offer=offer.id,
+                provider=self.provider,
+                reason=f"out of time: {self.provider} did not finish in {timeout_seconds:g} s",
+            )
+            for offer in self.offers
+            if offer.id not in done
+        ]
+        return Negotiation(
+            quotes=tuple(quote for quote in list(self.quotes) if quote.offer.id in done),
+            rejections=(*(one for one in list(self.rejections) if one.offer in done), *late),
+        )
+
     def _talk_about(self, offer: Offer) -> str | None:
         """Why there is no use in asking this provider any more; None: go on."""
+        found: list[list[Quote]] = []
+        said_before = len(self.rejections)
+        left_because = self._ask(offer, found)
+        got = [quotes for quotes in found if quotes]
+        if got:
+            self.quotes += min(got, key=_cheapest)
+            del self.rejections[said_before:]  # one strategy passed, another bought: the offer is not refused
+        elif len(self.rejections) > said_before + 1:
+            reasons = "; ".join(one.reason for one in self.rejections[said_before:])
+            self.rejections[said_before:] = [OfferRejection(offer=offer.id, provider=self.provider, reason=reasons)]
+        return left_because
+
+    def _ask(self, offer: Offer, found: list[list[Quote]]) -> str | None:
         for strategy in self.strategies:
             try:
-                self.quotes += [_verified(quote, strategy) for quote in self._quotes(strategy, offer)]
+                found.append([_verified(quote, strategy) for quote in self._quotes(strategy, offer)])
             except Declined as passed:
                 self._reject(offer, f"{strategy.name}: {passed.reason}")
             except PriceMismatch as mismatch:
                 self._reject(offer, f"price mismatch: {mismatch}")
+                found.clear()  # who cheats once is not bought from on another strategy's quote
                 return None
             except InsufficientCapacity as short:
                 self._reject(offer, f"no capacity: {short}")
@@ -131,6 +191,10 @@ class _Table:
 
     def _reject(self, offer: Offer, reason: str) -> None:
         self.rejections.append(OfferRejection(offer=offer.id, provider=self.provider, reason=reason))
+
+
+def _cheapest(quotes: Iterable[Quote]) -> Decimal:
+    return min(quote.unit_price.amount for quote in quotes)
 
 
 def _verified(quote: Quote, strategy: Strategy) -> Quote:

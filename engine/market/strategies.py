@@ -18,6 +18,7 @@ GROUP = "shardwright.strategies"
 _STRATEGIES = {
     "fixed_price": "engine.market.fixed_price:FixedPriceStrategy",
     "spot": "engine.market.spot:SpotStrategy",
+    "rfq": "engine.market.rfq:RfqStrategy",
     "auction": "engine.market.auction:AuctionStrategy",
 }
 

@@ -56,6 +56,8 @@ class Offer(Value):
     option: PurchaseOption
     price: Money
     """Per unit-hour now; for an auction the reserve price (0 where none is published)."""
+    list_price: Annotated[Money | None, Field(exclude_if=lambda price: price is None)] = None
+    """What is posted, where ``price`` is a negotiated one; None: ``price`` is what is posted."""
     price_at: Utc
     """When the provider last stated this price."""
     price_history: tuple[PricePoint, ...] = ()
@@ -86,6 +88,8 @@ class Quote(Value):
     """The negotiation strategy that obtained it."""
     survival: Probability = 1.0
     """Probability that one unit is still there at the end of the term."""
+    proof: Annotated[str | None, Field(exclude_if=lambda proof: proof is None)] = None
+    """The seller's signature over what it promised (compact JWS); None: it signs nothing."""
 
 
 class Hold(Value):

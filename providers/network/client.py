@@ -5,52 +5,47 @@ QuoteExpired, ProviderUnavailable (429, 5xx, time-outs, after bounded retries), 
 not what the API promises) and ProviderError (anything else that the network refuses).
 """
 
-import json
 import ssl
+from collections.abc import Generator, Iterator
 from datetime import datetime, timedelta
 from random import Random
 from types import TracebackType
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import NamedTuple, NoReturn, Self
 from urllib.parse import quote as quoted
 
 import httpx
+from httpx_sse import EventSource, SSEError
 from pydantic import BaseModel, ValidationError
 
 from engine.clock import Clock
 from engine.errors import (
-    AuthenticationFailed,
     ConfigurationError,
-    InsufficientCapacity,
     NotFound,
     ProviderAnswerInvalid,
-    ProviderError,
     ProviderUnavailable,
-    QuoteExpired,
 )
 from providers.network import wire
+from providers.network.answers import OfferPage, detail, error_of, invalid, read, read_offers
+from providers.network.wire_records import EVENT, AnyEvent, EventList, WireInvoice
+from providers.network.wire_talks import (
+    NegotiationRequest,
+    Proposal,
+    ReverseRequest,
+    WireNegotiation,
+    WireReverseAuction,
+)
 from providers.retry import call_with_retries, retry_after_seconds
 
 _MAX_ANSWER_BYTES = 64 * 1024 * 1024
 _MAX_WAIT_SECONDS = 5.0
-_Parsed = TypeVar("_Parsed", bound=BaseModel)
-
-
-class OfferFault(NamedTuple):
-    """An offer that could not be read, and why; the others on the list are unharmed."""
-
-    offer_id: str
-    reason: str
-
-
-class OfferPage(NamedTuple):
-    offers: tuple[wire.WireOffer, ...]
-    faults: tuple[OfferFault, ...]
+_SILENCE_SECONDS = 45.0
+"""A stream of events says at least that it is alive within this time."""
 
 
 class BillDocument(NamedTuple):
     """FOCUS rows as the network wrote them (CSV), and the invoice that they sum to."""
 
-    invoice: wire.WireInvoice
+    invoice: WireInvoice
     content: bytes
     content_type: str
 
@@ -121,38 +116,97 @@ class NetworkClient:
             *(("region", region) for region in regions),
             *(("option", option) for option in options),
         ]
-        return _read_offers(self._send("GET", "/v1/offers", params=httpx.QueryParams(params)))
+        return read_offers(self._send("GET", "/v1/offers", params=httpx.QueryParams(params)))
+
+    def terms(self) -> wire.WireTerms:
+        return read(self._send("GET", "/v1/terms"), wire.WireTerms)
+
+    def keys(self) -> tuple[wire.VerificationKey, ...]:
+        """What its signatures are checked with."""
+        return read(self._send("GET", "/v1/keys"), wire.KeyList).keys
+
+    def shard_types(self) -> tuple[wire.WireShardType, ...]:
+        return read(self._send("GET", "/v1/shard-types"), wire.ShardTypeList).shard_types
 
     def quote(
-        self, offer_id: str, *, quantity: int, term: wire.WireTerm, limit_price: wire.WireMoney | None = None
+        self,
+        offer_id: str,
+        *,
+        quantity: int,
+        term: wire.WireTerm,
+        nonce: str | None = None,
+        lasts_seconds: float | None = None,
     ) -> wire.WireQuote:
-        """A firm price. With a ``limit_price`` below the ask, perhaps a counter-offer (see ``WireQuote.kind``)."""
-        body = wire.QuoteRequest(offer_id=offer_id, quantity=quantity, term=term, limit_price=limit_price)
-        return _read(self._send("POST", "/v1/quotes", body=body), wire.WireQuote)
+        """The posted price, firm. ``nonce`` comes back signed; ``lasts_seconds``: no longer than that."""
+        body = wire.QuoteRequest(
+            offer_id=offer_id, quantity=quantity, term=term, nonce=nonce, lasts_seconds=lasts_seconds
+        )
+        return read(self._send("POST", "/v1/quotes", body=body), wire.WireQuote)
 
     def auctions(self) -> tuple[wire.WireAuction, ...]:
-        return _read(self._send("GET", "/v1/auctions"), wire.AuctionList).auctions
+        return read(self._send("GET", "/v1/auctions"), wire.AuctionList).auctions
 
     def bid(
-        self, auction_id: str, *, quantity: int, unit_price: wire.WireMoney, term: wire.WireTerm, key: str
+        self,
+        auction_id: str,
+        *,
+        quantity: int,
+        unit_price: wire.WireMoney,
+        term: wire.WireTerm,
+        key: str,
+        raises: str | None = None,
     ) -> wire.WireBid:
-        """Bid in the round that is open. Same key, same bid, as it stands now."""
-        body = wire.BidRequest(quantity=quantity, unit_price=unit_price, term=term)
-        return _read(self._send("POST", f"/v1/auctions/{_part(auction_id)}/bids", body=body, key=key), wire.WireBid)
+        """Bid in the round that is open. Same key, same bid, as it stands now. ``raises``: an earlier bid of ours."""
+        body = wire.BidRequest(quantity=quantity, unit_price=unit_price, term=term, raises=raises)
+        return read(self._send("POST", f"/v1/auctions/{_part(auction_id)}/bids", body=body, key=key), wire.WireBid)
 
     def bid_result(self, auction_id: str, bid_id: str) -> wire.WireBid:
         """The bid as it stands now: pending, won or lost."""
-        return _read(self._send("GET", f"/v1/auctions/{_part(auction_id)}/bids/{_part(bid_id)}"), wire.WireBid)
+        return read(self._send("GET", f"/v1/auctions/{_part(auction_id)}/bids/{_part(bid_id)}"), wire.WireBid)
+
+    # --- negotiations and reverse auctions ------------------------------------------------------------------------
+
+    def negotiate(self, offer_id: str, *, quantity: int, term: wire.WireTerm, key: str) -> WireNegotiation:
+        """Open a conversation about the price. Same key, same conversation, as it stands now."""
+        body = NegotiationRequest(offer_id=offer_id, quantity=quantity, term=term)
+        return read(self._send("POST", "/v1/negotiations", body=body, key=key), WireNegotiation)
+
+    def propose(self, negotiation_id: str, unit_price: wire.WireMoney, *, key: str) -> WireNegotiation:
+        path = f"/v1/negotiations/{_part(negotiation_id)}/proposals"
+        return read(self._send("POST", path, body=Proposal(unit_price=unit_price), key=key), WireNegotiation)
+
+    def negotiation(self, negotiation_id: str) -> WireNegotiation:
+        return read(self._send("GET", f"/v1/negotiations/{_part(negotiation_id)}"), WireNegotiation)
+
+    def end_negotiation(self, negotiation_id: str) -> None:
+        """Walk away. Already gone = success."""
+        self._delete(f"/v1/negotiations/{_part(negotiation_id)}")
+
+    def open_reverse_auction(
+        self,
+        at_least: wire.WireResources,
+        *,
+        quantity: int,
+        term: wire.WireTerm,
+        ceiling: wire.WireMoney,
+        key: str,
+    ) -> WireReverseAuction:
+        """Have sellers undercut each other. Same key, same auction, as it stands now."""
+        body = ReverseRequest(at_least=at_least, quantity=quantity, term=term, ceiling=ceiling)
+        return read(self._send("POST", "/v1/reverse-auctions", body=body, key=key), WireReverseAuction)
+
+    def reverse_auction(self, auction_id: str) -> WireReverseAuction:
+        return read(self._send("GET", f"/v1/reverse-auctions/{_part(auction_id)}"), WireReverseAuction)
 
     # --- holds and reservations -----------------------------------------------------------------------------------
 
-    def hold(self, quote_id: str, *, quantity: int, key: str) -> wire.WireHold:
+    def hold(self, quote_id: str, *, quantity: int, key: str, lasts_seconds: float | None = None) -> wire.WireHold:
         """Keep units of a quote, free of charge until the hold lapses. Same key, same hold."""
-        body = wire.HoldRequest(quote_id=quote_id, quantity=quantity)
-        return _read(self._send("POST", "/v1/holds", body=body, key=key), wire.WireHold)
+        body = wire.HoldRequest(quote_id=quote_id, quantity=quantity, lasts_seconds=lasts_seconds)
+        return read(self._send("POST", "/v1/holds", body=body, key=key), wire.WireHold)
 
     def hold_state(self, hold_id: str) -> wire.WireHold:
-        return _read(self._send("GET", f"/v1/holds/{_part(hold_id)}"), wire.WireHold)
+        return read(self._send("GET", f"/v1/holds/{_part(hold_id)}"), wire.WireHold)
 
     def confirm(
         self,
@@ -167,22 +221,35 @@ class NetworkClient:
         """Start one unit of the hold as ``node``. The same node and token is the same reservation."""
         body = wire.ConfirmRequest(node=node, token=token, user_data=user_data, tags=tags or {})
         answer = self._send("POST", f"/v1/holds/{_part(hold_id)}/confirm", body=body, key=key)
-        return _read(answer, wire.WireReservation)
+        return read(answer, wire.WireReservation)
 
     def pay(self, hold_id: str, *, key: str) -> wire.WireHold:
         """Pay for the units that have no node yet: they no longer lapse. Idempotent."""
-        return _read(self._send("POST", f"/v1/holds/{_part(hold_id)}/pay", key=key), wire.WireHold)
+        return read(self._send("POST", f"/v1/holds/{_part(hold_id)}/pay", key=key), wire.WireHold)
+
+    def resize_hold(self, hold_id: str, *, quantity: int, key: str) -> wire.WireHold:
+        """To that many units; more of them only while the quote lasts."""
+        body = wire.ResizeHoldRequest(quantity=quantity)
+        return read(self._send("POST", f"/v1/holds/{_part(hold_id)}/resize", body=body, key=key), wire.WireHold)
 
     def release(self, hold_id: str) -> None:
         """Give up the units that have no node. Already gone = success."""
         self._delete(f"/v1/holds/{_part(hold_id)}")
 
     def reservation(self, reservation_id: str) -> wire.WireReservation:
-        return _read(self._send("GET", f"/v1/reservations/{_part(reservation_id)}"), wire.WireReservation)
+        return read(self._send("GET", f"/v1/reservations/{_part(reservation_id)}"), wire.WireReservation)
 
     def reservations(self) -> tuple[wire.WireReservation, ...]:
         """The running ones."""
-        return _read(self._send("GET", "/v1/reservations"), wire.ReservationList).reservations
+        return read(self._send("GET", "/v1/reservations"), wire.ReservationList).reservations
+
+    def resize(
+        self, reservation_id: str, *, offer_id: str, limit_price: wire.WireMoney, key: str
+    ) -> wire.WireReservation:
+        """Turn a running unit into one of another offer of its zone, at no more than ``limit_price``."""
+        body = wire.ResizeRequest(offer_id=offer_id, limit_price=limit_price)
+        answer = self._send("POST", f"/v1/reservations/{_part(reservation_id)}/resize", body=body, key=key)
+        return read(answer, wire.WireReservation)
 
     def delete_reservation(self, reservation_id: str) -> None:
         """End the unit. Already gone = success."""
@@ -190,14 +257,59 @@ class NetworkClient:
 
     def instances(self) -> tuple[wire.WireInstance, ...]:
         """The running ones."""
-        return _read(self._send("GET", "/v1/instances"), wire.InstanceList).instances
+        return read(self._send("GET", "/v1/instances"), wire.InstanceList).instances
 
     # --- what happened --------------------------------------------------------------------------------------------
 
-    def events(self, since: datetime) -> tuple[wire.PriceEvent | wire.ReclaimEvent, ...]:
-        """Price changes and reclaim notices from ``since`` on, in order."""
+    def events(self, since: datetime) -> tuple[AnyEvent, ...]:
+        """Changes of prices and capacity and reclaim notices from ``since`` on, in order."""
         params = httpx.QueryParams({"since": since.isoformat()})
-        return _read(self._send("GET", "/v1/events", params=params), wire.EventList).events
+        return read(self._send("GET", "/v1/events", params=params), EventList).events
+
+    def stream(self, last_seen: int = 0, *, wait_seconds: float = 0.0) -> Generator[AnyEvent, None, None]:
+        """Events behind ``last_seen`` and, for ``wait_seconds``, those that happen: one connection, no retries.
+
+        Call again with the last ``event_id`` to go on without losing or repeating any. A ``GapEvent`` says that some
+        are gone for good. Raises ProviderUnavailable when the connection breaks.
+        """
+        request = self._http.build_request(
+            "GET",
+            "/v1/events/stream",
+            params={"wait_seconds": wait_seconds},
+            headers={"Last-Event-ID": str(last_seen), "Accept": "text/event-stream"},
+            timeout=httpx.Timeout(self._timeout, read=max(self._timeout, _SILENCE_SECONDS)),
+        )
+        try:
+            answer = self._http.send(request, stream=True)
+            try:
+                if not answer.is_success:
+                    answer.read()
+                    self._refuse(f"GET {request.url.path}", answer)
+                yield from self._events(answer)
+            finally:
+                answer.close()
+        except _Busy as busy:
+            raise busy.error from None
+        except httpx.TransportError as problem:
+            raise ProviderUnavailable(
+                f"GET {request.url.path}: the stream of events broke", why=f"{type(problem).__name__}: {problem}"
+            ) from None
+
+    def _events(self, answer: httpx.Response) -> Iterator[AnyEvent]:
+        try:
+            for sent in EventSource(answer).iter_sse():
+                yield EVENT.validate_json(sent.data)
+        except (SSEError, ValidationError) as problem:
+            raise ProviderAnswerInvalid(
+                f"GET {answer.request.url.path}: not a stream of events", why=type(problem).__name__
+            ) from None
+
+    def _refuse(self, where: str, answer: httpx.Response) -> NoReturn:
+        """Raises _Busy for what may pass, else what it means."""
+        if answer.status_code == httpx.codes.TOO_MANY_REQUESTS or answer.status_code >= 500:
+            wait = retry_after_seconds(answer.headers, self._clock.now())
+            raise _Busy(ProviderUnavailable(f"{where}: answered {answer.status_code}", why=detail(answer)), wait)
+        raise error_of(where, answer)
 
     def bill(self, start: datetime, end: datetime) -> BillDocument:
         """FOCUS rows of [start, end) as CSV, with the invoice in the answer's headers."""
@@ -205,9 +317,9 @@ class NetworkClient:
         answer = self._send("GET", "/v1/bills.csv", params=params)
         text = answer.headers.get("open-capacity-invoice", "")
         try:
-            invoice = wire.WireInvoice.model_validate_json(text)
+            invoice = WireInvoice.model_validate_json(text)
         except ValidationError as problem:
-            raise _invalid(answer, problem) from None
+            raise invalid(answer, problem) from None
         return BillDocument(invoice, answer.content, answer.headers.get("content-type", "").split(";")[0])
 
     # --- sending --------------------------------------------------------------------------------------------------
@@ -263,12 +375,9 @@ class NetworkClient:
             reason = f"{request.url.host}:{request.url.port or ''} {type(problem).__name__}: {problem}"
             raise _Busy(ProviderUnavailable(f"{where}: cannot be reached", why=reason), None) from None
         whole = httpx.Response(answer.status_code, headers=_plain_headers(answer), content=content, request=request)
-        if whole.is_success:
-            return whole
-        if whole.status_code == httpx.codes.TOO_MANY_REQUESTS or whole.status_code >= 500:
-            wait = retry_after_seconds(whole.headers, self._clock.now())
-            raise _Busy(ProviderUnavailable(f"{where}: answered {whole.status_code}", why=_detail(whole)), wait)
-        raise _error(where, whole)
+        if not whole.is_success:
+            self._refuse(where, whole)
+        return whole
 
     def _bounded_content(self, answer: httpx.Response) -> bytes:
         """The body, unless it is larger than any honest answer or drips in for longer than the time-out."""
@@ -296,86 +405,3 @@ def _plain_headers(answer: httpx.Response) -> httpx.Headers:
             if name.lower() not in {"content-encoding", "content-length", "transfer-encoding"}
         ]
     )
-
-
-def _read(answer: httpx.Response, model: type[_Parsed]) -> _Parsed:
-    try:
-        return model.model_validate_json(answer.content)
-    except ValidationError as problem:
-        raise _invalid(answer, problem) from None
-
-
-def _read_offers(answer: httpx.Response) -> OfferPage:
-    """Offer by offer, so that a bad one does not spoil the list."""
-    try:
-        items: Any = json.loads(answer.content)["offers"]
-        if not isinstance(items, list):
-            raise TypeError
-    except (ValueError, TypeError, KeyError):
-        raise ProviderAnswerInvalid(f"{answer.request.url.path}: not a list of offers", why=_kind_of(answer)) from None
-    offers: list[wire.WireOffer] = []
-    faults: list[OfferFault] = []
-    for position, item in enumerate(items):
-        try:
-            offers.append(wire.WireOffer.model_validate(item))
-        except ValidationError as problem:
-            faults.append(OfferFault(_offer_name(item, position), _first_fault(problem)))
-    return OfferPage(tuple(offers), tuple(faults))
-
-
-def _offer_name(item: object, position: int) -> str:
-    name = item.get("offer_id") if isinstance(item, dict) else None
-    return name[:200] if isinstance(name, str) and name else f"#{position}"
-
-
-def _first_fault(problem: ValidationError) -> str:
-    """Where and what, without the value: an answer may hold anything."""
-    first = problem.errors(include_input=False, include_url=False, include_context=False)[0]
-    where = ".".join(str(part) for part in first["loc"]) or "the answer"
-    return f"{where}: {first['msg'].removeprefix('Value error, ').lower()}"
-
-
-def _kind_of(answer: httpx.Response) -> str:
-    return f"{answer.status_code} {answer.headers.get('content-type', 'no content type')}"
-
-
-def _invalid(answer: httpx.Response, problem: ValidationError) -> ProviderAnswerInvalid:
-    return ProviderAnswerInvalid(
-        f"{answer.request.method} {answer.request.url.path}: not what the Open Capacity API promises",
-        why=f"{_first_fault(problem)} ({_kind_of(answer)})",
-    )
-
-
-def _problem(answer: httpx.Response) -> wire.Problem | None:
-    try:
-        return wire.Problem.model_validate_json(answer.content)
-    except ValidationError:
-        return None
-
-
-def _detail(answer: httpx.Response) -> str:
-    problem = _problem(answer)
-    return problem.detail or problem.title if problem else _kind_of(answer)
-
-
-_BY_CODE: dict[wire.ProblemCode, type[ProviderError]] = {
-    wire.ProblemCode.INSUFFICIENT_CAPACITY: InsufficientCapacity,
-    wire.ProblemCode.QUOTE_EXPIRED: QuoteExpired,
-    wire.ProblemCode.HOLD_LAPSED: NotFound,
-    wire.ProblemCode.NOT_FOUND: NotFound,
-    wire.ProblemCode.UNAVAILABLE: ProviderUnavailable,
-}
-
-
-def _error(where: str, answer: httpx.Response) -> Exception:
-    if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-        return AuthenticationFailed(
-            f"{where}: the network refuses the token",
-            why=_detail(answer),
-            next_step="check credentials.token of this provider in shardwright.toml",
-        )
-    problem = _problem(answer)
-    if problem is not None:
-        kind = _BY_CODE.get(problem.code, ProviderError)
-        return kind(f"{where}: {problem.title}", why=problem.detail)
-    return ProviderAnswerInvalid(f"{where}: refused without a problem document", why=_kind_of(answer))

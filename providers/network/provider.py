@@ -6,10 +6,11 @@ it is quoted.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from hashlib import sha256
 from random import Random
 from typing import TypeVar
+from uuid import uuid4
 from weakref import finalize
 
 import httpx
@@ -22,7 +23,6 @@ from engine.errors import (
     NotFound,
     PriceMismatch,
     ProviderAnswerInvalid,
-    ProviderUnavailable,
     QuoteExpired,
 )
 from engine.model.billing import BillDelivery, BillFormat, Invoice
@@ -41,21 +41,40 @@ from engine.model.market import (
 from engine.model.money import Money
 from engine.model.plan import OfferRejection
 from engine.model.value import Interval
-from providers.base import AuctionOutcome, AuctionRule, AuctionTerms, InstanceRecord, OfferBook, ProviderSettings
+from providers.base import (
+    AuctionOutcome,
+    AuctionRule,
+    AuctionTerms,
+    InstanceRecord,
+    OfferBook,
+    ProviderSettings,
+    RfqAnswer,
+    RfqReply,
+)
 from providers.network import wire
 from providers.network.client import NetworkClient
+from providers.network.climbing import bid_and_wait, find_auction
+from providers.network.signing import Unproven
+from providers.network.trust import Trust
+from providers.network.wire_records import ReclaimEvent
+from providers.network.wire_talks import NegotiationState, Reply
 
-_AUCTION_PATIENCE = timedelta(seconds=60)
-_POLL_SECONDS = (0.1, 1.0)
 _RULES = {
     wire.WireAuctionRule.SEALED_FIRST_PRICE: AuctionRule.FIRST_PRICE,
     wire.WireAuctionRule.SEALED_SECOND_PRICE: AuctionRule.SECOND_PRICE,
+    wire.WireAuctionRule.OPEN_ASCENDING: AuctionRule.OPEN_ASCENDING,
+}
+_REPLIES = {
+    Reply.ASKED: RfqReply.COUNTERED,
+    Reply.ACCEPTED: RfqReply.ACCEPTED,
+    Reply.COUNTERED: RfqReply.COUNTERED,
+    Reply.REJECTED: RfqReply.REJECTED,
 }
 _Answer = TypeVar("_Answer")
 
 
 class NetworkProvider:
-    """Provider, SupportsHolds, -Auctions, -AuctionTerms, -OfferBook, -Inventory, -ReclaimNotices and -Bills."""
+    """Provider, SupportsRfq, -Holds, -Auctions, -AuctionTerms, -OfferBook, -Inventory, -ReclaimNotices and -Bills."""
 
     def __init__(
         self,
@@ -68,6 +87,7 @@ class NetworkProvider:
         self.name = settings.name
         self._settings, self._clock, self._rng, self._transport = settings, clock, rng, transport
         self._opened: NetworkClient | None = None
+        self._trusting: Trust | None = None
         if settings.endpoint is None:
             raise ConfigurationError(
                 f"providers.{settings.name}.endpoint is missing", why="a network has no well-known address"
@@ -93,69 +113,83 @@ class NetworkProvider:
             options=tuple(option.value for option in need.options),
         )
         rejections = [self._rejection(fault.offer_id, fault.reason) for fault in page.faults]
+        check = self._trust.offer_check() if page.offers else None
         offers = []
         for posted in page.offers:
             if posted.region not in regions or posted.option not in need.options:
                 continue  # a network may know fewer filters than we ask for
             try:
                 offer = self._offer(posted)
-            except ValidationError as problem:
-                rejections.append(self._rejection(posted.offer_id, _fault(problem)))
+                if check is not None:
+                    check(posted)
+            except (ValidationError, Unproven) as problem:
+                reason = problem.reason if isinstance(problem, Unproven) else _fault(problem)
+                rejections.append(self._rejection(posted.offer_id, reason))
                 continue
             if offer.resources.holds(least) >= 1:
                 offers.append(offer)
         return OfferBook(offers=tuple(offers), rejections=tuple(rejections))
 
     def quote(self, offer: Offer, quantity: int, term: Interval) -> Quote:
-        asked = self._client.quote(
-            self._own_id(offer.id), quantity=quantity, term=wire.WireTerm(start=term.start, end=term.end)
+        nonce = uuid4().hex
+        asked = self._client.quote(self._own_id(offer.id), quantity=quantity, term=_wire_term(term), nonce=nonce)
+        self._prove(asked, lambda: self._trust.check_fresh_quote(asked, _wire_term(term), nonce=nonce))
+        return self._quote(asked, offer, quantity, strategy="fixed_price")
+
+    # --- SupportsRfq ----------------------------------------------------------------------------------------------
+
+    def propose(
+        self, offer: Offer, quantity: int, price: Money, term: Interval, *, key: str, round_number: int
+    ) -> RfqAnswer:
+        """``round_number`` counts the proposals of the conversation ``key`` from 1."""
+        talk = self._client.negotiate(self._own_id(offer.id), quantity=quantity, term=_wire_term(term), key=key)
+        if talk.state is NegotiationState.OPEN:
+            money = wire.WireMoney(amount=price.amount, currency=price.currency)
+            talk = self._client.propose(talk.negotiation_id, money, key=f"{key}:{round_number}")
+        firm = talk.quote
+        self._prove(firm, lambda: self._trust.check_keyed_quote(firm, key=key))
+        return RfqAnswer(
+            reply=_REPLIES[talk.reply],
+            quote=self._quote(firm, offer, quantity, strategy="rfq"),
+            final=talk.state is not NegotiationState.OPEN,
+            reason=talk.reason,
         )
-        return self._quote(asked, offer, quantity, term, strategy="fixed_price")
 
     # --- SupportsAuctions, SupportsAuctionTerms -------------------------------------------------------------------
 
     def bid(self, offer: Offer, quantity: int, price: Money, term: Interval, *, key: str) -> AuctionOutcome:
         """Waits up to a minute for the round to close; raises ProviderUnavailable when it has not by then."""
         auction_id = self._auction_id(offer)
-        entered = self._client.bid(
+        decided = bid_and_wait(
+            self._client,
+            self._clock,
             auction_id,
             quantity=quantity,
-            unit_price=wire.WireMoney(amount=price.amount, currency=price.currency),
-            term=wire.WireTerm(start=term.start, end=term.end),
+            limit=wire.WireMoney(amount=price.amount, currency=price.currency),
+            term=_wire_term(term),
             key=key,
         )
-        decided = self._await_decision(auction_id, entered)
+        if decided is None:
+            return AuctionOutcome(won=False, reason=f"the bidding went above {price}")
         clearing = None if decided.clearing_price is None else _money(decided.clearing_price)
         if decided.status is wire.BidStatus.LOST:
             return AuctionOutcome(won=False, clearing_price=clearing, reason=decided.reason or "outbid")
         if decided.quote is None:
             raise ProviderAnswerInvalid(f"{self.name}: auction {auction_id} was won, but no quote came with it")
-        won = self._quote(decided.quote, offer, quantity, term, strategy="auction")
-        if won.unit_price.currency != price.currency or price < won.unit_price:
-            raise PriceMismatch(f"{self.name}: bid {price} in {auction_id}, asked to pay {won.unit_price}")
+        asked = _money(decided.quote.unit_price)
+        if asked.currency != price.currency or price < asked:
+            raise PriceMismatch(f"{self.name}: bid {price} in {auction_id}, asked to pay {asked}")
+        firm = decided.quote
+        self._prove(firm, lambda: self._trust.check_keyed_quote(firm, key=key))
+        won = self._quote(firm, offer, quantity, strategy="auction")
         return AuctionOutcome(won=True, clearing_price=clearing, quote=won)
 
     def auction_terms(self, offer: Offer) -> AuctionTerms:
         auction_id = self._auction_id(offer)
-        found = next((auction for auction in self._client.auctions() if auction.auction_id == auction_id), None)
-        if found is None:
-            raise NotFound(f"{self.name}: no auction {auction_id}")
+        found = find_auction(self._client, auction_id)
         return AuctionTerms(
             rule=_RULES[found.rule], reserve_price=_money(found.reserve_price), closes_at=found.closes_at
         )
-
-    def _await_decision(self, auction_id: str, bid: wire.WireBid) -> wire.WireBid:
-        give_up_at = self._clock.now() + _AUCTION_PATIENCE
-        while bid.status is wire.BidStatus.PENDING:
-            now = self._clock.now()
-            if now >= give_up_at:
-                raise ProviderUnavailable(
-                    f"{self.name}: auction {auction_id} has not decided in {_AUCTION_PATIENCE.total_seconds():g} s"
-                )
-            shortest, longest = _POLL_SECONDS
-            self._clock.sleep(min(max((bid.decides_at - now).total_seconds(), shortest), longest))
-            bid = self._client.bid_result(auction_id, bid.bid_id)
-        return bid
 
     # --- SupportsHolds --------------------------------------------------------------------------------------------
 
@@ -187,6 +221,12 @@ class NetworkProvider:
         paid = self._client.pay(reference, key=f"{hold.key}:pay")
         if paid.state is not wire.HoldState.PAID and paid.started < paid.quantity:
             raise NotFound(f"{self.name}: hold {reference} is {paid.state.value}")
+        if _money(paid.unit_price) != hold.quote.unit_price:
+            raise PriceMismatch(
+                f"{self.name}: hold {reference} was taken at {hold.quote.unit_price}, "
+                f"but is charged at {_money(paid.unit_price)}",
+                next_step="the network's signed promise is the quote's proof, in the plan",
+            )
         return Reservation(
             id=ReservationId(self._our_id(reference)),
             hold_id=hold.id,
@@ -234,7 +274,7 @@ class NetworkProvider:
                 reason=event.reason or "reclaimed",
             )
             for event in self._client.events(since)
-            if isinstance(event, wire.ReclaimEvent)
+            if isinstance(event, ReclaimEvent)
         ]
 
     def bill(self, period: Interval) -> BillDelivery:
@@ -280,6 +320,12 @@ class NetworkProvider:
             finalize(self, self._opened.close)
         return self._opened
 
+    @property
+    def _trust(self) -> Trust:
+        if self._trusting is None:
+            self._trusting = Trust(self._client, self._clock)
+        return self._trusting
+
     def _our_id(self, identifier: str) -> str:
         return f"{self.name}/{identifier}"
 
@@ -315,7 +361,7 @@ class NetworkProvider:
                 storage_iops=posted.resources.storage_iops,
                 network_mbps=posted.resources.network_mbps,
             ),
-            performance=posted.performance,
+            performance=posted.measured.score if posted.measured else posted.performance,
             option=posted.option,
             price=_money(posted.price),
             price_at=posted.price_at,
@@ -333,7 +379,15 @@ class NetworkProvider:
             auction_id=posted.auction_id,
         )
 
-    def _quote(self, firm: wire.WireQuote, offer: Offer, quantity: int, term: Interval, *, strategy: str) -> Quote:
+    def _prove(self, firm: wire.WireQuote, check: Callable[[], None]) -> None:
+        """Raises ProviderAnswerInvalid on a price that the network cannot be held to."""
+        try:
+            check()
+        except Unproven as problem:
+            raise ProviderAnswerInvalid(f"{self.name}: quote {firm.quote_id} is refused", why=problem.reason) from None
+
+    def _quote(self, firm: wire.WireQuote, offer: Offer, quantity: int, *, strategy: str) -> Quote:
+        """Raises ProviderAnswerInvalid on a quote that is not what was asked for."""
         if self._our_id(firm.offer_id) != offer.id or firm.quantity > quantity:
             raise ProviderAnswerInvalid(
                 f"{self.name}: asked for {quantity} of {offer.id}",
@@ -348,11 +402,16 @@ class NetworkProvider:
                 quantity=firm.quantity,
                 unit_price=_money(firm.unit_price),
                 price_ceiling=_money(firm.unit_price),
-                term=term,
+                term=Interval(start=firm.term.start, end=firm.term.end),
                 expires_at=firm.expires_at,
                 strategy=strategy,
+                proof=firm.proof,
             )
         )
+
+
+def _wire_term(term: Interval) -> wire.WireTerm:
+    return wire.WireTerm(start=term.start, end=term.end)
 
 
 def _money(amount: wire.WireMoney) -> Money:

@@ -1,12 +1,12 @@
-"""What a network remembers of its business (quotes, holds, units) and how each is shown on the wire."""
+"""What a network remembers of its business: quotes, holds, units, and the metered spans that they come to."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 
 from engine.model.value import Interval
 from providers.network import wire
-from providers.network.auction import Bid
 from providers.network.stock import Listing, Lot
 from providers.network.wire import HoldState, QuoteKind
 
@@ -21,7 +21,7 @@ class Quote:
     def put_back(self, units: int, now: datetime) -> None:
         """Units that were held are only quoted again; those of a won quote are kept until it expires."""
         self.taken -= units
-        if self.firm.kind is QuoteKind.AUCTION and self.firm.expires_at > now:
+        if self.firm.kind in (QuoteKind.AUCTION, QuoteKind.REVERSE) and self.firm.expires_at > now:
             self.lot.give_back(self.firm.quote_id)
             self.lot.claim(self.firm.quote_id, self.firm.quantity - self.taken, self.firm.expires_at, now)
 
@@ -36,8 +36,38 @@ class Hold:
     started: int = 0
     paid_at: datetime | None = None
     released: bool = False
+    idle_since: list[datetime] = field(default_factory=list)
+    """Of every unit that is paid for without a node, since when."""
     idle_spans: list[tuple[datetime, datetime]] = field(default_factory=list)
-    """Units that were paid for without a node, each from when to when; those that still are come on top."""
+    """Units that were paid for without a node, each from when to when."""
+
+    @property
+    def waiting(self) -> int:
+        """Units without a node."""
+        return self.quantity - self.started
+
+    def pay(self, now: datetime) -> None:
+        self.paid_at = now
+        self.idle_since = [now] * self.waiting
+
+    def resize(self, quantity: int, now: datetime) -> None:
+        more = quantity - self.quantity
+        self.quantity = quantity
+        if self.paid_at is not None:
+            self.idle_since += [now] * max(0, more)
+            self._no_longer_idle(max(0, -more), now)
+
+    def start_one(self, now: datetime) -> None:
+        self.started += 1
+        self._no_longer_idle(1, now)
+
+    def release(self, now: datetime) -> None:
+        self.released = True
+        self._no_longer_idle(len(self.idle_since), now)
+
+    def _no_longer_idle(self, units: int, now: datetime) -> None:
+        for _ in range(min(units, len(self.idle_since))):
+            self.idle_spans.append((self.idle_since.pop(0), now))
 
     def state(self, now: datetime) -> HoldState:
         if self.released:
@@ -72,11 +102,32 @@ class Unit:
     started_at: datetime
     stopped_at: datetime | None = None
     reclaim: Reclaim | None = None
+    resized_at: datetime | None = None
+    """Since when it has been what it is now; None: from its start."""
+    was: list["Stretch"] = field(default_factory=list)
+
+    def resize(self, listing: Listing, unit_price: Decimal, now: datetime) -> None:
+        self.was.append(Stretch(self.listing, self.unit_price, self.resized_at or self.started_at, now))
+        self.listing, self.unit_price, self.resized_at = listing, unit_price, now
+
+    def stretches(self, now: datetime) -> list["Stretch"]:
+        last = Stretch(self.listing, self.unit_price, self.resized_at or self.started_at, self.ended_at(now) or now)
+        return [*self.was, last]
 
     def ended_at(self, now: datetime) -> datetime | None:
         """When it ended, if it has; a reclaim ends it without anybody asking."""
         ends = [moment for moment in (self.stopped_at, self.reclaim and self.reclaim.at) if moment and moment <= now]
         return min(ends, default=None)
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Time that a unit ran as one thing at one price."""
+
+    listing: Listing
+    unit_price: Decimal
+    start: datetime
+    end: datetime
 
 
 @dataclass(frozen=True)
@@ -104,9 +155,21 @@ def list_price(lot: Lot, paid: Decimal, at: datetime) -> Decimal:
     return [price for since, price in lot.prices if since <= at][-1]
 
 
+def used_spans(unit: Unit, lots: Mapping[str, Lot], now: datetime) -> list[Span]:
+    tags = tuple(sorted(unit.tags.items()))
+    spans = []
+    for stretch in unit.stretches(now):
+        listed = list_price(lots[stretch.listing.offer_id], stretch.unit_price, stretch.start)
+        spans.append(
+            Span(
+                unit.reservation_id, stretch.listing, listed, stretch.unit_price, stretch.start, stretch.end, True, tags
+            )
+        )
+    return spans
+
+
 def idle_spans(hold: Hold, paid_at: datetime, now: datetime) -> list[Span]:
-    idle = 0 if hold.released else hold.quantity - hold.started
-    periods = [*hold.idle_spans, *[(paid_at, now)] * idle]
+    periods = [*hold.idle_spans, *((since, now) for since in hold.idle_since)]
     price, lot = hold.quote.firm.unit_price.amount, hold.quote.lot
     listed = list_price(lot, price, paid_at)
     return [
@@ -114,65 +177,3 @@ def idle_spans(hold: Hold, paid_at: datetime, now: datetime) -> list[Span]:
         for number, (start, end) in enumerate(periods)
         if end > start
     ]
-
-
-def bid_view(bid: Bid, quote: Quote | None, currency: str) -> wire.WireBid:
-    decided = wire.BidStatus.WON if bid.won else wire.BidStatus.LOST
-    cleared = bid.clearing_price
-    return wire.WireBid(
-        bid_id=bid.bid_id,
-        auction_id=bid.auction_id,
-        status=decided if bid.decided else wire.BidStatus.PENDING,
-        quantity=bid.quantity,
-        unit_price=wire.WireMoney(amount=bid.unit_price, currency=currency),
-        decides_at=bid.decides_at,
-        clearing_price=None if cleared is None else wire.WireMoney(amount=cleared, currency=currency),
-        quote=quote.firm if quote else None,
-        reason=bid.reason,
-    )
-
-
-def hold_view(hold: Hold, now: datetime) -> wire.WireHold:
-    return wire.WireHold(
-        hold_id=hold.hold_id,
-        quote_id=hold.quote.firm.quote_id,
-        quantity=hold.quantity,
-        started=hold.started,
-        unit_price=hold.quote.firm.unit_price,
-        state=hold.state(now),
-        expires_at=hold.expires_at,
-        paid_at=hold.paid_at,
-    )
-
-
-def reservation_view(unit: Unit, now: datetime, currency: str) -> wire.WireReservation:
-    ended_at = unit.ended_at(now)
-    listing = unit.listing
-    return wire.WireReservation(
-        reservation_id=unit.reservation_id,
-        hold_id=unit.hold_id,
-        offer_id=listing.offer_id,
-        node=unit.node,
-        token=unit.token,
-        region=listing.region,
-        zone=listing.zone,
-        instance_type=listing.instance_type,
-        option=listing.option,
-        unit_price=wire.WireMoney(amount=unit.unit_price, currency=currency),
-        state=wire.ReservationState.ENDED if ended_at else wire.ReservationState.RUNNING,
-        started_at=unit.started_at,
-        ended_at=ended_at,
-    )
-
-
-def instance_view(unit: Unit) -> wire.WireInstance:
-    return wire.WireInstance(
-        instance_id=unit.reservation_id,
-        node=unit.node,
-        token=unit.token,
-        region=unit.listing.region,
-        zone=unit.listing.zone,
-        instance_type=unit.listing.instance_type,
-        state=wire.ReservationState.RUNNING,
-        launched_at=unit.started_at,
-    )

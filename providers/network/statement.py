@@ -11,7 +11,8 @@ from engine.model.market import PurchaseOption
 from engine.model.money import Money
 from engine.model.value import Interval
 from providers.network.records import Span
-from providers.network.wire import FocusRow, WireBill, WireInvoice, WireMoney, WireTerm
+from providers.network.wire import WireMoney, WireTerm
+from providers.network.wire_records import FocusRow, WireBill, WireInvoice
 
 _QUANTUM = Decimal("0.000000001")
 _PRICING_CATEGORY = {

@@ -11,7 +11,9 @@ from decimal import Decimal
 
 from engine.model.capacity import Resources
 from engine.model.market import PurchaseOption
-from providers.network.wire import ProblemCode, WireAuctionRule
+from providers.network.wire import MeasuredPerformance, ProblemCode, WireAuctionRule
+
+DEFAULT_INCREMENT = Decimal("0.001")
 
 
 class Refused(Exception):
@@ -26,6 +28,8 @@ class Refused(Exception):
 class AuctionRules:
     rule: WireAuctionRule
     period_seconds: float = 2.0
+    increment: Decimal = DEFAULT_INCREMENT
+    """Open ascending: by how much a bid must beat the one it pushes out."""
 
     def round_at(self, moment: datetime) -> int:
         return int(moment.timestamp() // self.period_seconds)
@@ -51,6 +55,7 @@ class Listing:
     interruption_per_month: float | None = None
     lowest_share_of_ask: Decimal = Decimal(1)
     """How far a counter-offer goes down: 0.95 means never below 95 % of the ask."""
+    measured: MeasuredPerformance | None = None
     starts_within: timedelta = timedelta(seconds=5)
     auction: AuctionRules | None = None
 

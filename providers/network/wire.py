@@ -1,4 +1,7 @@
-"""What travels over the Open Capacity API, version 1. JSON; money and rates as text; times as RFC 3339 with a zone.
+"""What travels over the Open Capacity API, version 1: types, offers, quotes, auctions, holds, reservations.
+
+JSON; money and rates as text; times as RFC 3339 with a zone. Conversations (requests for quotes, reverse auctions) are
+in ``wire_talks``, events and bills in ``wire_records``.
 
 Requests refuse unknown fields. Answers ignore them, so that a network may add a field without breaking anybody.
 """
@@ -6,10 +9,9 @@ Requests refuse unknown fields. Answers ignore them, so that a network may add a
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, TypeAdapter, WithJsonSchema
-from pydantic.alias_generators import to_pascal
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
 from engine.model.market import PurchaseOption
 from engine.model.value import Utc
@@ -47,14 +49,24 @@ Time = Annotated[Utc, BeforeValidator(_text_to_time), Field(strict=False)]
 Quantity = Annotated[int, Field(ge=1, le=MAX_QUANTITY)]
 CurrencyCode = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
 Identifier = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9._:/@+-]+$")]
+Nonce = Annotated[str, Field(min_length=1, max_length=200)]
+Lasting = Annotated[float, Field(ge=0.1, le=86_400, description="at most this many seconds; a network may give less")]
+Proof = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=8_000,
+        description="Compact JWS, Ed25519, over the claims as JSON; its kid names a key of /v1/keys.",
+    ),
+]
 OptionName = Annotated[PurchaseOption, Field(strict=False)]
 
 
-class _Answer(BaseModel):
+class Answer(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True, allow_inf_nan=False)
 
 
-class _Request(BaseModel):
+class Asked(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
@@ -74,7 +86,7 @@ class WireTerm(BaseModel):
     end: Time
 
 
-class WireResources(_Answer):
+class WireResources(Answer):
     """One unit: vCPUs, GiB, operations a second, Mbit/s."""
 
     vcpus: float
@@ -83,19 +95,47 @@ class WireResources(_Answer):
     network_mbps: float = 0.0
 
 
-class WirePricePoint(_Answer):
+class MeasuredPerformance(Answer):
+    """What benchmarks on running units came to, on the scale of ``WireOffer.performance``."""
+
+    score: Annotated[float, Field(gt=0)]
+    samples: Annotated[int, Field(ge=1)]
+    measured_at: Time
+
+
+class ShardTypePlace(Answer):
+    """Where a type is sold: how many units are free there now, and the lowest posted or reserve price."""
+
+    region: str
+    zone: str
+    options: Annotated[tuple[OptionName, ...], Field(strict=False)]
+    available: Annotated[int, Field(ge=0)]
+    price_from: WireMoney
+
+
+class WireShardType(Answer):
+    """A kind of unit. Every offer of this ``instance_type`` has exactly these resources."""
+
+    instance_type: str
+    resources: WireResources
+    performance: Annotated[float, Field(gt=0)]
+    measured: MeasuredPerformance | None = None
+    places: Annotated[tuple[ShardTypePlace, ...], Field(strict=False)]
+
+
+class WirePricePoint(Answer):
     at: Time
     price: WireMoney
 
 
-class DeliveryWindow(_Answer):
+class DeliveryWindow(Answer):
     """A confirmed unit starts between these moments."""
 
     earliest: Time
     latest: Time
 
 
-class WireOffer(_Answer):
+class WireOffer(Answer):
     """Posted, no promise. ``price`` is per unit-hour; for an auction it is the reserve price."""
 
     offer_id: Identifier
@@ -104,7 +144,8 @@ class WireOffer(_Answer):
     instance_type: str
     resources: WireResources
     performance: float
-    """Single-core score relative to the reference core (1.0)."""
+    """Nominal single-core score relative to the reference core (1.0)."""
+    measured: MeasuredPerformance | None = None
     option: OptionName
     price: WireMoney
     price_at: Time
@@ -115,27 +156,52 @@ class WireOffer(_Answer):
     delivery: DeliveryWindow
     expires_at: Time
     auction_id: Identifier | None = None
+    proof: Proof | None = None
+    """The network's signature over ``OfferClaims``. A buyer refuses an offer without one."""
 
 
-class QuoteRequest(_Request):
-    """``limit_price``: what the buyer would pay per unit-hour; below the ask it may be answered with a counter."""
+class OfferClaims(Answer):
+    """What the signature of an offer vouches for."""
+
+    issuer: str
+    signed_at: Time
+    offer_id: Identifier
+    region: str
+    zone: str
+    instance_type: str
+    resources: WireResources
+    performance: float
+    option: OptionName
+    price: WireMoney
+    price_at: Time
+    expires_at: Time
+
+
+class QuoteRequest(Asked):
+    """A price for this many units, to be taken or left; who wants to talk about it opens a negotiation."""
 
     offer_id: Identifier
     quantity: Quantity
     term: WireTerm
-    limit_price: WireMoney | None = None
+    nonce: Nonce | None = None
+    """Comes back in the signed claims, so that an old answer cannot pass for this one."""
+    lasts_seconds: Lasting | None = None
 
 
 class QuoteKind(StrEnum):
     ASK = "ask"
     """The posted price."""
     COUNTER = "counter"
-    """The network's answer to a limit price below its ask."""
+    """The network's answer to a proposal below its ask."""
+    AGREED = "agreed"
+    """The buyer's own proposal, taken."""
     AUCTION = "auction"
     """Won; the units are kept until the quote expires."""
+    REVERSE = "reverse"
+    """The lowest ask of a reverse auction; the units are kept until the quote expires."""
 
 
-class WireQuote(_Answer):
+class WireQuote(Answer):
     """Firm until ``expires_at``: never dearer than ``unit_price`` per unit-hour for the whole term."""
 
     quote_id: Identifier
@@ -145,6 +211,24 @@ class WireQuote(_Answer):
     term: WireTerm
     expires_at: Time
     kind: Annotated[QuoteKind, Field(strict=False)]
+    proof: Proof | None = None
+    """The network's signature over ``QuoteClaims``: with it the buyer can show what was promised."""
+
+
+class QuoteClaims(Answer):
+    """What the signature of a quote vouches for. ``buyer`` is the tenant it was given to."""
+
+    issuer: str
+    buyer: str
+    signed_at: Time
+    quote_id: Identifier
+    offer_id: Identifier
+    quantity: Quantity
+    unit_price: WireMoney
+    term: WireTerm
+    expires_at: Time
+    kind: Annotated[QuoteKind, Field(strict=False)]
+    nonce: Nonce | None = None
 
 
 class WireAuctionRule(StrEnum):
@@ -152,14 +236,16 @@ class WireAuctionRule(StrEnum):
     """A winner pays its own bid."""
     SEALED_SECOND_PRICE = "sealed_second_price"
     """Every winner pays the highest bid that lost (or the reserve price)."""
+    OPEN_ASCENDING = "open_ascending"
+    """Bids are seen and may be raised until the round closes; a winner pays its own last bid."""
 
 
-class WireRound(_Answer):
+class WireRound(Answer):
     closed_at: Time
     clearing_price: WireMoney
 
 
-class WireAuction(_Answer):
+class WireAuction(Answer):
     """A standing auction: a round closes every ``period_seconds``; a bid takes part in the round that is open."""
 
     auction_id: Identifier
@@ -169,40 +255,57 @@ class WireAuction(_Answer):
     available: int
     period_seconds: float
     closes_at: Time
+    standing_price: WireMoney | None = None
+    """Open ascending: the lowest bid that would lead now. Sealed auctions tell nothing before they close."""
     recent: Annotated[tuple[WireRound, ...], Field(strict=False)] = ()
 
 
-class BidRequest(_Request):
+class BidRequest(Asked):
     """Up to ``quantity`` units at up to ``unit_price`` each; fewer may be won."""
 
     quantity: Quantity
     unit_price: WireMoney
     term: WireTerm
+    raises: Identifier | None = None
+    """Open ascending: the buyer's earlier bid of this round, which this higher one takes the place of."""
 
 
 class BidStatus(StrEnum):
     PENDING = "pending"
+    RAISED = "raised"
+    """The buyer put a higher bid in its place."""
     WON = "won"
     LOST = "lost"
 
 
-class WireBid(_Answer):
+class WireBid(Answer):
     bid_id: Identifier
     auction_id: Identifier
     status: Annotated[BidStatus, Field(strict=False)]
     quantity: Quantity
     unit_price: WireMoney
     decides_at: Time
+    leading: int | None = None
+    """Open ascending, while pending: for how many units this bid leads now."""
     clearing_price: WireMoney | None = None
     quote: WireQuote | None = None
     """Set when won; its quantity is what was won."""
     reason: str = ""
+    raised_by: Identifier | None = None
+    """The bid that took this one's place."""
 
 
-class HoldRequest(_Request):
+class HoldRequest(Asked):
     """``quantity`` may be less than the quote's; several holds may share one quote."""
 
     quote_id: Identifier
+    quantity: Quantity
+    lasts_seconds: Lasting | None = None
+
+
+class ResizeHoldRequest(Asked):
+    """How many units the hold is to have: no fewer than were started, no more than were quoted."""
+
     quantity: Quantity
 
 
@@ -215,7 +318,7 @@ class HoldState(StrEnum):
     LAPSED = "lapsed"
 
 
-class WireHold(_Answer):
+class WireHold(Answer):
     hold_id: Identifier
     quote_id: Identifier
     quantity: Quantity
@@ -227,7 +330,7 @@ class WireHold(_Answer):
     paid_at: Time | None = None
 
 
-class ConfirmRequest(_Request):
+class ConfirmRequest(Asked):
     """Start one unit of the hold as this node. The same node and token is the same reservation, whichever the hold."""
 
     node: Identifier
@@ -241,7 +344,7 @@ class ReservationState(StrEnum):
     ENDED = "ended"
 
 
-class WireReservation(_Answer):
+class WireReservation(Answer):
     """One running unit. User data is never read back."""
 
     reservation_id: Identifier
@@ -260,7 +363,14 @@ class WireReservation(_Answer):
     address: str | None = None
 
 
-class WireInstance(_Answer):
+class ResizeRequest(Asked):
+    """Turn a running unit into one of another offer in the same zone, at no more than ``limit_price`` an hour."""
+
+    offer_id: Identifier
+    limit_price: WireMoney
+
+
+class WireInstance(Answer):
     """The machine behind a reservation; it has the reservation's id."""
 
     instance_id: Identifier
@@ -273,116 +383,63 @@ class WireInstance(_Answer):
     launched_at: Time
 
 
-class PriceEvent(_Answer):
-    """A posted price changed."""
+class RatePolicy(Answer):
+    """``per_second`` requests on average and ``burst`` at once, per tenant; beyond it the answer is 429."""
 
-    type: Literal["price"] = "price"
-    event_id: Annotated[int, Field(ge=1)]
-    at: Time
-    offer_id: Identifier
-    price: WireMoney
+    per_second: Annotated[float, Field(gt=0)]
+    burst: Annotated[int, Field(ge=1)]
 
 
-class ReclaimEvent(_Answer):
-    """The network takes a unit back at ``reclaim_at``."""
+class WireTerms(Answer):
+    """How a network does business. ``*_lasts_seconds``: unless the buyer asks for less."""
 
-    type: Literal["reclaim"] = "reclaim"
-    event_id: Annotated[int, Field(ge=1)]
-    at: Time
-    reservation_id: Identifier
-    node: str
-    reclaim_at: Time
-    reason: str
+    api_version: str
+    name: str
+    currency: CurrencyCode
+    quote_lasts_seconds: Annotated[float, Field(gt=0)]
+    hold_lasts_seconds: Annotated[float, Field(gt=0)]
+    rate_limit: RatePolicy
+    negotiation_rounds: Annotated[int, Field(ge=0)]
+    """Proposals that a negotiation takes; 0: prices are not talked about."""
+    auction_rules: Annotated[tuple[Annotated[WireAuctionRule, Field(strict=False)], ...], Field(strict=False)]
+    reverse_auctions: bool
 
 
-WireEvent = Annotated[PriceEvent | ReclaimEvent, Field(discriminator="type")]
+class VerificationKey(Answer):
+    """RFC 8037: an Ed25519 public key. ``kid`` is its RFC 7638 thumbprint."""
+
+    kty: str
+    crv: str
+    x: str
+    kid: str
+    use: str = "sig"
+    alg: str = "Ed25519"
 
 
-class OfferList(_Answer):
+class KeyList(Answer):
+    """A JSON Web Key Set. Keys that signed something not yet expired stay on it."""
+
+    keys: Annotated[tuple[VerificationKey, ...], Field(strict=False)]
+
+
+class ShardTypeList(Answer):
+    shard_types: Annotated[tuple[WireShardType, ...], Field(strict=False)]
+
+
+class OfferList(Answer):
     offers: Annotated[tuple[WireOffer, ...], Field(strict=False)]
 
 
-class AuctionList(_Answer):
+class AuctionList(Answer):
     auctions: Annotated[tuple[WireAuction, ...], Field(strict=False)]
 
 
-class ReservationList(_Answer):
+class ReservationList(Answer):
     reservations: Annotated[tuple[WireReservation, ...], Field(strict=False)]
 
 
-class InstanceList(_Answer):
+class InstanceList(Answer):
     instances: Annotated[tuple[WireInstance, ...], Field(strict=False)]
-
-
-class EventList(_Answer):
-    """In order of ``event_id``."""
-
-    events: Annotated[tuple[WireEvent, ...], Field(strict=False)]
-
-
-class WireInvoice(_Answer):
-    """``total`` is what is asked for, in whole minor units; the rows sum to it exactly."""
-
-    invoice_id: Identifier
-    issuer: str
-    period: WireTerm
-    total: WireMoney
-
-
-class FocusRow(BaseModel):
-    """One charge; on the wire the field names are the FOCUS 1.2 columns, as the standard spells them."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="ignore", alias_generator=to_pascal, populate_by_name=True, strict=True
-    )
-
-    availability_zone: str | None = None
-    billed_cost: AmountText
-    billing_account_id: str
-    billing_account_name: str
-    billing_currency: CurrencyCode
-    billing_period_end: Time
-    billing_period_start: Time
-    capacity_reservation_id: str | None = None
-    capacity_reservation_status: str | None = None
-    charge_category: str
-    charge_class: str | None = None
-    charge_description: str
-    charge_frequency: str
-    charge_period_end: Time
-    charge_period_start: Time
-    consumed_quantity: AmountText | None = None
-    consumed_unit: str | None = None
-    contracted_cost: AmountText
-    contracted_unit_price: AmountText | None = None
-    effective_cost: AmountText
-    invoice_id: str
-    invoice_issuer_name: str
-    list_cost: AmountText
-    list_unit_price: AmountText | None = None
-    pricing_category: str | None = None
-    pricing_quantity: AmountText | None = None
-    pricing_unit: str | None = None
-    provider_name: str
-    publisher_name: str
-    region_id: str | None = None
-    region_name: str | None = None
-    resource_id: str | None = None
-    resource_name: str | None = None
-    resource_type: str | None = None
-    service_category: str
-    service_name: str
-    service_subcategory: str
-    sku_id: str | None = None
-    sku_price_id: str | None = None
-    sub_account_id: str | None = None
-    sub_account_name: str | None = None
-    tags: dict[str, str] = Field(default_factory=dict)
-
-
-class WireBill(_Answer):
-    invoice: WireInvoice
-    rows: Annotated[tuple[FocusRow, ...], Field(strict=False)]
 
 
 class ProblemCode(StrEnum):
@@ -394,11 +451,14 @@ class ProblemCode(StrEnum):
     HOLD_LAPSED = "hold_lapsed"
     KEY_REUSED = "key_reused"
     NODE_TAKEN = "node_taken"
+    BID_TOO_LOW = "bid_too_low"
+    PRICE_ABOVE_LIMIT = "price_above_limit"
+    NEGOTIATION_OVER = "negotiation_over"
     RATE_LIMITED = "rate_limited"
     UNAVAILABLE = "unavailable"
 
 
-class Problem(_Answer):
+class Problem(Answer):
     """RFC 9457, media type application/problem+json."""
 
     type: str
@@ -406,6 +466,3 @@ class Problem(_Answer):
     status: int
     detail: str = ""
     code: Annotated[ProblemCode, Field(strict=False)]
-
-
-EVENT: TypeAdapter[PriceEvent | ReclaimEvent] = TypeAdapter(WireEvent)

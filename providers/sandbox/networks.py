@@ -26,7 +26,8 @@ from engine.model.capacity import Resources
 from engine.model.market import PurchaseOption
 from engine.model.value import Interval
 from providers.network.auction import Rivals, nobody
-from providers.network.exchange import Exchange, Terms
+from providers.network.book import Terms
+from providers.network.exchange import Exchange
 from providers.network.records import Unit
 from providers.network.server import create_app, problem
 from providers.network.statement import as_csv
@@ -293,7 +294,7 @@ def build_app(options: ServerOptions, *, token: str, clock: Clock) -> ASGIApp:
         rivals=rivals,
         sold_out=lambda: faults.no_capacity,
     )
-    app = create_app(exchange, title=options.name, tenants={token: options.account}, clock=clock)
+    app = create_app(exchange, tenants={token: options.account}, clock=clock)
     control = NetworkControl(exchange, faults, tenant=options.account, clock=clock)
     app.router.routes.extend(sandbox_routes(control))
     app.user_middleware.insert(0, Middleware(FaultGate, faults=faults, error=_fault_answer))

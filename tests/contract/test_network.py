@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from uuid import uuid4
@@ -20,6 +21,7 @@ from providers.base import (
     AuctionRule,
     Provider,
     ProviderSettings,
+    RfqReply,
     SupportsAuctions,
     SupportsAuctionTerms,
     SupportsBills,
@@ -27,10 +29,12 @@ from providers.base import (
     SupportsInventory,
     SupportsOfferBook,
     SupportsReclaimNotices,
+    SupportsRfq,
 )
 from providers.network.client import NetworkClient
 from providers.network.provider import NetworkProvider
-from providers.network.wire import HoldState, WireMoney, WireTerm
+from providers.network.wire import HoldState, WireMoney, WireResources, WireTerm
+from providers.network.wire_records import CapacityEvent
 from tests.contract.provider_contract import SMALL, ProviderContract, SandboxControl, WallClock, running_server
 
 SPEED = ("--meter-speed", "360000")
@@ -98,6 +102,7 @@ class NetworkContract(ProviderContract):
             SupportsInventory,
             SupportsOfferBook,
             SupportsReclaimNotices,
+            SupportsRfq,
             SupportsBills,
         ):
             assert isinstance(provider, power)
@@ -211,20 +216,51 @@ class TestHarbor(NetworkContract):
         for hold in holds:
             network.release(hold.provider_reference or "")
 
-    def test_answers_a_low_limit_with_a_counter_offer(
-        self, settings: ProviderSettings, network: NetworkProvider
-    ) -> None:
+    def test_talks_about_its_prices(self, network: NetworkProvider) -> None:
+        offer, key = _first(network), _key()
+        first = network.propose(offer, 1, offer.price * Decimal("0.9"), _day(), key=key, round_number=1)
+        assert first.reply is RfqReply.COUNTERED
+        assert offer.price * Decimal("0.9") < first.quote.unit_price < offer.price
+        taken = network.propose(offer, 1, first.quote.unit_price, _day(), key=key, round_number=2)
+        assert (taken.reply, taken.final) == (RfqReply.ACCEPTED, True)
+        hold = network.hold(taken.quote, key=_key())
+        assert hold.quote.unit_price <= first.quote.unit_price
+        network.release(hold.provider_reference or "")
+
+    def test_sellers_undercut_each_other(self, settings: ProviderSettings, network: NetworkProvider) -> None:
         offer = _first(network)
+        least = WireResources(vcpus=offer.resources.vcpus, memory_gib=offer.resources.memory_gib)
         term = WireTerm(start=_day().start, end=_day().end)
-        wire_id = offer.id.removeprefix("harbor/")
         with _client(settings) as client:
-            low = WireMoney(amount=offer.price.amount / 2, currency="USD")
-            counter = client.quote(wire_id, quantity=1, term=term, limit_price=low)
-            assert counter.kind.value == "counter"
-            assert offer.price.amount * Decimal("0.9") < counter.unit_price.amount < offer.price.amount
-            high = WireMoney(amount=offer.price.amount * 2, currency="USD")
-            ask = client.quote(wire_id, quantity=1, term=term, limit_price=high)
-            assert (ask.kind.value, ask.unit_price.amount) == ("ask", offer.price.amount)
+            opened = client.open_reverse_auction(
+                least, quantity=1, term=term, ceiling=WireMoney(amount=Decimal(9), currency="USD"), key=_key()
+            )
+            assert wait_until(
+                lambda: client.reverse_auction(opened.auction_id).quote is not None, WallClock(), timeout_seconds=10
+            )
+
+    def test_events_come_as_they_happen_and_resume(self, settings: ProviderSettings, network: NetworkProvider) -> None:
+        with _client(settings) as client, ThreadPoolExecutor(1) as beside:
+            quote = network.quote(_first(network), 1, _day())
+            client.events(datetime.now(UTC))
+            last = max((event.event_id for event in client.stream()), default=0)
+            coming = client.stream(last, wait_seconds=20)
+            holding = beside.submit(network.hold, quote, key=_key())
+            event = next(coming)
+            coming.close()
+            assert isinstance(event, CapacityEvent)
+            assert event.event_id == last + 1
+            assert event.event_id not in [later.event_id for later in client.stream(event.event_id)]
+            network.release(holding.result().provider_reference or "")
+
+    def test_a_unit_is_resized(self, settings: ProviderSettings, network: NetworkProvider) -> None:
+        small, larger = sorted(network.offers(SMALL), key=lambda offer: offer.price.amount)[:2]
+        unit = self.launch(settings, small, f"node-{_key()[:8]}", "t")
+        with _client(settings) as client:
+            limit = WireMoney(amount=larger.price.amount, currency="USD")
+            resized = client.resize(unit, offer_id=larger.id.removeprefix("harbor/"), limit_price=limit, key=_key())
+            assert (resized.reservation_id, resized.instance_type) == (unit, larger.instance_type)
+        network.terminate(unit)
 
 
 class TestAgora(NetworkContract):

@@ -52,7 +52,8 @@ def test_the_forecast_is_a_probability_beside_the_naive_one(demo: Demo) -> None:
 
 def test_fixed_spot_and_auction_purchases_come_with_cost_and_risk(demo: Demo) -> None:
     plan = demo[0]["plan"]
-    assert {"fixed_price", "spot", "auction"} <= set(plan["strategies"])
+    assert {"spot", "auction"} <= set(plan["strategies"])
+    assert {"fixed_price", "rfq"} & set(plan["strategies"]), "a posted price, as it is or talked down"
     assert plan["why_not"] > 0
     assert len(plan["cost_quantiles"]) >= 3
     for purchase in plan["bought"]:

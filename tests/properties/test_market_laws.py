@@ -12,6 +12,7 @@ from engine.clock import ManualClock
 from engine.errors import PriceMismatch
 from engine.market.auction import AuctionStrategy, best_bid, worth_of
 from engine.market.base import Declined
+from engine.market.rfq import ROUNDS, RfqStrategy, reservation_price
 from engine.market.scoring import ScoreWeights, rank
 from engine.market.spot import SpotStrategy, ceiling_that_held, highest_in_each_window
 from engine.model.capacity import Resources
@@ -21,10 +22,20 @@ from engine.model.value import Interval
 from providers.base import AuctionRule
 from providers.network import wire
 from providers.network.auction import Bid, close_round
-from providers.network.exchange import Exchange, Terms
+from providers.network.book import Terms
+from providers.network.exchange import Exchange
 from providers.network.stock import AuctionRules, Listing, Refused
 from providers.network.wire import WireAuctionRule
-from tests.unit.engine.market.counterparties import NOW, Auctioneer, Honest, a_market, a_need, a_quote, an_offer
+from tests.unit.engine.market.counterparties import (
+    NOW,
+    Auctioneer,
+    Haggler,
+    Honest,
+    a_market,
+    a_need,
+    a_quote,
+    an_offer,
+)
 
 prices = st.decimals(min_value="0.001", max_value="5", places=4)
 histories = st.lists(st.tuples(st.floats(0.1, 500), prices), max_size=30)
@@ -240,7 +251,9 @@ def test_no_unit_is_sold_twice_whoever_asks_at_once(units: int, buyers: int, qua
 @given(
     units=st.integers(1, 5),
     steps=st.lists(
-        st.tuples(st.sampled_from(["hold", "confirm", "pay", "release", "end", "bid", "wait"]), st.integers(0, 400)),
+        st.tuples(
+            st.sampled_from(["hold", "confirm", "pay", "resize", "release", "end", "bid", "wait"]), st.integers(0, 400)
+        ),
         max_size=40,
     ),
     auction=st.booleans(),
@@ -283,9 +296,11 @@ def _act(exchange: Exchange, clock: ManualClock, holds: list[str], verb: str, va
         holds.append(exchange.hold("t", request, key=f"h{number}").hold_id)
     elif verb == "bid":
         price = wire.WireMoney(amount=Decimal("0.06"), currency="USD")
-        entered = exchange.bid("t", "lot", wire.BidRequest(quantity=1, unit_price=price, term=TERM), key=f"b{number}")
+        entered = exchange.bidding.bid(
+            "t", "lot", wire.BidRequest(quantity=1, unit_price=price, term=TERM), key=f"b{number}"
+        )
         clock.advance(timedelta(seconds=3))
-        won = exchange.bid_result("t", "lot", entered.bid_id).quote
+        won = exchange.bidding.result("t", "lot", entered.bid_id).quote
         if won is not None:
             request = wire.HoldRequest(quote_id=won.quote_id, quantity=1)
             holds.append(exchange.hold("t", request, key=f"h{number}").hold_id)
@@ -294,9 +309,39 @@ def _act(exchange: Exchange, clock: ManualClock, holds: list[str], verb: str, va
         exchange.confirm("t", chosen, node, key=f"c{number}")
     elif verb == "pay":
         exchange.pay("t", chosen)
+    elif verb == "resize":
+        exchange.resize_hold("t", chosen, wire.ResizeHoldRequest(quantity=1 + value % 3), key=f"s{number}")
     elif verb == "release":
         exchange.release("t", chosen)
     else:
         running = exchange.reservations("t")
         if running:
             exchange.end("t", running[value % len(running)].reservation_id)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    answers=st.lists(st.one_of(st.none(), st.floats(0.3, 1.3)), min_size=1, max_size=8),
+    listens=st.integers(1, 12),
+    alternative=st.one_of(st.none(), st.floats(0.02, 0.3)),
+)
+def test_whoever_it_talks_to_it_never_pays_more_than_the_posted_price_and_stops(
+    answers: list[float | None], listens: int, alternative: float | None
+) -> None:
+    """``answers``: by round, the share of the ask that the counterparty wants next; None: a rejection."""
+
+    def counter(number: int, ask: Decimal, _: Decimal) -> Decimal | None:
+        share = answers[(number - 1) % len(answers)]
+        return None if share is None else ask * Decimal(repr(round(share, 6)))
+
+    haggler, offer = Haggler(counter, rounds=listens), an_offer()
+    others = [] if alternative is None else [an_offer("q", provider="q", price=f"{alternative:.6f}")]
+    market = a_market(haggler, offers=[offer, *others])
+    reservation = reservation_price(offer, a_need(), market.offers)
+    with suppress(Declined):
+        (quote,) = RfqStrategy().negotiate(a_need(), [offer], market)
+        assert quote.unit_price <= quote.price_ceiling <= offer.price
+    proposals = [price for _, _, price in haggler.heard]
+    assert 1 <= len(proposals) <= min(ROUNDS, listens)
+    assert proposals == sorted(proposals)
+    assert all(price <= reservation for price in proposals)

@@ -1,11 +1,13 @@
 import copy
 import tomllib
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from engine.app.configured import agreements
 from engine.config import Configuration, load_configuration, parse_configuration
 from engine.errors import AuthenticationFailed, ConfigurationError, ExitCode
 
@@ -112,3 +114,19 @@ def test_a_file_that_is_not_there_or_not_toml(tmp_path: Path) -> None:
     broken.write_text("[[[")
     with pytest.raises(ConfigurationError, match="not TOML"):
         load_configuration(broken)
+
+
+def test_negotiated_prices_are_read_with_their_provider() -> None:
+    aws = copy.deepcopy(GOOD["providers"][0])
+    aws["agreements"] = tomllib.loads("""
+[[agreements]]
+discount = 0.28
+instance_types = ["m7*"]
+options = ["on_demand", "commitment"]
+until = 2027-01-01T00:00:00Z
+""")["agreements"]
+    (agreed,) = agreements(parse_configuration(copy.deepcopy(GOOD) | {"providers": [aws]}, origin="shardwright.toml"))
+    assert (agreed.provider, agreed.discount, agreed.instance_types) == ("aws", Decimal("0.28"), ("m7*",))
+    assert agreed.until == datetime(2027, 1, 1, tzinfo=UTC)
+    aws["agreements"][0]["discount"] = 1.2
+    assert "providers.0.agreements.0.discount" in problems({"providers": [aws]})

@@ -13,7 +13,7 @@ from engine.model.ids import OfferId, QuoteId
 from engine.model.market import Offer, OfferQuery, PricePoint, PurchaseOption, Quote, Reliability
 from engine.model.money import Money, usd
 from engine.model.value import Interval
-from providers.base import AuctionOutcome, AuctionRule, AuctionTerms, Provider
+from providers.base import AuctionOutcome, AuctionRule, AuctionTerms, Provider, RfqAnswer, RfqReply
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 QUERY = OfferQuery(at_least=Resources(vcpus=1, memory_gib=1))
@@ -156,6 +156,95 @@ class Auctioneer(Honest):
         if asked is None:
             return AuctionOutcome(won=False, clearing_price=clearing, reason="outbid")
         return AuctionOutcome(won=True, clearing_price=clearing, quote=a_quote(offer, quantity, term, asked))
+
+
+class Haggler(Honest):
+    """Talks about its prices. ``counter(round, ask, proposed)`` is its next price; None: it rejects and names none.
+
+    It accepts what is no worse than that. ``rounds``: how long it listens.
+    """
+
+    def __init__(self, counter: Callable[[int, Decimal, Decimal], Decimal | None], *, rounds: int = 99) -> None:
+        super().__init__("p")
+        self.counter, self.rounds = counter, rounds
+        self.heard: list[tuple[str, int, Decimal]] = []
+        self.best: dict[str, Decimal] = {}
+
+    def propose(
+        self, offer: Offer, quantity: int, price: Money, term: Interval, *, key: str, round_number: int
+    ) -> RfqAnswer:
+        self.heard.append((key, round_number, price.amount))
+        ask = self.best.setdefault(offer.id, offer.price.amount)
+        wanted = self.counter(round_number, offer.price.amount, price.amount)
+        final = round_number >= self.rounds
+        if wanted is None:
+            return self._answer(RfqReply.REJECTED, offer, quantity, term, ask, final=final)
+        if price.amount >= wanted:
+            return self._answer(RfqReply.ACCEPTED, offer, quantity, term, self.agreed(price.amount), final=True)
+        self.best[offer.id] = self.step(ask, wanted)
+        return self._answer(RfqReply.COUNTERED, offer, quantity, term, self.best[offer.id], final=final)
+
+    def agreed(self, proposed: Decimal) -> Decimal:
+        return proposed
+
+    def step(self, standing: Decimal, wanted: Decimal) -> Decimal:
+        return min(standing, wanted)
+
+    def _answer(
+        self, reply: RfqReply, offer: Offer, quantity: int, term: Interval, price: Decimal, *, final: bool
+    ) -> RfqAnswer:
+        quote = a_quote(offer, quantity, term, Money(amount=price, currency=offer.price.currency))
+        return RfqAnswer(reply=reply, quote=quote, final=final)
+
+
+def honest_haggler(floor: str = "0.9") -> Haggler:
+    """Goes down in even steps of six rounds to ``floor`` of its ask."""
+    return Haggler(lambda number, ask, _: ask - (ask - ask * Decimal(floor)) * min(number, 6) / 6)
+
+
+def stubborn_haggler() -> Haggler:
+    """Rejects whatever is below its ask."""
+    return Haggler(lambda _, ask, proposed: ask if proposed >= ask else None)
+
+
+def last_minute_haggler() -> Haggler:
+    """Rejects everything until the sixth round, then gives in."""
+    return Haggler(lambda number, ask, _: None if number < 6 else ask * Decimal("0.7"), rounds=6)
+
+
+def endless_haggler() -> Haggler:
+    """Always has another counter-offer, a hair better than the last, and never comes to an end."""
+    return Haggler(lambda number, ask, _: ask - Decimal(number) / 1_000_000)
+
+
+class Climber(Haggler):
+    """Its counter-offers go up again."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda number, ask, _: ask * (Decimal("0.96") if number == 1 else Decimal("0.97")))
+
+    def step(self, standing: Decimal, wanted: Decimal) -> Decimal:
+        return wanted
+
+
+class Overcharger(Haggler):
+    """Accepts, and writes a little more into the quote."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda *_: Decimal(0))
+
+    def agreed(self, proposed: Decimal) -> Decimal:
+        return proposed * Decimal("1.01")
+
+
+class Inflater(Haggler):
+    """Counters above what it posts."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda _, ask, __: ask * 2)
+
+    def step(self, standing: Decimal, wanted: Decimal) -> Decimal:
+        return wanted
 
 
 def a_market(*providers: Provider, offers: Sequence[Offer] = ()) -> LiveMarket:

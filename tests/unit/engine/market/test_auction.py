@@ -117,3 +117,13 @@ def test_leaves_other_options_alone() -> None:
 def test_bids_are_whole_steps() -> None:
     worth = worth_of(LOT, a_need(), [an_offer("third", price="0.1", vcpus=3)])
     assert worth.amount == worth.amount.quantize(Decimal("0.000001"))
+
+
+def test_goes_up_to_the_worth_where_bids_are_seen_and_pays_what_it_takes() -> None:
+    offer = an_offer("lot", option=PurchaseOption.AUCTION, price="0.01")
+    auctioneer = Auctioneer(lambda _: (usd("0.03"), usd("0.03")), rule=AuctionRule.OPEN_ASCENDING)
+    market = a_market(auctioneer, offers=[offer, an_offer("posted")])
+    (quote,) = AuctionStrategy().negotiate(a_need(), [offer], market)
+    ((_, limit),) = auctioneer.bids
+    assert quote.unit_price == usd("0.03")
+    assert quote.price_ceiling == limit == worth_of(offer, a_need(), market.offers)

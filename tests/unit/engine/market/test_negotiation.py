@@ -1,3 +1,4 @@
+import threading
 from collections.abc import Sequence
 
 import pytest
@@ -8,9 +9,10 @@ from engine.market.base import Market, Need
 from engine.market.discovery import MarketView
 from engine.market.fixed_price import FixedPriceStrategy
 from engine.market.negotiation import Negotiation, negotiate, shortlist
+from engine.market.rfq import RfqStrategy
 from engine.market.scoring import ScoreWeights
 from engine.market.spot import SpotStrategy
-from engine.model.market import Offer, PurchaseOption, Quote
+from engine.model.market import Offer, PurchaseOption, Quote, Reliability
 from engine.model.money import usd
 from engine.model.value import Interval
 from providers.base import Provider
@@ -20,12 +22,15 @@ from tests.unit.engine.market.counterparties import (
     Cheat,
     Honest,
     LastMinute,
+    Overcharger,
     Silent,
     Stubborn,
     a_market,
     a_need,
     a_quote,
     an_offer,
+    honest_haggler,
+    stubborn_haggler,
 )
 
 ALL = (FixedPriceStrategy(), SpotStrategy(), AuctionStrategy())
@@ -130,3 +135,58 @@ def test_the_shortlist_takes_the_best_of_every_market() -> None:
     spots = [an_offer("s", option=PurchaseOption.SPOT, price="0.5")]
     chosen = shortlist(_view(*many, dear, *spots), a_need(), ScoreWeights(), per_market=3)
     assert [offer.id for offer in chosen] == ["p00", "p01", "p02", "s", "dear"]
+
+
+def test_the_cheapest_quote_of_an_offer_counts() -> None:
+    talked = negotiate(_view(an_offer()), a_need(), [*ALL, RfqStrategy()], a_market(honest_haggler()))
+    assert [quote.strategy for quote in talked.quotes] == ["rfq"]
+    assert talked.quotes[0].unit_price < usd("0.10")
+    stubborn = negotiate(_view(an_offer()), a_need(), [*ALL, RfqStrategy()], a_market(stubborn_haggler()))
+    assert [quote.strategy for quote in stubborn.quotes] == ["fixed_price"], "equal prices: the plain purchase"
+
+
+def test_who_cheats_in_one_talk_is_not_bought_from_in_another() -> None:
+    found = negotiate(_view(an_offer()), a_need(), [*ALL, RfqStrategy()], a_market(Overcharger()))
+    assert found.quotes == ()
+    assert found.rejections[0].reason.startswith("price mismatch")
+
+
+def test_a_provider_that_never_finishes_stops_nobody() -> None:
+    let_go = threading.Event()
+
+    class Hanging(Honest):
+        def quote(self, offer: Offer, quantity: int, term: Interval) -> Quote:
+            if offer.id == "a":
+                return super().quote(offer, quantity, term)
+            let_go.wait(30)
+            raise AssertionError("nobody waits for this")
+
+    offers = [an_offer("a", price="0.01"), an_offer("b"), an_offer("c"), an_offer("d", provider="q")]
+    market = a_market(Hanging("p"), Honest("q"))
+    found = negotiate(_view(*offers), a_need(), ALL, market, timeout_seconds=0.2)
+    let_go.set()
+    assert [quote.offer.id for quote in found.quotes] == ["a", "d"]
+    assert [(one.offer, one.reason) for one in found.rejections] == [
+        ("b", "out of time: p did not finish in 0.2 s"),
+        ("c", "out of time: p did not finish in 0.2 s"),
+    ]
+
+
+def test_spot_is_taken_from_as_many_correlation_groups_as_there_are() -> None:
+    def spot(name: str, price: str, group: str) -> Offer:
+        together = Reliability(correlation_group=group)
+        return an_offer(name, price=price, option=PurchaseOption.SPOT, reliability=together)
+
+    alike = [spot(f"a{index}", f"0.0{index + 1}", "a") for index in range(4)]
+    others = [spot("b0", "0.06", "b"), spot("c0", "0.07", "c")]
+    chosen = shortlist(_view(*alike, *others), a_need(), per_market=4)
+    assert {offer.id for offer in chosen} == {"a0", "a1", "b0", "c0"}
+    assert [offer.id for offer in chosen] == ["a0", "a1", "b0", "c0"], "best first"
+
+
+def test_an_offer_that_one_strategy_passes_on_and_another_buys_is_not_refused() -> None:
+    cheaper = an_offer("b", provider="q", price="0.05")
+    market = a_market(stubborn_haggler(), Honest("q"))
+    found = negotiate(_view(an_offer("a"), cheaper), a_need(), [*ALL, RfqStrategy()], market)
+    assert {quote.offer.id: quote.strategy for quote in found.quotes} == {"a": "fixed_price", "b": "fixed_price"}
+    assert found.rejections == ()

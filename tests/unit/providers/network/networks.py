@@ -1,9 +1,12 @@
 """A small network in memory to test against, and one served over HTTP without a socket."""
 
 import asyncio
+import atexit
+import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import cache
 from random import Random
 
 import httpx
@@ -14,8 +17,9 @@ from engine.model.capacity import Resources
 from engine.model.market import PurchaseOption
 from providers.network import wire
 from providers.network.auction import Rivals, nobody
+from providers.network.book import Terms
 from providers.network.client import NetworkClient
-from providers.network.exchange import Exchange, Terms
+from providers.network.exchange import Exchange
 from providers.network.server import RateLimit, create_app
 from providers.network.stock import AuctionRules, Listing
 from providers.network.wire import WireAuctionRule
@@ -70,10 +74,8 @@ def money(amount: str, currency: str = "USD") -> wire.WireMoney:
     return wire.WireMoney(amount=Decimal(amount), currency=currency)
 
 
-def quoted(exchange: Exchange, quantity: int = 1, *, limit: str | None = None, tenant: str = TENANT) -> wire.WireQuote:
-    limit_price = money(limit) if limit else None
-    request = wire.QuoteRequest(offer_id="lot", quantity=quantity, term=TERM, limit_price=limit_price)
-    return exchange.quote(tenant, request)
+def quoted(exchange: Exchange, quantity: int = 1, *, tenant: str = TENANT) -> wire.WireQuote:
+    return exchange.quote(tenant, wire.QuoteRequest(offer_id="lot", quantity=quantity, term=TERM))
 
 
 def held(exchange: Exchange, quantity: int = 1, *, key: str = "k") -> wire.WireHold:
@@ -85,6 +87,22 @@ def node(name: str = "n1", token: str = "t1", user_data: str = "#!/bin/sh\n") ->
     return wire.ConfirmRequest(node=name, token=token, user_data=user_data)
 
 
+@cache
+def _loop() -> asyncio.AbstractEventLoop:
+    """One loop in a thread of its own for all of them: a fresh one for every request costs more than the request."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="in-process servers", daemon=True)
+    thread.start()
+
+    def end() -> None:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(5)
+        loop.close()
+
+    atexit.register(end)
+    return loop
+
+
 class InProcess(httpx.BaseTransport):
     """Carries requests to an ASGI application without a socket, and counts them."""
 
@@ -94,7 +112,7 @@ class InProcess(httpx.BaseTransport):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(request)
-        return asyncio.run(self._carry(request))
+        return asyncio.run_coroutine_threadsafe(self._carry(request), _loop()).result()
 
     async def _carry(self, request: httpx.Request) -> httpx.Response:
         inner = httpx.ASGITransport(self._app, raise_app_exceptions=False)
@@ -107,7 +125,7 @@ class InProcess(httpx.BaseTransport):
 
 
 def served(exchange: Exchange, clock: ManualClock, *, limit: RateLimit | None = None) -> InProcess:
-    return InProcess(create_app(exchange, title="tiny", tenants={"secret": TENANT}, clock=clock, limit=limit))
+    return InProcess(create_app(exchange, tenants={"secret": TENANT}, clock=clock, limit=limit))
 
 
 def a_client(transport: httpx.BaseTransport, clock: ManualClock, *, token: str = "secret") -> NetworkClient:

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -27,7 +28,7 @@ from engine.model.value import Interval
 from providers.base import AuctionRule, ProviderSettings
 from providers.network.exchange import Exchange
 from providers.network.provider import NetworkProvider
-from providers.network.wire import WireAuctionRule
+from providers.network.wire import MeasuredPerformance, WireAuctionRule
 from tests.unit.providers.network.networks import (
     START,
     TENANT,
@@ -92,6 +93,13 @@ def test_ids_carry_the_providers_name_and_groups_never_cross_it(clock: ManualClo
     assert offer.cell == "tiny/acme/north"
 
 
+def test_measured_performance_counts_more_than_nominal(clock: ManualClock) -> None:
+    slower = MeasuredPerformance(score=0.8, samples=12, measured_at=START)
+    offer = _first(_provider(a_network(clock, [replace(a_listing(), measured=slower)]), clock))
+    assert offer.performance == 0.8
+    assert _first(_provider(a_network(clock), clock)).performance == 1.0
+
+
 def test_placement_keeps_the_network_unasked(clock: ManualClock) -> None:
     transport = served(a_network(clock), clock)
     provider = NetworkProvider(SETTINGS, clock=clock, transport=transport)
@@ -104,6 +112,8 @@ def test_a_network_that_ignores_filters_is_filtered_here(clock: ManualClock) -> 
     spot = a_listing("spot", option=PurchaseOption.SPOT)
 
     def unfiltered(path: str, body: Any) -> Any:
+        if path != "/v1/offers":
+            return body
         return {
             "offers": [json.loads(o.model_dump_json()) for o in everything.offers(Resources(vcpus=0, memory_gib=0))]
         }
@@ -127,6 +137,8 @@ def test_a_network_that_ignores_filters_is_filtered_here(clock: ManualClock) -> 
 )
 def test_an_offer_that_cannot_be_is_named(clock: ManualClock, fields: dict[str, Any], reason: str) -> None:
     def change(path: str, body: Any) -> Any:
+        if path != "/v1/offers":
+            return body
         good = body["offers"][0]
         return {"offers": [{**good, "offer_id": "bad", **fields}, good]}
 
@@ -189,6 +201,17 @@ def test_a_hold_at_another_price_is_given_back(clock: ManualClock) -> None:
     assert free(exchange) == 3
 
 
+def test_a_hold_that_is_charged_at_another_price_stops_the_purchase(clock: ManualClock) -> None:
+    def charges_more(path: str, body: Any) -> Any:
+        return {**body, "unit_price": {"amount": "0.06", "currency": "USD"}} if path.endswith("/pay") else body
+
+    provider = _provider(a_network(clock), clock, charges_more)
+    hold = provider.hold(provider.quote(_first(provider), 1, DAY), key="k")
+    with pytest.raises(PriceMismatch, match=r"taken at 0\.05 USD, but is charged at 0\.06 USD; .* signed promise"):
+        provider.confirm(hold)
+    assert hold.quote.proof
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -224,6 +247,19 @@ def test_a_bid_waits_for_its_round(clock: ManualClock) -> None:
     assert clock.now() - START <= timedelta(seconds=4)
     lost = provider.bid(offer, 1, usd("0.015"), DAY, key="k2")
     assert (lost.won, lost.clearing_price, lost.quote) == (False, usd("0.02"), None)
+
+
+def test_an_open_auction_is_won_at_what_it_takes(clock: ManualClock) -> None:
+    open_ascending = an_auction(WireAuctionRule.OPEN_ASCENDING, units=2)
+    provider = _provider(a_network(clock, [open_ascending], rivals=_rivals), clock)
+    offer = _first(provider)
+    assert provider.auction_terms(offer).rule is AuctionRule.OPEN_ASCENDING
+    outcome = provider.bid(offer, 1, usd("0.05"), DAY, key="k")
+    assert outcome.quote is not None, outcome.reason
+    assert usd("0.02") < outcome.quote.unit_price <= usd("0.022")
+    above = provider.bid(offer, 1, usd("0.01"), DAY, key="k2")
+    assert (above.won, above.quote) == (False, None)
+    assert "above 0.01 USD" in above.reason
 
 
 def test_a_first_price_rule_is_told(clock: ManualClock) -> None:

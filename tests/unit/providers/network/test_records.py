@@ -37,12 +37,27 @@ def test_the_state_of_a_hold(fields: dict[str, object], now: datetime, state: Ho
 
 
 def test_paid_units_without_a_node_are_metered() -> None:
-    hold = a_hold(paid_at=START, started=1, idle_spans=[(START, START + timedelta(minutes=1))])
+    hold = a_hold()
+    hold.pay(START)
+    hold.start_one(START + timedelta(minutes=1))
     spans = idle_spans(hold, START, LATER)
     assert [(span.end - span.start).total_seconds() for span in spans] == [60, 3600, 3600]
     assert len({span.resource_id for span in spans}) == 3
-    hold.released = True
-    assert len(idle_spans(hold, START, LATER)) == 1
+    hold.release(START + timedelta(minutes=2))
+    assert [span.end - span.start for span in idle_spans(hold, START, LATER)] == [
+        timedelta(minutes=1),
+        timedelta(minutes=2),
+        timedelta(minutes=2),
+    ]
+
+
+def test_a_resized_hold_is_metered_for_what_it_had() -> None:
+    hold = a_hold()
+    hold.pay(START)
+    hold.resize(4, START + timedelta(minutes=10))
+    hold.resize(2, START + timedelta(minutes=30))
+    minutes = [(span.end - span.start).total_seconds() / 60 for span in idle_spans(hold, START, LATER)]
+    assert minutes == [30, 30, 60, 50]
 
 
 def test_a_unit_ends_by_itself_when_it_is_reclaimed() -> None:

@@ -6,7 +6,8 @@ import pytest
 
 from engine.clock import ManualClock
 from providers.network.server import RateLimit
-from providers.network.wire import Problem, WireBill
+from providers.network.wire import Problem
+from providers.network.wire_records import WireBill
 from tests.unit.providers.network.networks import START, TERM, InProcess, a_listing, a_network, an_auction, served
 
 GOOD = {"Authorization": "Bearer secret"}
@@ -43,11 +44,17 @@ def test_the_description_is_openapi_3_1_and_needs_no_token(http: httpx.Client) -
         "/v1/holds/{hold_id}/confirm",
         "/v1/reservations/{reservation_id}",
         "/v1/events",
+        "/v1/events/stream",
+        "/v1/negotiations/{negotiation_id}/proposals",
+        "/v1/reverse-auctions",
+        "/v1/shard-types",
         "/v1/bills",
     } <= set(description["paths"])
     key = next(p for p in description["paths"]["/v1/holds"]["post"]["parameters"] if p["name"] == "Idempotency-Key")
     assert key["required"]
     for path, verbs in description["paths"].items():
+        if path == "/v1/keys":
+            continue
         for verb in verbs.values():
             assert verb["security"], f"{path} must say that it wants a token"
             assert "application/problem+json" in verb["responses"]["401"]["content"]
@@ -78,7 +85,7 @@ def test_a_purchase_needs_an_idempotency_key(http: httpx.Client) -> None:
         ({**QUOTE, "quantity": 0}, "body.quantity"),
         ({**QUOTE, "colour": "red"}, "body.colour"),
         ({**QUOTE, "term": {"start": "2026-03-01T12:00:00", "end": "2026-03-02T12:00:00Z"}}, "body.term.start"),
-        ({**QUOTE, "limit_price": {"amount": 0.05, "currency": "USD"}}, "body.limit_price.amount"),
+        ({**QUOTE, "lasts_seconds": 0}, "body.lasts_seconds"),
     ],
 )
 def test_a_malformed_request_is_told_where_and_not_repeated(

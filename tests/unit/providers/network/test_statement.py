@@ -9,7 +9,7 @@ import pytest
 from engine.model.value import Interval
 from providers.network.records import Span
 from providers.network.statement import as_csv, make_bill
-from providers.network.wire import FocusRow, WireBill
+from providers.network.wire_records import FocusRow, WireBill
 from tests.unit.providers.network.networks import START, a_listing
 
 MONTH = Interval(start=START, end=START + timedelta(days=30))

@@ -5,7 +5,7 @@ from decimal import Decimal
 import pytest
 from pydantic import ValidationError
 
-from providers.network import wire
+from providers.network import wire, wire_records
 
 TERM = {"start": "2026-03-01T12:00:00Z", "end": "2026-03-02T12:00:00+00:00"}
 
@@ -47,7 +47,7 @@ def test_a_request_that_is_not_well_formed(change: dict[str, object]) -> None:
 
 
 def test_an_answer_may_carry_more_than_we_know() -> None:
-    event = wire.EVENT.validate_python(
+    event = wire_records.EVENT.validate_python(
         {
             "type": "reclaim",
             "event_id": 1,
@@ -59,11 +59,11 @@ def test_an_answer_may_carry_more_than_we_know() -> None:
             "colour": "red",
         }
     )
-    assert isinstance(event, wire.ReclaimEvent)
+    assert isinstance(event, wire_records.ReclaimEvent)
 
 
 def test_focus_rows_are_spelled_as_the_standard_does() -> None:
-    aliases = {field.alias for field in wire.FocusRow.model_fields.values()}
+    aliases = {field.alias for field in wire_records.FocusRow.model_fields.values()}
     assert {"BilledCost", "ChargePeriodStart", "InvoiceIssuerName", "SkuId", "Tags"} <= aliases
 
 

@@ -1,0 +1,1 @@
+"""Does a network keep the rules of the Open Capacity API? Behavioural cases, and fuzzing against its description."""
