@@ -91,7 +91,8 @@ class AnalogPanel:
         return bool(origin >= self._first + 4)
 
     def paths(self, horizon: int, views: tuple[View, ...] = SHARP, *, origin: int | None = None) -> Array:
-        """(series, PATHS, horizon) from ``origin`` (default: the end), knowing what came before it only.
+        """(series, PATHS, horizon) from ``origin`` (default: the end), knowing what came before it only, but for the
+        scale of a series, which is fixed once a day has been seen.
 
         Row i of a series is its i-th smallest at the first step; later steps follow the neighbour that row i came from.
         """

@@ -67,4 +67,4 @@ def _units_worth(offer: StepOffer, price: float, needed: Array, curve: SupplyCur
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if saves(middle) > price else (low, middle)
-    return high
+    return min(high, MOST_UNITS)

@@ -28,6 +28,9 @@ LEAST = 0.02
 LOST_COUNTS = 0.7
 """Of what was reclaimed, the share that a sizing which expects reclaims does not already make up for."""
 MOST_COMBINATIONS = 200_000
+COARSEST = 6
+"""Every so many prices at the least; more fleets than that allows are priced one by one."""
+SWEEPS = 20
 
 
 @dataclass(frozen=True)
@@ -80,24 +83,22 @@ def price_shortfall(fleets: Sequence[PastFleet], allowance: Allowance, *, expect
     rates = np.sum([fleet.demand.mean(axis=0) for fleet in fleets], axis=0)
     credit = CREDIT * rates.sum() * allowance.steps
     luck = (sum(allowance.short) + credit) / (expected_so_far + credit) if credit else 1.0
+    limits = _Limits(rates, allowance, luck)
     rungs = _rungs(len(fleets), max(len(fleet.forecasts) for fleet in fleets))
-    cost = _combined([replay.cost[rungs] for replay in replays])
-    over = _beyond(replays, rungs, rates, allowance, luck)
-    fits = over <= 1e-9
-    best = int(np.argmin(np.where(fits, cost, np.inf))) if fits.any() else int(np.argmin(over))
-    at = [rungs[int(i)] for i in np.unravel_index(best, cost.shape)]
+    at = _best_of_all(replays, rungs, limits) if rungs else _one_by_one(replays, limits)
     prices = tuple(LADDER[i % len(LADDER)] * fleet.on_demand_price for i, fleet in zip(at, fleets, strict=True))
     ways = tuple(i // len(LADDER) for i in at)
     return Priced(prices, ways, float(sum(replay.short[i].sum() for i, replay in zip(at, replays, strict=True))))
 
 
 def _rungs(fleets: int, ways: int) -> list[int]:
-    """All prices of all ways, or every second, third … where many fleets would make too many combinations."""
-    stride = 1
-    while (ways * (len(LADDER) // stride + 1)) ** fleets > MOST_COMBINATIONS and stride < len(LADDER):
-        stride += 1
-    some = sorted({*range(0, len(LADDER), stride), len(LADDER) - 1})
-    return [way * len(LADDER) + rung for way in range(ways) for rung in some]
+    """All prices of all ways, or every second, third … where many fleets would make too many combinations; none where
+    even those would be too many."""
+    for stride in range(1, COARSEST + 1):
+        if (ways * (len(LADDER) // stride + 1)) ** fleets <= MOST_COMBINATIONS:
+            some = sorted({*range(0, len(LADDER), stride), len(LADDER) - 1})
+            return [way * len(LADDER) + rung for way in range(ways) for rung in some]
+    return []
 
 
 def _replay(fleet: PastFleet, ahead: int) -> _Replay:
@@ -143,23 +144,66 @@ def _combined(by_fleet: Sequence[Array]) -> Array:
     return total
 
 
-def _beyond(replays: Sequence[_Replay], rungs: list[int], rates: Array, allowance: Allowance, luck: float) -> Array:
-    """Shards short beyond what is allowed, over the steps left, for every combination."""
-    left = allowance.steps_left
-    classes = len(rates)
-    aim = LAST_AIM - (LAST_AIM - FIRST_AIM) * left / allowance.steps
-    short = [luck * _combined([replay.short[rungs, c] for replay in replays]) for c in range(classes)]
-    spread = [
-        max(luck, LUCK_COUNTS) * np.sqrt(_combined([replay.scatter[rungs, c] ** 2 for replay in replays]))
-        for c in range(classes + 1)
-    ]
-    over = np.zeros_like(short[0])
-    for c in range(classes):
-        even = aim * allowance.class_limits[c]
-        room = even * (allowance.demanded[c] + left * rates[c]) - allowance.short[c]
-        room = max(room, LEAST * even * left * rates[c])
-        over += np.maximum(short[c] * left + spread[c] - room, 0.0)
-    even = aim * allowance.overall_limit
-    whole = sum(allowance.demanded) + left * float(rates.sum())
-    room = max(even * whole - sum(allowance.short), LEAST * even * whole * left / allowance.steps)
-    return np.asarray(over + np.maximum(sum(short) * left + spread[-1] - room, 0.0), dtype=np.float64)
+def _best_of_all(replays: Sequence[_Replay], rungs: list[int], limits: "_Limits") -> list[int]:
+    classes = range(len(limits.rates))
+    short = [_combined([replay.short[rungs, c] for replay in replays]) for c in classes]
+    scatter = [_combined([replay.scatter[rungs, c] ** 2 for replay in replays]) for c in (*classes, -1)]
+    cost = _combined([replay.cost[rungs] for replay in replays])
+    best = limits.cheapest(cost, np.stack(short, axis=-1), np.stack(scatter, axis=-1))
+    return [rungs[int(i)] for i in np.unravel_index(best, cost.shape)]
+
+
+def _one_by_one(replays: Sequence[_Replay], limits: "_Limits") -> list[int]:
+    """The best price that all fleets share, then better ones for a fleet at a time while any is found."""
+    choices = min(len(replay.cost) for replay in replays)
+    cost = np.array([replay.cost[:choices] for replay in replays])
+    short = np.array([replay.short[:choices] for replay in replays])
+    scatter = np.array([replay.scatter[:choices] ** 2 for replay in replays])
+    at = np.full(len(replays), limits.cheapest(cost.sum(axis=0), short.sum(axis=0), scatter.sum(axis=0)))
+    everyone = np.arange(len(replays))
+    for _ in range(SWEEPS):
+        before = at.copy()
+        for fleet in everyone:
+            rest = everyone != fleet
+            others = [part[everyone[rest], at[rest]].sum(axis=0) for part in (cost, short, scatter)]
+            at[fleet] = limits.cheapest(others[0] + cost[fleet], others[1] + short[fleet], others[2] + scatter[fleet])
+        if (at == before).all():
+            break
+    return [int(i) for i in at]
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """``rates``: demand per step by class. ``luck``: by how much more was short so far than the replay expected."""
+
+    rates: Array
+    allowance: Allowance
+    luck: float
+
+    def cheapest(self, cost: Array, short: Array, scatter: Array) -> int:
+        """Flat index of the choice that costs least of those within the limits, or comes nearest to them.
+
+        ``short`` (choices…, classes) per step, ``scatter`` (choices…, classes and overall) squared.
+        """
+        over = self.beyond(short, scatter)
+        fits = over <= 1e-9
+        return int(np.argmin(np.where(fits, cost, np.inf))) if fits.any() else int(np.argmin(over))
+
+    def beyond(self, short: Array, scatter: Array) -> Array:
+        """Shards short beyond what is allowed, over the steps left."""
+        allowance, rates = self.allowance, self.rates
+        left = allowance.steps_left
+        aim = LAST_AIM - (LAST_AIM - FIRST_AIM) * left / allowance.steps
+        short = self.luck * short
+        spread = max(self.luck, LUCK_COUNTS) * np.sqrt(scatter)
+        over = np.zeros(short.shape[:-1])
+        for c in range(len(rates)):
+            even = aim * allowance.class_limits[c]
+            room = even * (allowance.demanded[c] + left * rates[c]) - allowance.short[c]
+            room = max(room, LEAST * even * left * rates[c])
+            over += np.maximum(short[..., c] * left + spread[..., c] - room, 0.0)
+        even = aim * allowance.overall_limit
+        whole = sum(allowance.demanded) + left * float(rates.sum())
+        room = max(even * whole - sum(allowance.short), LEAST * even * whole * left / allowance.steps)
+        together = sum(short[..., c] for c in range(len(rates)))
+        return np.asarray(over + np.maximum(together * left + spread[..., -1] - room, 0.0), dtype=np.float64)

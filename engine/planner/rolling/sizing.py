@@ -50,7 +50,9 @@ def supply_curve(offers: Sequence[StepOffer], held_units: Sequence[int], move_co
 
 def capacities(demand: Array, shortfall_prices: Sequence[float], curve: SupplyCurve) -> Array:
     """Shape (prices, moments): for each row of ``demand`` (moments, samples ascending) the capacity at which one more
-    shard costs more than it is expected to save, a missing shard being worth the price (newsvendor)."""
+    shard costs more than it is expected to save, a missing shard being worth the price (newsvendor).
+
+    Never below the smallest sample."""
     count = demand.shape[1]
     above = 1 - (np.arange(count) + 1) / count
     marginal = curve.marginal(demand)
