@@ -9,7 +9,7 @@ is.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import ceil
+from math import ceil, floor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,7 +96,7 @@ class _Desk:
         bought = sorted((o for o in fleet.offers if not o.term), key=lambda o: (self.cost[o.id], o.id))
         self.quick = [offer for offer in bought if offer.lead == 1 or fleet.first]
         self.slow = [offer for offer in bought if offer.lead > 1 and not fleet.first]
-        self.units = {name: count for name, count in fleet.held.items() if count and name in self.offers}
+        self.units = {name: fleet.held[name] for name in self.offers if fleet.held.get(name)}
         self.by_cell = dict(fleet.committed)
         for name, count in self.units.items():
             self._fill(name, count)
@@ -289,8 +289,8 @@ class _Desk:
 
     def buy_slow(self) -> None:
         """Offers that arrive later than the next step: so much that buying it quickly instead would cost more."""
-        dearest = max((self.cost[n] for n, c in self.units.items() if c and self.offers[n].lead == 1), default=0.0)
-        quick = dearest or (self.cost[self.quick[0].id] if self.quick else 0.0)
+        sure = any(not offer.spot for offer in self.quick)
+        quick = self._quick_price() if sure else self.fleet.shortfall_price
         for offer in self.slow:
             if self.cost[offer.id] >= quick:
                 return
@@ -298,9 +298,21 @@ class _Desk:
             have = sum(self.fleet.committed.values())
             have += sum(count * self.offers[n].shards for n, count in self.units.items() if self.offers[n].lead > 1)
             have += sum(count * self.offers[n].shards for n, count in self.fleet.pending.items())
-            count = min(int(max(0.0, wanted - have) // offer.shards), _believed(offer))
+            have += 0 if sure else self._held_quick()
+            missing = max(0.0, wanted - have) / offer.shards
+            count = min(floor(missing) if sure else ceil(missing), _believed(offer))
             if count:
                 self.units[offer.id] = self.units.get(offer.id, 0) + count
+
+    def _quick_price(self) -> float:
+        """Of the dearest that is held, or else of the cheapest there is."""
+        dearest = max((self.cost[n] for n, c in self.units.items() if c and self.offers[n].lead == 1), default=0.0)
+        return dearest or self.cost[self.quick[0].id]
+
+    def _held_quick(self) -> int:
+        """Shards, without those that were only asked for."""
+        kept = {name: min(count, self.fleet.held.get(name, 0)) for name, count in self.units.items()}
+        return sum(count * self.offers[name].shards for name, count in kept.items() if self.offers[name].lead == 1)
 
     def order(self, *, fallback: bool) -> FleetOrder:
         targets = {name: count for name, count in self.units.items() if count}

@@ -34,6 +34,11 @@ class SupplyCurve:
         index = np.searchsorted(self.ends, capacity, side="left").clip(max=len(self.prices) - 1)
         return np.asarray(np.where(capacity > 0, self.prices[index], 0.0), dtype=np.float64)
 
+    def cheaper_than(self, price: float) -> float:
+        """Shards; what costs as much or more is never worth it, however sure the need."""
+        count = int(np.searchsorted(self.prices, price, side="left"))
+        return float(self.ends[count - 1]) if count else 0.0
+
     def cost(self, capacity: Array) -> Array:
         return np.asarray(np.interp(capacity, np.concatenate([[0.0], self.ends]), self._costs), dtype=np.float64)
 
@@ -50,12 +55,13 @@ def supply_curve(offers: Sequence[StepOffer], held_units: Sequence[int], move_co
 
 def capacities(demand: Array, shortfall_prices: Sequence[float], curve: SupplyCurve) -> Array:
     """Shape (prices, moments): for each row of ``demand`` (moments, samples ascending) the capacity at which one more
-    shard costs more than it is expected to save, a missing shard being worth the price (newsvendor).
-
-    Never below the smallest sample."""
+    shard costs more than it is expected to save, a missing shard being worth the price (newsvendor)."""
     count = demand.shape[1]
     above = 1 - (np.arange(count) + 1) / count
     marginal = curve.marginal(demand)
     rows = np.arange(len(demand))
-    chosen = [demand[rows, (price * above[None] <= marginal).argmax(axis=1)] for price in shortfall_prices]
+    chosen = [
+        np.minimum(demand[rows, (price * above[None] <= marginal).argmax(axis=1)], curve.cheaper_than(price))
+        for price in shortfall_prices
+    ]
     return np.asarray(np.ceil(np.maximum(np.stack(chosen), 0.0)), dtype=np.float64)

@@ -213,6 +213,16 @@ def test_what_arrives_late_is_ordered_ahead_and_only_where_it_is_cheaper() -> No
     assert late.targets == {"od": 10}
 
 
+@pytest.mark.parametrize("beside", [(), (spot(price=0.2, free=0.0, asked_lately=True),)], ids=["alone", "some spot"])
+def test_where_nothing_sure_is_quick_what_is_slow_is_weighed_against_shortfall(beside: tuple[StepOffer, ...]) -> None:
+    slow = on_demand("slow", 1.0, lead=2, shards=2)
+    rising = step_of(slow, *beside, demand=[8, 9, 10, 14], held={"slow": 3}, attached={"aws/x": 6}, load=6)
+    assert order_for(rising).targets["slow"] == 7
+    assert order_for(replace(rising, shortfall_price=0.5)).targets.get("slow", 0) <= 3
+    held = {"slow": 3, "spot": 4} if beside else {"slow": 5}
+    assert order_for(replace(rising, held=held)).targets["slow"] == (5 if beside else 7)
+
+
 def test_what_is_on_its_way_counts() -> None:
     slow = on_demand("slow", 0.4, lead=2, cell="azure/z")
     order = order_for(step_of(DEAR, slow, demand=10, pending={"slow": 10}))

@@ -49,10 +49,9 @@ def test_the_curve_counts_what_is_held_and_what_moves_cost_but_no_commitment() -
 
 @given(samples, st.integers(0, 100), prices)
 def test_at_one_price_it_is_the_newsvendors_optimum(demand: Array, worth: int, price: float) -> None:
-    """Among capacities from the smallest sample on: less is never bought, however little a missing shard is worth."""
     curve = curve_of([], on_demand_price=price)
     chosen = capacities(demand, [float(worth)], curve)[0, 0]
-    least = min(whole_cost(c, demand, worth, curve) for c in range(int(demand[0, 0]), 31))
+    least = min(whole_cost(c, demand, worth, curve) for c in range(31))
     assert whole_cost(chosen, demand, worth, curve) == pytest.approx(least)
 
 
@@ -62,9 +61,8 @@ def test_where_supply_gets_dearer_it_errs_by_one_sample_at_most_and_to_the_safe_
 ) -> None:
     curve = curve_of(offers)
     chosen = capacities(demand, [float(worth)], curve)[0, 0]
-    lowest = int(demand[0, 0])
-    costs = np.array([whole_cost(c, demand, worth, curve) for c in range(lowest, 31)])
-    best = lowest + np.flatnonzero(costs <= costs.min() + 1e-9)
+    costs = np.array([whole_cost(c, demand, worth, curve) for c in range(31)])
+    best = np.flatnonzero(costs <= costs.min() + 1e-9)
     below = demand[demand < chosen]
     assert chosen >= best.min()
     assert best.max() >= (below.max() if len(below) else 0)
@@ -85,9 +83,14 @@ def test_capacity_falls_with_an_offers_price(
     assert after <= before
 
 
+def test_nothing_is_bought_that_costs_more_than_its_lack() -> None:
+    curve = curve_of([spot(price=0.3, free=4)], on_demand_price=1.0)
+    assert capacities(np.full((1, 3), 10.0), [0.2, 0.5, 1.5], curve)[:, 0].tolist() == [0.0, 4.0, 10.0]
+
+
 def test_each_moment_is_sized_by_its_own_samples() -> None:
     demand = np.array([[1.0, 2.0], [7.2, 9.5]])
-    chosen = capacities(demand, [0.0, 100.0], curve_of([]))
+    chosen = capacities(demand, [2.5, 100.0], curve_of([]))
     assert chosen.tolist() == [[1.0, 8.0], [2.0, 10.0]], "whole shards, rounded up"
 
 
