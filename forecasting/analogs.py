@@ -12,16 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import BadUsageData
-from forecasting.base import Array, History
-from forecasting.baselines.last_value import fill_forward, keep_sign
-from forecasting.sample_forecast import SampleForecast
+from forecasting.base import Array
 
 FEATURES = ("last", "second", "third", "day", "week", "quarter_mean", "day_mean", "sine", "cosine")
 PATHS = 200
 LEVELS = (np.arange(PATHS) + 0.5) / PATHS
 SHORTEST = 8
-"""Values from which on there is a past to compare with."""
+"""Values from which on there is a past to compare with, whatever the step."""
 ROOM = 512
 """Steps by which the memory of a panel grows."""
 
@@ -174,33 +171,3 @@ def _ranks(values: Array) -> NDArray[np.int64]:
 def _mean(sums: Array, at: NDArray[np.int64], width: int) -> Array:
     since = np.maximum(at - width, 0)
     return np.asarray((sums[:, at] - sums[:, since]) / np.maximum(at - since, 1), dtype=np.float64)
-
-
-class AnalogForecaster:
-    """The panel behind the face that every forecaster has; for short horizons."""
-
-    name = "analogs"
-
-    def __init__(self, *, seed: int = 0) -> None:
-        self.seed = seed
-        self._history: History | None = None
-
-    def fit(self, history: History) -> "AnalogForecaster":
-        measured = int(np.isfinite(history.values).sum())
-        if measured < SHORTEST:
-            raise BadUsageData(
-                f"series {history.series_id!r} holds {measured} values",
-                why=f"moments of the past are compared, which takes at least {SHORTEST}",
-                next_step="give a longer history, or forecast by last_value",
-            )
-        self._history = history
-        return self
-
-    def predict(self, horizon: int) -> SampleForecast:
-        history = self._history
-        if history is None:
-            raise RuntimeError("analogs: fit() comes before predict()")
-        per_day = max(1, round(86400 / history.freq.total_seconds()))
-        panel = AnalogPanel(fill_forward(history.values)[None], per_day)
-        paths = keep_sign(panel.paths(horizon)[0], history.values)
-        return SampleForecast(history.series_id, history.end, history.freq, paths, self.name, seed=self.seed)

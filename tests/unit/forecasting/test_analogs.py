@@ -1,4 +1,4 @@
-"""Forecasts by analogy: the contract of all forecasters, and laws of the panel on data whose truth is known."""
+"""Forecasts by analogy: laws of the panel on data whose truth is known."""
 
 import numpy as np
 import pytest
@@ -6,19 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from forecasting.analogs import LEVELS, PATHS, SHARP, SHORTEST, WIDE, AnalogForecaster, AnalogPanel, View
-from forecasting.base import Array, Forecaster
-from tests.contract.forecaster_contract import ForecasterContract, hourly
+from forecasting.analogs import LEVELS, PATHS, SHARP, SHORTEST, WIDE, AnalogPanel, View
+from forecasting.base import Array
 
 DAY = 24
 NOISE = 1.0
-
-
-class TestAnalogForecaster(ForecasterContract):
-    shortest = SHORTEST
-
-    def forecaster(self) -> Forecaster:
-        return AnalogForecaster()
 
 
 def daily(days: int, *, series: int = 1, seed: int = 1, noise: float = NOISE) -> tuple[Array, Array]:
@@ -158,5 +150,4 @@ def test_a_series_of_another_step_has_another_day() -> None:
 
 
 def test_the_history_may_be_shorter_than_a_day() -> None:
-    made = AnalogForecaster().fit(hourly(np.full(SHORTEST, 3.0))).predict(2)
-    assert np.allclose(made.quantile(0.9), 3.0)
+    assert np.allclose(AnalogPanel(np.full((1, SHORTEST), 3.0), DAY).paths(2), 3.0)
