@@ -94,6 +94,25 @@ def run(
 
 
 @app.command()
+def play(
+    policy: Annotated[str, typer.Option(help="Which policy answers.")] = "shardwright",
+) -> None:
+    """Play a capacity game that another program hosts: it writes to stdin, the answers go to stdout, a line each."""
+    import sys
+
+    from lab.play import play_messages
+    from lab.policies.registry import policy_of
+
+    def say(line: str) -> None:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+    end = play_messages(sys.stdin, policy_of(policy), say)
+    tell = plain(err())
+    tell("the game was cut off before its end" if end is None else f"cost {end.cost}, short {end.shortfall_rate:.3%}")
+
+
+@app.command()
 def bound(more: More = None, case: Cases = None, output: Form = Output.TABLE) -> None:
     """The least that each case could have cost with all known beforehand: within its limits, and with nothing short."""
     from lab.bound import clairvoyant_bound

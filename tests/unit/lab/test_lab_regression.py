@@ -9,7 +9,7 @@ import pytest
 from lab.bound import clairvoyant_bound
 from lab.experiment import LabReport, run_lab
 from lab.host import play
-from lab.policies.registry import BASELINES
+from lab.policies.registry import BASELINES, policy_of
 from lab.wire import Observe, Order
 from tests.unit.lab.generated import generated
 
@@ -88,3 +88,14 @@ def test_the_best_baseline_is_the_cheapest_that_keeps_the_risk(report: LabReport
     assert case.best_baseline == min(keeping, key=lambda each: each.result.cost).policy
     assert case.to_best(str(case.best_baseline)) == 1.0
     assert all(each.result.cost >= case.bound.cost for each in keeping)
+
+
+def test_our_policy_stands_where_it_stood(report: LabReport) -> None:
+    """It keeps the risk. The best baseline is cheaper on this short case: four days, little time to learn."""
+    case = generated()
+    result = play(case, policy_of("shardwright"))
+    ratio = result.cost / report.cases[0].bound.cost
+    assert result.keeps_risk
+    assert float(ratio) == pytest.approx(1.490, rel=0.01)
+    assert report.cases[0].best_baseline == "quantile-diversified"
+    assert float(ratio) / KNOWN["quantile-diversified"][0] < 1.02
