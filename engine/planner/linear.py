@@ -53,16 +53,6 @@ class Solution:
     seconds: float
 
 
-@dataclass(frozen=True)
-class Relaxation:
-    """The linear relaxation: no whole-number solution costs less than ``bound``, nor less than ``bound`` plus the
-    reduced cost of a column that it uses."""
-
-    bound: float
-    reduced_costs: NDArray[np.float64]
-    seconds: float
-
-
 def solve(
     model: LinearModel, *, gap: float, time_limit: float, seed: int, start: NDArray[np.float64] | None = None
 ) -> Solution:
@@ -89,20 +79,36 @@ def solve(
     )
 
 
-def relax(model: LinearModel, *, time_limit: float, seed: int) -> Relaxation | None:
-    """None when it is not solved to its optimum in time."""
-    highs = _opened(seed, time_limit)
-    lp = _as_highs(model)
-    lp.integrality_ = []
-    highs.passModel(lp)
-    highs.run()
-    if highs.getModelStatus() != highspy.HighsModelStatus.kOptimal:
-        return None
-    return Relaxation(
-        bound=float(highs.getInfo().objective_function_value),
-        reduced_costs=np.array(highs.getSolution().col_dual),
-        seconds=float(highs.getRunTime()),
-    )
+class Relaxation:
+    """A model's linear relaxation, kept open: each solution after a change of bounds starts from the last one."""
+
+    def __init__(self, model: LinearModel, *, time_limit: float, seed: int) -> None:
+        self._highs = _opened(seed, time_limit)
+        relaxed = _as_highs(model)
+        relaxed.integrality_ = []
+        self._highs.passModel(relaxed)
+        self.values: NDArray[np.float64] = np.zeros(len(model.cost))
+        self.reduced_costs: NDArray[np.float64] = np.zeros(len(model.cost))
+        self.objective = inf
+
+    def bound(self, column: int, lower: float, upper: float) -> None:
+        self._highs.changeColBounds(column, lower, upper)
+
+    @property
+    def seconds(self) -> float:
+        return float(self._highs.getRunTime())
+
+    def solve(self) -> bool:
+        """False where there is no solution, or none was found in the time that all solutions share."""
+        self._highs.run()
+        if self._highs.getModelStatus() != highspy.HighsModelStatus.kOptimal:
+            self.objective = inf
+            return False
+        solution = self._highs.getSolution()
+        self.values = np.array(solution.col_value)
+        self.reduced_costs = np.array(solution.col_dual)
+        self.objective = float(self._highs.getInfo().objective_function_value)
+        return True
 
 
 def _opened(seed: int, time_limit: float) -> Any:

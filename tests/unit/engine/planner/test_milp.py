@@ -12,7 +12,7 @@ from engine.model.market import Quote
 from engine.planner.candidates import find_candidates
 from engine.planner.inventory import Inventory
 from engine.planner.linear import LinearModel, solve
-from engine.planner.milp import build
+from engine.planner.formulation import build
 from engine.planner.need import read_needs
 from engine.planner.policy import PlanPolicy
 from engine.planner.programme import Programme, reference_prices, running_nodes
