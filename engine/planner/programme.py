@@ -86,7 +86,16 @@ class Programme:
         object.__setattr__(self, "supplies", tuple(dict.fromkeys(supply for supply, _ in entries)))
         object.__setattr__(self, "group_loss", losses)
 
-    @property
+    @cached_property
+    def serving(self) -> tuple[tuple[int, ...], ...]:
+        """[pool] -> indices of the supplies that can carry its shards."""
+        found: list[list[int]] = [[] for _ in self.needs.pools]
+        for index, supply in enumerate(self.supplies):
+            for pool in supply.pools:
+                found[pool].append(index)
+        return tuple(tuple(supplies) for supplies in found)
+
+    @cached_property
     def scale(self) -> float:
         """A typical shard-hour's price: costs are divided by it, so that currencies and units do not matter."""
         known = sorted(price for price in self.reference if price > 0)
