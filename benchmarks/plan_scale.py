@@ -40,7 +40,9 @@ def needs(count: int, seed: int) -> list[CapacityTarget]:
     made = []
     for index in range(count):
         risk = (STANDARD, CRITICAL, _BATCH)[int(rng.choice(3, p=[0.5, 0.25, 0.25]))]
-        providers = () if rng.random() < 0.7 else tuple(sorted({CELLS[int(i)].provider for i in rng.integers(5, size=3)}))
+        providers = (
+            () if rng.random() < 0.7 else tuple(sorted({CELLS[int(i)].provider for i in rng.integers(5, size=3)}))
+        )
         shape = _TYPES[int(rng.choice(5, p=[0.35, 0.2, 0.15, 0.15, 0.15]))]
         of = pool(f"p{index:04d}", shape, risk, Placement(providers=providers))
         mean = float(np.exp(rng.uniform(0.0, 3.4)))

@@ -46,9 +46,8 @@ class Columns:
 def build(programme: Programme, rough: Choice | None = None, *, refine: bool = False) -> tuple[LinearModel, Columns]:
     """``rough``: a choice that the model must be able to express."""
     pools = range(len(programme.needs.pools))
-    used = standing(programme, rough).by_group if rough is not None else {}
-    groups = [[group for served, group in used if served == pool] for pool in pools]
-    risks = tuple(pool_risk(programme, pool, groups[pool], prefer_used=refine) for pool in pools)
+    used = standing(programme, rough).exposed if rough is not None else {}
+    risks = tuple(pool_risk(programme, pool, used.get(pool, ()), prefer_used=refine) for pool in pools)
     model, columns = LinearModel(), Columns(risks=risks)
     _purchases(programme, model, columns)
     _running(programme, model, columns)

@@ -4,6 +4,7 @@ Taken when the solver finds nothing in its time, and the yardstick that the solv
 """
 
 from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,6 +106,52 @@ class _State:
 
 def greedy(programme: Programme) -> Choice:
     """Keeps what runs, fills its free room, buys the cheapest next unit, then gives up what is not needed."""
+    state = _running(programme)
+    goals = [_goal(programme, pool) for pool in range(len(programme.needs.pools))]
+    for pool, goal in enumerate(goals):
+        _serve(state, pool, goal)
+    _give_up(state, goals)
+    return _choice(state)
+
+
+def serve_anew(programme: Programme, choice: Choice, pools: Collection[int]) -> Choice:
+    """The choice with these pools served afresh, on the room they had and on new units; the others keep what they have
+    but for units that none needs any more.
+    """
+    state = _running(programme)
+    state.units = [unit for unit in state.units if unit.node is None or choice.kept[unit.node] or _return(state, unit)]
+    for unit in state.units:
+        if unit.node is not None:
+            _put(state, unit, choice.added[unit.node], pools)
+    for bought in choice.bought:
+        _put(state, _open(state, bought.candidate), bought.shards, pools)
+    goals = [
+        _goal(programme, pool) if pool in pools else state.by_pool[pool] for pool in range(len(programme.needs.pools))
+    ]
+    for pool in sorted(pools):
+        _serve(state, pool, goals[pool])
+    _give_up(state, goals)
+    return _choice(state)
+
+
+def _return(state: _State, unit: _Open) -> bool:
+    """False, for the node is no longer there."""
+    state.spent -= unit.price
+    for pool, count in unit.held.items():
+        state.count(unit.supply, pool, -count)
+    return False
+
+
+def _put(state: _State, unit: _Open, shards: Sequence[int], without_pools: Collection[int]) -> None:
+    for pool, count in enumerate(shards):
+        if count and unit.room is not None and pool not in without_pools:
+            unit.room = without(unit.room, state.parts[state.programme.needs.pools[pool].shape], count)
+            unit.shards[pool] += count
+            state.count(unit.supply, pool, count)
+
+
+def _running(programme: Programme) -> _State:
+    """Every node that runs, with what it carries."""
     state = _State(programme)
     for index, node in enumerate(programme.running):
         room = room_of(node.item.node.resources) if node.patterns else None
@@ -115,11 +162,7 @@ def greedy(programme: Programme) -> Choice:
             state.count(node.supply, pool, count)
         state.units.append(_Open(node.supply, node.price, room, Counter(), None, index, held))
         state.spent += node.price
-    goals = [_goal(programme, pool) for pool in range(len(programme.needs.pools))]
-    for pool, goal in enumerate(goals):
-        _serve(state, pool, goal)
-    _give_up(state, goals)
-    return _choice(state)
+    return state
 
 
 def _goal(programme: Programme, pool: int) -> int:
@@ -174,14 +217,18 @@ def _buy(state: _State, pool: int, goal: int) -> bool:
         open_ &= state.spent + market.price <= float(budget.amount) + 1e-12
     if not open_.any():
         return False
-    best = int(np.argmin(np.where(open_, market.score / np.maximum(useful, 1), np.inf)))
-    chosen = programme.candidates[best]
-    state.units.append(
-        _Open(chosen.supply, chosen.price, room_of(chosen.quote.offer.resources), Counter(), best, None, {})
-    )
-    market.buy(programme, best)
-    state.spent += chosen.price
+    _open(state, int(np.argmin(np.where(open_, market.score / np.maximum(useful, 1), np.inf))))
     return True
+
+
+def _open(state: _State, index: int) -> _Open:
+    chosen = state.programme.candidates[index]
+    resources = chosen.quote.offer.resources
+    unit = _Open(chosen.supply, chosen.price, room_of(resources), Counter(), index, None, {})
+    state.units.append(unit)
+    state.market.buy(state.programme, index)
+    state.spent += chosen.price
+    return unit
 
 
 def _give_up(state: _State, goals: list[int]) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from math import inf
+from math import inf, isfinite
 from typing import Any
 
 import highspy
@@ -54,17 +54,26 @@ class Solution:
 
 
 def solve(
-    model: LinearModel, *, gap: float, time_limit: float, seed: int, start: NDArray[np.float64] | None = None
+    model: LinearModel,
+    *,
+    gap: float,
+    time_limit: float,
+    seed: int,
+    start: NDArray[np.float64] | None = None,
+    enough: float = -inf,
 ) -> Solution:
     """One thread and a fixed seed, so that the same model gives the same answer.
 
-    ``start``: a known solution, than which the answer is never worse.
+    ``start``: a known solution, than which the answer is never worse. ``enough``: a solution at most as dear ends the
+    search, whatever the gap.
     """
     if not model.cost:
         return Solution(np.zeros(0), 0.0, 0.0, 0.0)
     highs = _opened(seed, time_limit)
     highs.setOptionValue("mip_rel_gap", gap)
     highs.setOptionValue("mip_abs_gap", 1e-7)
+    if isfinite(enough):
+        highs.setOptionValue("objective_target", enough)
     highs.passModel(_as_highs(model))
     if start is not None:
         highs.setSolution(len(start), np.arange(len(start), dtype=np.int32), start)

@@ -14,15 +14,18 @@ from engine.planner.formulation import Columns, Pools, build
 from engine.planner.linear import LinearModel, Relaxation, solve
 from engine.planner.packing import Pattern
 from engine.planner.programme import Choice, Programme, Unit, objective
-from engine.planner.risk_first import settle_risks, whole_units
+from engine.planner.risk_first import WholeUnits, settle_risks
 
 _MOST_WHOLE = 80
 """Purchases (candidate and filling) that a model solved in whole numbers may have."""
 _MOST_POOLS = 24
 """Pools up to which a model with more purchases is worth solving as a whole, once it was solved in stages."""
-_UNITS_SHARE = 0.7
-"""Of the time that the risks leave: finding whole units ends earlier only where it is proven that there are no better
-ones."""
+_TRIALS = ((160, True), (90, False), (120, True), (240, True))
+"""(purchases, whether shards are whole numbers to the solver, too): which of them is solved well in little time is luck,
+so they take turns until one is good enough.
+"""
+_TRIAL_SHARE = 0.5
+"""Of the time that is left."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +43,10 @@ def solve_programme(
     is then solved as a whole for what time is left. The gap is to a bound on the whole model either way.
     ``refine``: the risks that ``rough`` takes come first on the menu.
     """
-    if sum(len(candidate.patterns) for candidate in programme.candidates) <= _MOST_WHOLE:
+    if _purchases(programme) <= _MOST_WHOLE:
         return _solve_whole(programme, seed=seed, rough=rough, time_limit=time_limit, refine=refine)
     staged = Outcome(None, 0.0, 0.0) if refine else solve_in_stages(programme, seed=seed, time_limit=time_limit)
-    if len(programme.needs.pools) > _MOST_POOLS or (staged.choice is not None and staged.gap <= programme.policy.gap):
+    if in_stages_only(programme) or (staged.choice is not None and staged.gap <= programme.policy.gap):
         return staged
     start = rough
     if staged.choice is not None and objective(programme, staged.choice) < objective(programme, rough):
@@ -56,6 +59,15 @@ def solve_programme(
     return replace(whole if better else staged, seconds=staged.seconds + whole.seconds)
 
 
+def in_stages_only(programme: Programme) -> bool:
+    """Whether the programme is too large for a second look at it as a whole."""
+    return _purchases(programme) > _MOST_WHOLE and len(programme.needs.pools) > _MOST_POOLS
+
+
+def _purchases(programme: Programme) -> int:
+    return sum(len(candidate.patterns) for candidate in programme.candidates)
+
+
 def solve_in_stages(programme: Programme, *, seed: int, time_limit: float) -> Outcome:
     """Risks first, then units; see risk_first.py."""
     model, columns = build(programme)
@@ -63,22 +75,29 @@ def solve_in_stages(programme: Programme, *, seed: int, time_limit: float) -> Ou
     if not relaxation.solve():
         return Outcome(None, 0.0, relaxation.seconds)
     bound = settle_risks(programme, relaxation, columns)
-    left = time_limit - relaxation.seconds
-    if bound is None or left <= 0:
+    if bound is None:
         return Outcome(None, 0.0, relaxation.seconds)
-    values, seconds = whole_units(programme, columns, relaxation, time_limit=left * _UNITS_SHARE, seed=seed)
-    seconds += relaxation.seconds
-    if values is None:
-        return Outcome(None, 0.0, seconds)
-    choice = read_choice(programme, columns, values)
-    given_up = sum(node.release_cost for node in programme.running)
-    worth = objective(programme, choice)
-    return Outcome(choice, max(0.0, (worth - bound * programme.scale - given_up) / max(abs(worth), 1e-12)), seconds)
+    seconds = relaxation.seconds
+    least = bound * programme.scale + sum(node.release_cost for node in programme.running)
+    best: Choice | None = None
+    worth = inf
+    for most, whole_shards in _TRIALS:
+        left = time_limit - seconds
+        if left <= 0 or (best is not None and worth - least <= programme.policy.gap * abs(worth)):
+            break
+        enough = bound / max(1e-9, 1 - programme.policy.gap)
+        stage = WholeUnits(programme, columns, relaxation, most=most, whole_shards=whole_shards)
+        solution = stage.solve(enough=enough, time_limit=left * _TRIAL_SHARE, seed=seed)
+        seconds += solution.seconds
+        if solution.values is not None:
+            found = read_choice(programme, columns, stage.spread(solution.values))
+            worth_found = objective(programme, found)
+            if worth_found < worth:
+                best, worth = found, worth_found
+    return Outcome(best, max(0.0, (worth - least) / max(abs(worth), 1e-12)) if best is not None else 0.0, seconds)
 
 
-def _solve_whole(
-    programme: Programme, *, seed: int, rough: Choice, time_limit: float, refine: bool
-) -> Outcome:
+def _solve_whole(programme: Programme, *, seed: int, rough: Choice, time_limit: float, refine: bool) -> Outcome:
     """A large model is first relaxed, and only the purchases that the relaxation finds nearly worth making are solved
     in whole numbers, those of ``rough`` and the best of every supply among them.
     """

@@ -101,7 +101,7 @@ class Needs:
     shapes: tuple[Resources, ...]
     """The distinct slices that are asked for."""
 
-    @property
+    @cached_property
     def hours(self) -> float:
         """The longest horizon."""
         return max((pool.hours for pool in self.pools), default=1.0)

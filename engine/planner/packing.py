@@ -26,9 +26,7 @@ def fitting(room: Room, part: Room) -> int:
 
 
 def without(room: Room, part: Room, count: int) -> Room:
-    vcpus, memory, iops, network = (
-        max(0.0, whole - each * count) for whole, each in zip(room, part, strict=True)
-    )
+    vcpus, memory, iops, network = (max(0.0, whole - each * count) for whole, each in zip(room, part, strict=True))
     return (vcpus, memory, iops, network)
 
 

@@ -14,6 +14,7 @@ from engine.model.plan import OfferRejection, Plan
 from engine.planner.assembly import assemble_cells, plan_id
 from engine.planner.candidates import find_candidates
 from engine.planner.inventory import Inventory
+from engine.planner.milp import in_stages_only
 from engine.planner.move_gate import gate_for, share_of
 from engine.planner.need import read_needs
 from engine.planner.policy import PlanPolicy
@@ -21,7 +22,7 @@ from engine.planner.programme import Choice, Programme, reference_prices, runnin
 from engine.planner.report import Explainer, cost_quantiles, judge_choice, pool_outcomes
 from engine.planner.scenarios import Judgement
 from engine.planner.screening import Screen
-from engine.planner.solving import Solved, solve_or_explain
+from engine.planner.solving import Solved, amended, solve_or_explain
 
 _ATTEMPTS = 4
 """Solutions in all: one is sent back where a move does not pass its gate or the scenarios break a promise."""
@@ -119,13 +120,27 @@ def _settle(programme: Programme, screen: Screen, offers: Sequence[Offer], *, no
         corrected = _corrected(settled, now, left=programme.policy.time_limit_seconds - seconds)
         if corrected is None:
             break
-        try:
-            solved = solve_or_explain(corrected, screen, offers, seed=seed)
-        except (NoOfferFits, BudgetExceeded):
+        again = _solved_again(settled, corrected, screen, offers, seed=seed)
+        if again is None:
             break
+        solved = again
         seconds += solved.seconds
         settled = _Settled(corrected, solved, judge_choice(corrected, solved.choice, seed=seed))
     return replace(settled, solved=replace(settled.solved, seconds=seconds))
+
+
+def _solved_again(
+    settled: _Settled, corrected: Programme, screen: Screen, offers: Sequence[Offer], *, seed: int
+) -> Solved | None:
+    """None where what is asked in addition cannot be had."""
+    before = settled.programme
+    if in_stages_only(corrected) and corrected.running == before.running:
+        more = {i for i, (one, other) in enumerate(zip(before.margin, corrected.margin, strict=True)) if one != other}
+        return amended(before, corrected, replace(settled.solved, seconds=0.0), more)
+    try:
+        return solve_or_explain(corrected, screen, offers, seed=seed)
+    except (NoOfferFits, BudgetExceeded):
+        return None
 
 
 def _corrected(settled: _Settled, now: datetime, *, left: float) -> Programme | None:
@@ -146,7 +161,7 @@ def _corrected(settled: _Settled, now: datetime, *, left: float) -> Programme | 
 def _margins(settled: _Settled) -> Iterator[float]:
     """Pools whose losses in pairs the programme did not see ask for more than their quantile."""
     programme = settled.programme
-    exposed = {pool for pool, _ in standing(programme, settled.solved.choice).by_group}
+    exposed = standing(programme, settled.solved.choice).exposed
     for index, need in enumerate(programme.needs.pools):
         promised = min(need.risk.quantile, need.covered(need.desired))
         deficit = promised - (1 - float(settled.judgement.shortfall[index]))

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from math import isfinite
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from engine.model.market import Offer, PurchaseOption, Quote
 from engine.model.money import Money
 from engine.model.plan import OfferDecision, OfferRejection, PoolOutcome, Verdict
 from engine.planner.candidates import Candidate
-from engine.planner.programme import Choice, Programme, hourly_cost, quantile_kept, standing
+from engine.planner.programme import Choice, Programme, cheapest_offers, hourly_cost, quantile_kept, standing
 from engine.planner.scenarios import Holding, Judgement, judge, sample_scenarios
 from engine.planner.screening import Screen, quote_refused
 
@@ -49,18 +50,14 @@ def judge_choice(programme: Programme, choice: Choice, *, seed: int) -> Judgemen
 
 def recourse_prices(programme: Programme) -> tuple[float, ...]:
     """Per pool, a shard-hour bought in a hurry: the cheapest lasting one on offer, else the dearest known."""
-    prices = []
-    for index, need in enumerate(programme.needs.pools):
-        offered = [
-            (c.supply.group is None, c.price / c.slots[need.shape])
-            for c in programme.candidates
-            if index in c.supply.pools and c.slots[need.shape]
-        ]
-        lasting = [price for lasts, price in offered if lasts]
-        prices.append(
-            min(lasting) if lasting else max((price for _, price in offered), default=programme.reference[index])
-        )
-    return tuple(prices)
+    lasting = cheapest_offers(programme.needs, [c for c in programme.candidates if c.supply.group is None])
+    return tuple(price if isfinite(price) else _dearest_offer(programme, pool) for pool, price in enumerate(lasting))
+
+
+def _dearest_offer(programme: Programme, pool: int) -> float:
+    shape = programme.needs.pools[pool].shape
+    offered = (c.price / c.slots[shape] for c in programme.candidates if c.slots[shape] and pool in c.supply.pools)
+    return max(offered, default=programme.reference[pool])
 
 
 def pool_outcomes(
@@ -228,8 +225,9 @@ class Explainer:
             group = offer.reliability.correlation_group
             loss = programme.group_loss.get(group, 1 - quote.survival)
             there = standing(programme, self.choice)
-            groups = {g: lost for (index, g), lost in there.by_group.items() if index == pool}
-            slack = quantile_kept(programme, pool, there.shards[pool], groups) - programme.asked_quantile(pool)
+            slack = quantile_kept(programme, pool, there.shards[pool], there.groups(pool)) - programme.asked_quantile(
+                pool
+            )
             if loss > slack:
                 return (
                     f"risk: {loss:.1%} probability of losing it within the horizon, {max(0.0, slack):.1%} left to "

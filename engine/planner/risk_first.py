@@ -16,13 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.planner.candidates import Supply
-from engine.planner.linear import LinearModel, Relaxation, solve
+from engine.planner.linear import LinearModel, Relaxation, Solution, solve
 from engine.planner.formulation import Columns
 from engine.planner.packing import Pattern
 from engine.planner.programme import IDLE, LOST_SHARE, MISSING, Programme, shortfall_limit
 
 _MOST_BRANCHES = 40
-_MOST_PURCHASES = 120
+_MARGIN = 1.03
+"""What the risks cost is guessed at when it is decided whether units are good enough."""
 _WHOLE = 1e-6
 _PLUNGE = (0.95, 0.7, 0.5, 0.0)
 """Risks at least this clear are settled together, then the relaxation is asked again."""
@@ -110,23 +111,17 @@ class _Purchase:
     offer: str
 
 
-def whole_units(
-    programme: Programme, columns: Columns, relaxation: Relaxation, *, time_limit: float, seed: int
-) -> tuple[NDArray[np.float64] | None, float]:
-    """Values of the whole model's purchases and shards, for the risks that the relaxation holds; and seconds spent."""
-    stage = _Transport(programme, columns, relaxation)
-    solution = solve(stage.model, gap=1e-3, time_limit=time_limit, seed=seed)
-    if solution.values is None:
-        return None, solution.seconds
-    return stage.spread(np.rint(solution.values)), solution.seconds
+class WholeUnits:
+    """Units of the best purchases carry shards to pools, each at most what its risks, as the relaxation holds them,
+    allow per correlation group.
+    """
 
-
-class _Transport:
-    """Units of the best purchases carry shards to pools, each at most what its risks allow per correlation group."""
-
-    def __init__(self, programme: Programme, columns: Columns, relaxation: Relaxation) -> None:
+    def __init__(
+        self, programme: Programme, columns: Columns, relaxation: Relaxation, *, most: int, whole_shards: bool
+    ) -> None:
         self.programme, self.columns, self.relaxation = programme, columns, relaxation
         self.values = relaxation.values
+        self.most, self.whole_shards = most, whole_shards
         self.model = LinearModel()
         self.kept = [bool(np.rint(self.values[column])) for column in columns.keep]
         self.wanted = self._wanted()
@@ -137,6 +132,12 @@ class _Transport:
         self._carry()
         self._demand()
         self._limits()
+
+    def solve(self, *, enough: float, time_limit: float, seed: int) -> Solution:
+        """``enough``: the whole model's objective at which to stop looking."""
+        paid = sum(p.cost * float(self.values[p.column]) for p in self.purchases)
+        risks = self.relaxation.objective - paid
+        return solve(self.model, gap=1e-4, time_limit=time_limit, seed=seed, enough=enough - _MARGIN * abs(risks))
 
     def _held(self) -> Iterator[tuple[Supply, int, int]]:
         """(supply, pool, shards) of the nodes that stay."""
@@ -195,9 +196,7 @@ class _Transport:
     def _exposed(self, pool: int) -> set[str]:
         menu = self.columns.menus[pool]
         chosen = {group for column, option in menu if self.values[column] > 0.5 for group in option.groups}
-        return chosen | {
-            group for group, column in self.columns.switches[pool].items() if self.values[column] > 0.5
-        }
+        return chosen | {group for group, column in self.columns.switches[pool].items() if self.values[column] > 0.5}
 
     def _purchases(self) -> list[_Purchase]:
         """Those whose reduced cost is least; of equals, those that the relaxation uses."""
@@ -207,7 +206,7 @@ class _Transport:
         costs, values = self.relaxation.reduced_costs, self.values
         units = np.array([column for fillings in self.columns.units for column in fillings], dtype=np.int64)
         ranked = units[np.lexsort((units, -values[units], np.maximum(0.0, np.round(costs[units], 9))))]
-        best = set(ranked[:_MOST_PURCHASES].tolist())
+        best = set(ranked[: self.most].tolist())
         for index, (candidate, fillings) in enumerate(zip(programme.candidates, self.columns.units, strict=True)):
             for pattern, column in zip(candidate.patterns, fillings, strict=True):
                 if column in best:
@@ -262,7 +261,7 @@ class _Transport:
             most = self.wanted[pool] if supply.group is None else self.allowed.get((pool, supply.group), 0)
             if need.shape == shape and min(most, self.wanted[pool]) > 0:
                 price = IDLE * self.programme.reference[pool] / self.programme.scale
-                column = self.model.column(price, upper=min(most, self.wanted[pool]), integer=True)
+                column = self.model.column(price, upper=min(most, self.wanted[pool]), integer=self.whole_shards)
                 self.shards[index, pool] = column
                 yield column
 
@@ -300,7 +299,9 @@ class _Transport:
             there[supply.provider] = there.get(supply.provider, 0) + shards
             on_spot += shards * supply.spot
         for provider in sorted({supply.provider for supply in supplies}):
-            terms = [(column, 1.0) for (index, _), column in self.shards.items() if supplies[index].provider == provider]
+            terms = [
+                (column, 1.0) for (index, _), column in self.shards.items() if supplies[index].provider == provider
+            ]
             self.model.row(terms, at_most=programme.provider_limit(provider) - there.get(provider, 0))
         terms = [(column, 1.0) for (index, _), column in self.shards.items() if supplies[index].spot]
         self.model.row(terms, at_most=programme.spot_limit - on_spot)
@@ -311,7 +312,8 @@ class _Transport:
             self.model.row(spent, at_most=(float(budget.amount) - running) / programme.scale + 1e-9)
 
     def spread(self, whole: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The transport's solution in the columns of the whole model."""
+        """The solution in the columns of the whole model."""
+        whole = np.rint(whole)
         values = np.zeros(len(self.values))
         values[self.columns.keep] = self.kept
         for purchase, column in zip(self.purchases, self.bought, strict=True):

@@ -1,20 +1,18 @@
 """Solve the programme; where it cannot be met, say which pool, by how much, and what came nearest."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from decimal import ROUND_UP, Decimal
 
 from engine.errors import BudgetExceeded, NoOfferFits
 from engine.model.market import Offer
 from engine.model.money import Money
-from engine.planner.greedy import greedy
-from engine.planner.milp import solve_programme
-from engine.planner.programme import Choice, Programme, hourly_cost, objective, standing
+from engine.planner.greedy import greedy, serve_anew
+from engine.planner.milp import in_stages_only, solve_programme
+from engine.planner.programme import Choice, Programme, hourly_cost, objective, pool_cost, standing
 from engine.planner.screening import Screen
 
 _REFINEMENTS = 2
-_MOST_TRIED = 200
-"""Purchases up to which each is tried for whether the plan is better without it."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ def best_choice(programme: Programme, *, seed: int) -> Solved:
         choice = rough
     for _ in range(_REFINEMENTS):
         choice = _without_spare_units(programme, choice)
-        if not programme.group_loss or seconds > limit / 2:
+        if not programme.group_loss or seconds > limit / 2 or in_stages_only(programme):
             break
         again = solve_programme(programme, seed=seed, rough=choice, time_limit=limit - seconds, refine=True)
         seconds += again.seconds
@@ -69,6 +67,20 @@ def best_choice(programme: Programme, *, seed: int) -> Solved:
             break
         choice, gap = again.choice, again.gap
     return Solved(_worth_changing(programme, choice), "highs", gap, seconds)
+
+
+def amended(before: Programme, programme: Programme, solved: Solved, pools: Collection[int]) -> Solved | None:
+    """The choice with these pools, of which the programme now asks more, served anew; None where they cannot be.
+
+    For a large programme, where every pool's solution again would take as long as the first. Asking more makes no
+    choice cheaper, so what the first solution's bound was still is one.
+    """
+    least = objective(before, solved.choice) * (1 - solved.gap)
+    choice = _without_spare_units(programme, serve_anew(programme, solved.choice, pools))
+    if _missing(programme, choice) or not _within_budget(programme, choice):
+        return None
+    worth = objective(programme, choice)
+    return replace(solved, choice=choice, gap=max(0.0, (worth - least) / max(abs(worth), 1e-12)))
 
 
 def _worth_changing(programme: Programme, choice: Choice) -> Choice:
@@ -88,16 +100,28 @@ def _worth_changing(programme: Programme, choice: Choice) -> Choice:
 
 def _without_spare_units(programme: Programme, choice: Choice) -> Choice:
     """A unit bought to make room for an exposure that was not taken up after all is one too many."""
-    if len(choice.bought) > _MOST_TRIED:
-        return choice
-    worth = objective(programme, choice)
-    for unit in sorted(choice.bought, key=lambda unit: -programme.candidates[unit.candidate].score):
-        position = choice.bought.index(unit)
-        without = replace(choice, bought=(*choice.bought[:position], *choice.bought[position + 1 :]))
-        better = objective(programme, without)
-        if better < worth:
-            choice, worth = without, better
-    return choice
+    there = standing(programme, choice)
+    shards = list(there.shards)
+    exposed = {pool: dict(groups) for pool, groups in there.exposed.items()}
+    costs = [pool_cost(programme, pool, shards[pool], there.groups(pool)) for pool in range(len(shards))]
+    spare: set[int] = set()
+    for position in sorted(
+        range(len(choice.bought)), key=lambda i: -programme.candidates[choice.bought[i].candidate].score
+    ):
+        unit = choice.bought[position]
+        chosen = programme.candidates[unit.candidate]
+        lost = {pool: count for pool, count in enumerate(unit.shards) if count}
+        left = {
+            pool: {g: n - count * (g == chosen.supply.group) for g, n in exposed.get(pool, {}).items()}
+            for pool, count in lost.items()
+        }
+        after = {pool: pool_cost(programme, pool, shards[pool] - lost[pool], left[pool]) for pool in lost}
+        if sum(after.values()) - sum(costs[pool] for pool in lost) < chosen.score:
+            spare.add(position)
+            for pool, count in lost.items():
+                shards[pool] -= count
+                exposed[pool], costs[pool] = left[pool], after[pool]
+    return replace(choice, bought=tuple(unit for i, unit in enumerate(choice.bought) if i not in spare))
 
 
 def _within_budget(programme: Programme, choice: Choice) -> bool:
