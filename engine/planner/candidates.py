@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from math import ceil
 
+import numpy as np
+from numpy.typing import NDArray
+
 from engine.model.capacity import Resources
 from engine.model.market import PurchaseOption, Quote
 from engine.planner.need import Needs
@@ -12,8 +15,13 @@ from engine.planner.packing import Pattern, patterns
 from engine.planner.policy import PlanPolicy
 from engine.planner.screening import Screen, quote_refused
 
+FloatArray = NDArray[np.float64]
 _MOST_GROUPS = 8
 """Correlation groups kept per provider and shape: beyond a few, spreading further buys almost nothing."""
+_MOST_WEIGHED = 4000
+"""Quotes up to which every one is weighed by itself."""
+_FRONT_LASTING, _FRONT_GROUP = 0.3, 0.15
+"""Share of the demand of a supply's pools that its candidates carry at least, where there are more."""
 
 
 @dataclass(frozen=True)
@@ -76,31 +84,104 @@ class _Usable:
     """Units beyond this are of no use."""
 
 
+@dataclass(frozen=True)
+class Shelf:
+    """Further units of one supply and size, dearer than those that are candidates: too many to be weighed one by one.
+    The bound on what no plan costs less than counts them in.
+    """
+
+    supply: Supply
+    patterns: tuple[Pattern, ...]
+    scores: FloatArray
+    most: FloatArray
+
+
+@dataclass(frozen=True)
+class Stock:
+    candidates: tuple[Candidate, ...]
+    """Cheapest first; equal prices in order of the quote's id, so that equal markets give equal plans."""
+    reserve: tuple[Shelf, ...] = ()
+
+
 def find_candidates(
     policy: PlanPolicy, needs: Needs, screen: Screen, quotes: Sequence[Quote], now: datetime
-) -> tuple[Candidate, ...]:
-    """Cheapest first; equal prices in order of the quote's id, so that equal markets give equal plans."""
+) -> Stock:
     usable = [found for found in _usable(policy, needs, screen, quotes, now) if found.most > 0]
     usable.sort(key=lambda one: (one.score, one.quote.id))
-    shared: dict[tuple[Resources, tuple[bool, ...]], tuple[Pattern, ...]] = {}
-    found = []
-    for one in _few_groups(_undominated(usable)):
-        key = (one.quote.offer.resources, _wanted(needs, one.supply.pools))
-        if key not in shared:
-            shared[key] = patterns(key[0], needs.shapes, key[1])
-        found.append(
+    usable = _few_groups(usable)
+    front, rest = (usable, []) if len(usable) <= _MOST_WEIGHED else _front(needs, usable)
+    filled = _Fillings(needs)
+    return Stock(
+        candidates=tuple(
             Candidate(
                 quote=one.quote,
                 supply=one.supply,
-                slots=tuple(max(counts) for counts in zip(*shared[key], strict=True)),
-                patterns=shared[key],
+                slots=tuple(max(counts) for counts in zip(*filled(one), strict=True)),
+                patterns=filled(one),
                 price=one.price,
                 score=one.score,
                 loss=one.loss,
                 most=one.most,
             )
-        )
-    return tuple(found)
+            for one in _undominated(front)
+        ),
+        reserve=tuple(
+            Shelf(
+                supply=shelf[0].supply,
+                patterns=filled(shelf[0]),
+                scores=np.array([one.score for one in shelf]),
+                most=np.array([float(one.most) for one in shelf]),
+            )
+            for shelf in rest
+        ),
+    )
+
+
+class _Fillings:
+    """Patterns by size of unit and wanted shapes, each made once."""
+
+    def __init__(self, needs: Needs) -> None:
+        self._needs = needs
+        self._made: dict[tuple[Resources, tuple[bool, ...]], tuple[Pattern, ...]] = {}
+        self._asked: dict[int, tuple[bool, ...]] = {}
+
+    def __call__(self, one: _Usable) -> tuple[Pattern, ...]:
+        pools = one.supply.pools
+        if id(pools) not in self._asked:
+            self._asked[id(pools)] = _wanted(self._needs, pools)
+        key = (one.quote.offer.resources, self._asked[id(pools)])
+        if key not in self._made:
+            self._made[key] = patterns(key[0], self._needs.shapes, key[1])
+        return self._made[key]
+
+
+def _front(needs: Needs, ordered: Sequence[_Usable]) -> tuple[list[_Usable], list[list[_Usable]]]:
+    """Of every supply the cheapest units per shape that together carry a good part of what its pools can want; and the
+    rest, by supply and size.
+    """
+    demands: dict[int, list[int]] = {}
+    by_supply: dict[int, list[_Usable]] = {}
+    for one in ordered:
+        by_supply.setdefault(id(one.supply), []).append(one)
+    taken: set[str] = set()
+    for units in by_supply.values():
+        supply = units[0].supply
+        if id(supply.pools) not in demands:
+            demands[id(supply.pools)] = _demands(needs, supply.pools)
+        part = _FRONT_LASTING if supply.group is None else _FRONT_GROUP
+        for shape, demand in enumerate(demands[id(supply.pools)]):
+            carried = 0
+            carrying = [one for one in units if one.slots[shape]]
+            for one in sorted(carrying, key=lambda one: (one.score / one.slots[shape], one.quote.id)):
+                if carried >= part * demand:
+                    break
+                carried += one.most * one.slots[shape]
+                taken.add(one.quote.id)
+    shelves: dict[tuple[int, Resources], list[_Usable]] = {}
+    for one in ordered:
+        if one.quote.id not in taken:
+            shelves.setdefault((id(one.supply), one.quote.offer.resources), []).append(one)
+    return [one for one in ordered if one.quote.id in taken], list(shelves.values())
 
 
 def _wanted(needs: Needs, pools: Sequence[int]) -> tuple[bool, ...]:
@@ -204,13 +285,19 @@ def _enough(rivals: Iterable[_Usable], one: _Usable) -> bool:
 
 def _few_groups(ordered: Sequence[_Usable]) -> list[_Usable]:
     """Of the units that may be reclaimed, keep each provider's cheapest correlation groups, shape by shape."""
-    chosen: dict[tuple[str, int], list[str]] = {}
-    for shape in range(max((len(candidate.slots) for candidate in ordered), default=0)):
-        carrying = [c for c in ordered if c.supply.group is not None and c.slots[shape] > 0]
-        for candidate in sorted(carrying, key=lambda c: (c.score / c.slots[shape], c.quote.id)):
-            groups = chosen.setdefault((candidate.supply.provider, shape), [])
-            group = candidate.supply.group
-            if group is not None and group not in groups and len(groups) < _MOST_GROUPS:
-                groups.append(group)
-    kept = {(provider, group) for (provider, _), groups in chosen.items() for group in groups}
-    return [c for c in ordered if c.supply.group is None or (c.supply.provider, c.supply.group) in kept]
+    best: dict[tuple[str, int], dict[str, tuple[float, str]]] = {}
+    for one in ordered:
+        group = one.supply.group
+        if group is None:
+            continue
+        for shape, slots in enumerate(one.slots):
+            if slots:
+                groups = best.setdefault((one.supply.provider, shape), {})
+                rank = (one.score / slots, one.quote.id)
+                groups[group] = min(rank, groups.get(group, rank))
+    kept = {
+        (provider, group)
+        for (provider, _), groups in best.items()
+        for group in sorted(groups, key=lambda group: groups[group])[:_MOST_GROUPS]
+    }
+    return [one for one in ordered if one.supply.group is None or (one.supply.provider, one.supply.group) in kept]

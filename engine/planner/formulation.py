@@ -22,6 +22,8 @@ from engine.planner.programme import (
 from engine.planner.risk import PoolRisk, RiskOption, pool_risk
 
 Pools = tuple[int, ...]
+Cut = tuple[tuple[tuple[int, float], ...], float]
+"""(terms, at least)"""
 
 
 @dataclass
@@ -36,6 +38,10 @@ class Columns:
     lasting: list[int] = field(default_factory=list)
     """[pool] -> shards it gets on units that stay. Pools that can live on the same such units are one to the rest of
     the model, which spares it most of its symmetry."""
+    room: dict[tuple[int, int], int] = field(default_factory=dict)
+    """(supply, shape) -> the row in which what is carved fits into what is bought"""
+    deferred: list[Cut] | None = None
+    """Tangents of what a loss adds to the shortage, left out of the model until they are violated; None: all are in"""
     risks: tuple[PoolRisk, ...] = ()
     menus: list[list[tuple[int, RiskOption]]] = field(default_factory=list)
     """[pool] -> the options of its risk, of which one is taken; empty where there is nothing to choose"""
@@ -43,12 +49,14 @@ class Columns:
     """[pool][group] -> exposed to it beyond the menu"""
 
 
-def build(programme: Programme, rough: Choice | None = None, *, refine: bool = False) -> tuple[LinearModel, Columns]:
-    """``rough``: a choice that the model must be able to express."""
+def build(
+    programme: Programme, rough: Choice | None = None, *, refine: bool = False, defer: bool = False
+) -> tuple[LinearModel, Columns]:
+    """``rough``: a choice that the model must be able to express. ``defer``: leave out tangents of which few bind."""
     pools = range(len(programme.needs.pools))
     used = standing(programme, rough).exposed if rough is not None else {}
     risks = tuple(pool_risk(programme, pool, used.get(pool, ()), prefer_used=refine) for pool in pools)
-    model, columns = LinearModel(), Columns(risks=risks)
+    model, columns = LinearModel(), Columns(risks=risks, deferred=[] if defer else None)
     _purchases(programme, model, columns)
     _running(programme, model, columns)
     _shares(programme, model, columns)
@@ -109,7 +117,8 @@ def _shares(programme: Programme, model: LinearModel, columns: Columns) -> None:
             columns.share[index, pools] = column
             if supply.group is None:
                 given[pools].append(column)
-        model.row([*((columns.share[index, pools], 1.0) for pools in takers), *terms], at_most=0)
+        carved = ((columns.share[index, pools], 1.0) for pools in takers)
+        columns.room[index, shape] = model.row([*carved, *terms], at_most=0)
     columns.lasting = [model.column(integer=True) for _ in programme.needs.pools]
     for pools, shares in given.items():
         taken = [(columns.lasting[pool], 1.0) for pool in pools]
@@ -158,7 +167,11 @@ def _pool(programme: Programme, model: LinearModel, columns: Columns, pool: int)
             shortage.append((more, loss * LOST_SHARE))
             for slope, intercept in tangents:
                 lost = [(column, slope * count) for column, count in terms]
-                model.row([(more, 1.0), (short, 1.0), (shards, -slope), *lost], at_least=intercept)
+                row = [(more, 1.0), (short, 1.0), (shards, -slope), *lost]
+                if columns.deferred is None:
+                    model.row(row, at_least=intercept)
+                else:
+                    columns.deferred.append((tuple(row), intercept))
     model.row(shortage, at_most=shortfall_limit(need))
 
 

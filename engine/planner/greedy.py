@@ -180,6 +180,7 @@ def _serve(state: _State, pool: int, goal: int) -> None:
     now will not do so later either: room, limits and risk only shrink.
     """
     part = state.parts[state.programme.needs.pools[pool].shape]
+    serving = state.programme.serving_sets[pool]
     position = 0
     while state.by_pool[pool] < goal:
         if position == len(state.units) and not _buy(state, pool, goal):
@@ -187,7 +188,7 @@ def _serve(state: _State, pool: int, goal: int) -> None:
         unit = state.units[position]
         if (
             unit.room is not None
-            and pool in unit.supply.pools
+            and unit.supply in serving
             and fitting(unit.room, part) > 0
             and state.headroom(unit.supply) > 0
             and state.bears(pool, unit.supply, goal)

@@ -34,13 +34,14 @@ class LinearModel:
         self.integer.append(integer)
         return len(self.cost) - 1
 
-    def row(self, terms: Terms, *, at_least: float = -inf, at_most: float = inf) -> None:
+    def row(self, terms: Terms, *, at_least: float = -inf, at_most: float = inf) -> int:
         for column, coefficient in terms:
             self.index.append(column)
             self.value.append(coefficient)
         self.start.append(len(self.index))
         self.row_lower.append(at_least)
         self.row_upper.append(at_most)
+        return len(self.row_lower) - 1
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ class Relaxation:
         self._highs.passModel(relaxed)
         self.values: NDArray[np.float64] = np.zeros(len(model.cost))
         self.reduced_costs: NDArray[np.float64] = np.zeros(len(model.cost))
+        self.duals: NDArray[np.float64] = np.zeros(len(model.row_lower))
         self.objective = inf
 
     def bound(self, column: int, lower: float, upper: float) -> None:
@@ -106,6 +108,11 @@ class Relaxation:
     @property
     def seconds(self) -> float:
         return float(self._highs.getRunTime())
+
+    def add(self, terms: Terms, *, at_least: float) -> None:
+        columns, coefficients = zip(*terms, strict=True)
+        index, value = np.array(columns, dtype=np.int32), np.array(coefficients, dtype=np.float64)
+        self._highs.addRow(at_least, inf, len(index), index, value)
 
     def solve(self) -> bool:
         """False where there is no solution, or none was found in the time that all solutions share."""
@@ -116,6 +123,7 @@ class Relaxation:
         solution = self._highs.getSolution()
         self.values = np.array(solution.col_value)
         self.reduced_costs = np.array(solution.col_dual)
+        self.duals = np.array(solution.row_dual)
         self.objective = float(self._highs.getInfo().objective_function_value)
         return True
 

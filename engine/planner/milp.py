@@ -13,8 +13,8 @@ from engine.planner.candidates import Supply
 from engine.planner.formulation import Columns, Pools, build
 from engine.planner.linear import LinearModel, Relaxation, solve
 from engine.planner.packing import Pattern
-from engine.planner.programme import Choice, Programme, Unit, objective
-from engine.planner.risk_first import WholeUnits, settle_risks
+from engine.planner.programme import Choice, Programme, Unit, leaves_short, objective
+from engine.planner.risk_first import MOST_BRANCHES, WholeUnits, reserve_saves, settle_risks, solve_with_cuts
 
 _MOST_WHOLE = 80
 """Purchases (candidate and filling) that a model solved in whole numbers may have."""
@@ -70,23 +70,27 @@ def _purchases(programme: Programme) -> int:
 
 def solve_in_stages(programme: Programme, *, seed: int, time_limit: float) -> Outcome:
     """Risks first, then units; see risk_first.py."""
-    model, columns = build(programme)
+    model, columns = build(programme, defer=True)
     relaxation = Relaxation(model, time_limit=time_limit, seed=seed)
-    if not relaxation.solve():
+    if not solve_with_cuts(relaxation, columns):
         return Outcome(None, 0.0, relaxation.seconds)
-    bound = settle_risks(programme, relaxation, columns)
+    reserved = reserve_saves(programme, relaxation, columns)
+    bound = settle_risks(programme, relaxation, columns, branches=0 if programme.reserve else MOST_BRANCHES)
     if bound is None:
         return Outcome(None, 0.0, relaxation.seconds)
+    bound -= reserved
     seconds = relaxation.seconds
     least = bound * programme.scale + sum(node.release_cost for node in programme.running)
     best: Choice | None = None
-    worth = inf
+    worth, scarce = inf, bool(programme.reserve)
     for most, whole_shards in _TRIALS:
         left = time_limit - seconds
         if left <= 0 or (best is not None and worth - least <= programme.policy.gap * abs(worth)):
             break
         enough = bound / max(1e-9, 1 - programme.policy.gap)
-        stage = WholeUnits(programme, columns, relaxation, most=most, whole_shards=whole_shards)
+        stage = WholeUnits(
+            programme, columns, relaxation, most=most, whole_shards=whole_shards, ways_out=scarce
+        )
         solution = stage.solve(enough=enough, time_limit=left * _TRIAL_SHARE, seed=seed)
         seconds += solution.seconds
         if solution.values is not None:
@@ -94,6 +98,7 @@ def solve_in_stages(programme: Programme, *, seed: int, time_limit: float) -> Ou
             worth_found = objective(programme, found)
             if worth_found < worth:
                 best, worth = found, worth_found
+            scarce = scarce or bool(leaves_short(programme, found))
     return Outcome(best, max(0.0, (worth - least) / max(abs(worth), 1e-12)) if best is not None else 0.0, seconds)
 
 

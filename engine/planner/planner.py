@@ -54,14 +54,15 @@ def plan(
     _check_cells(inventory, known)
     needs = read_needs(policy, targets)
     screen = Screen(policy, needs, {cell.id: cell for cell in cells})
-    candidates = find_candidates(policy, needs, screen, quotes, now)
+    stock = find_candidates(policy, needs, screen, quotes, now)
     running = running_nodes(policy, needs, inventory, frozenset(), now)
     programme = Programme(
         policy=policy,
         needs=needs,
-        candidates=candidates,
+        candidates=stock.candidates,
+        reserve=stock.reserve,
         running=running,
-        reference=reference_prices(needs, candidates, running),
+        reference=reference_prices(needs, stock.candidates, running),
         margin=(0.0,) * len(needs.pools),
     )
     settled = _settle(programme, screen, offers, now=now, seed=seed)

@@ -13,7 +13,7 @@ from math import floor, inf
 
 from engine.model.capacity import Resources
 from engine.model.market import PurchaseOption
-from engine.planner.candidates import Candidate, Supply
+from engine.planner.candidates import Candidate, Shelf, Supply
 from engine.planner.inventory import Inventory, InventoryNode
 from engine.planner.need import Needs, PoolNeed
 from engine.planner.packing import Pattern, left_over, patterns
@@ -74,6 +74,8 @@ class Programme:
     """Per pool, the cheapest shard-hour on offer or running."""
     margin: tuple[float, ...]
     """Per pool, coverage asked for beyond the quantile, because an earlier solution fell short of it."""
+    reserve: tuple[Shelf, ...] = ()
+    """What is on offer besides."""
     supplies: tuple[Supply, ...] = field(init=False)
     group_loss: dict[str, float] = field(init=False)
 
@@ -94,6 +96,11 @@ class Programme:
             for pool in supply.pools:
                 found[pool].append(index)
         return tuple(tuple(supplies) for supplies in found)
+
+    @cached_property
+    def serving_sets(self) -> tuple[frozenset[Supply], ...]:
+        """The same, by supply."""
+        return tuple(frozenset(self.supplies[index] for index in indices) for indices in self.serving)
 
     @cached_property
     def shard_scores(self) -> tuple[tuple[float, ...], ...]:
@@ -317,6 +324,16 @@ def objective(programme: Programme, choice: Choice) -> float:
     return total + sum(
         pool_cost(programme, pool, there.shards[pool], there.groups(pool)) for pool in range(len(there.shards))
     )
+
+
+def leaves_short(programme: Programme, choice: Choice) -> dict[int, int]:
+    """Pool -> its desired shards that the choice does not bring."""
+    there = standing(programme, choice).shards
+    return {
+        index: need.desired - there[index]
+        for index, need in enumerate(programme.needs.pools)
+        if there[index] < need.desired
+    }
 
 
 def hourly_cost(programme: Programme, choice: Choice) -> float:

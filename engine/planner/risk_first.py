@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import count
 from math import ceil
+from operator import mul
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,17 +22,42 @@ from engine.planner.formulation import Columns
 from engine.planner.packing import Pattern
 from engine.planner.programme import IDLE, LOST_SHARE, MISSING, Programme, shortfall_limit
 
-_MOST_BRANCHES = 40
+MOST_BRANCHES = 40
 _MARGIN = 1.03
 """What the risks cost is guessed at when it is decided whether units are good enough."""
 _WHOLE = 1e-6
-_PLUNGE = (0.95, 0.7, 0.5, 0.0)
-"""Risks at least this clear are settled together, then the relaxation is asked again."""
+_MOST_CUT_ROUNDS = 6
+_VIOLATED = 1e-6
+"""Shards of shortage."""
+_PLUNGE = 0.3
+"""Of the risks that are open, the share that is settled before the relaxation is asked again."""
+_MOST_PLUNGES = 12
 
 
-def settle_risks(programme: Programme, relaxation: Relaxation, columns: Columns) -> float | None:
+def solve_with_cuts(relaxation: Relaxation, columns: Columns) -> bool:
+    """Solve, add the deferred tangents that the solution violates, and again until few are; what is then still left
+    out only makes the bound a little lower. False when the time is up.
+    """
+    waiting = list(columns.deferred or ())
+    for _ in range(_MOST_CUT_ROUNDS):
+        if not relaxation.solve():
+            return False
+        values = relaxation.values
+        violated = [
+            cut for cut in waiting if sum(values[column] * each for column, each in cut[0]) < cut[1] - _VIOLATED
+        ]
+        if not violated:
+            return True
+        for terms, at_least in violated:
+            relaxation.add(terms, at_least=at_least)
+        added = set(map(id, violated))
+        waiting = [cut for cut in waiting if id(cut) not in added]
+    return relaxation.solve()
+
+
+def settle_risks(programme: Programme, relaxation: Relaxation, columns: Columns, *, branches: int) -> float | None:
     """Leaves the relaxation, already solved, with every risk and kept node in whole numbers, the best ones if they are
-    found within a few branches. What no choice on the offered menus costs less than; None when the time is up.
+    found within so many branches. What no choice on the offered menus costs less than; None when the time is up.
     """
     groups = _alternatives(columns)
     pinned = {column for column, node in zip(columns.keep, programme.running, strict=True) if node.pinned}
@@ -40,7 +66,7 @@ def settle_risks(programme: Programme, relaxation: Relaxation, columns: Columns)
     fixed: dict[int, float] = {}
     order = count()
     leaves: list[tuple[float, int, dict[int, float]]] = [(relaxation.objective, next(order), {})]
-    for _ in range(_MOST_BRANCHES):
+    for _ in range(branches):
         if not leaves:
             return None
         _, _, wanted = heappop(leaves)
@@ -57,6 +83,21 @@ def settle_risks(programme: Programme, relaxation: Relaxation, columns: Columns)
             heappush(leaves, (relaxation.objective, next(order), {**wanted, **more, column: value}))
     bound = min((leaf[0] for leaf in leaves), default=relaxation.objective)
     return bound if _plunge(relaxation, groups) else None
+
+
+def reserve_saves(programme: Programme, relaxation: Relaxation, columns: Columns) -> float:
+    """By how much at most the relaxation, just solved, would cost less if what is in reserve were on offer in it."""
+    index_of = {supply: index for index, supply in enumerate(programme.supplies)}
+    saved = 0.0
+    for shelf in programme.reserve:
+        index = index_of.get(shelf.supply)
+        if index is None:
+            continue
+        worth = [-relaxation.duals[columns.room[index, shape]] if (index, shape) in columns.room else 0.0
+                 for shape in range(len(programme.needs.shapes))]
+        best = max(sum(map(mul, pattern, worth)) for pattern in shelf.patterns)
+        saved += float(np.maximum(0.0, best - shelf.scores / programme.scale) @ shelf.most)
+    return saved
 
 
 def _alternatives(columns: Columns) -> list[list[int]]:
@@ -80,19 +121,31 @@ def _impose(
 
 
 def _plunge(relaxation: Relaxation, groups: Sequence[Sequence[int]]) -> bool:
-    """Settle the clearest first, each time with what the relaxation makes of it."""
-    for clear in _PLUNGE:
+    """Settle the clearest of what is open, each time with what the relaxation makes of it, until nothing is."""
+    for _ in range(_MOST_PLUNGES):
         values = relaxation.values
-        for group in groups:
-            chosen = max(group, key=lambda column: values[column])
-            if len(group) > 1 and values[chosen] >= clear:
-                for column in group:
-                    relaxation.bound(column, float(column == chosen), float(column == chosen))
-            elif len(group) == 1 and min(values[chosen], 1 - values[chosen]) <= 1 - max(clear, 0.5):
-                relaxation.bound(chosen, float(np.rint(values[chosen])), float(np.rint(values[chosen])))
+        clarity = {
+            index: max(abs(2 * values[column] - 1) for column in group) if len(group) == 1 else max(values[list(group)])
+            for index, group in enumerate(groups)
+        }
+        open_ = sorted((i for i, clear in clarity.items() if clear < 1 - _WHOLE), key=lambda i: -clarity[i])
+        if not open_:
+            break
+        for index in open_[: ceil(len(open_) * _PLUNGE)]:
+            _round(relaxation, groups[index])
         if not relaxation.solve():
             return False
-    return True
+    for group in groups:
+        _round(relaxation, group)
+    return relaxation.solve()
+
+
+def _round(relaxation: Relaxation, group: Sequence[int]) -> None:
+    values = relaxation.values
+    chosen = max(group, key=lambda column: values[column])
+    for column in group:
+        value = float(column == chosen) if len(group) > 1 else float(np.rint(values[column]))
+        relaxation.bound(column, value, value)
 
 
 @dataclass(frozen=True)
@@ -117,11 +170,18 @@ class WholeUnits:
     """
 
     def __init__(
-        self, programme: Programme, columns: Columns, relaxation: Relaxation, *, most: int, whole_shards: bool
+        self,
+        programme: Programme,
+        columns: Columns,
+        relaxation: Relaxation,
+        *,
+        most: int,
+        whole_shards: bool,
+        ways_out: bool,
     ) -> None:
         self.programme, self.columns, self.relaxation = programme, columns, relaxation
         self.values = relaxation.values
-        self.most, self.whole_shards = most, whole_shards
+        self.most, self.whole_shards, self.ways_out = most, whole_shards, ways_out
         self.model = LinearModel()
         self.kept = [bool(np.rint(self.values[column])) for column in columns.keep]
         self.wanted = self._wanted()
@@ -167,7 +227,7 @@ class WholeUnits:
         """New shards that a pool may have in a correlation group; what is not named is not to be used."""
         held: dict[tuple[int, str], int] = {}
         total = self.total = list(self.wanted)
-        for supply, pool, shards in self._held():
+        for _, pool, shards in self._held():
             total[pool] += shards
         for supply, pool, shards in self._held():
             if supply.group is not None:
@@ -206,7 +266,10 @@ class WholeUnits:
         costs, values = self.relaxation.reduced_costs, self.values
         units = np.array([column for fillings in self.columns.units for column in fillings], dtype=np.int64)
         ranked = units[np.lexsort((units, -values[units], np.maximum(0.0, np.round(costs[units], 9))))]
-        best = set(ranked[: self.most].tolist())
+        used = ranked[values[ranked] > _WHOLE]
+        best = {*used.tolist(), *ranked[: self.most].tolist()}
+        if self.ways_out:
+            best |= self._ways_out(ranked.tolist())
         for index, (candidate, fillings) in enumerate(zip(programme.candidates, self.columns.units, strict=True)):
             for pattern, column in zip(candidate.patterns, fillings, strict=True):
                 if column in best:
@@ -230,6 +293,23 @@ class WholeUnits:
                     for pattern, column in zip(node.patterns, fillings, strict=True)
                 ]
         return found
+
+    def _ways_out(self, ranked: Sequence[int]) -> set[int]:
+        """Of every supply that stays the first that carries a shape, so that no pool is left without."""
+        owner = {
+            column: (candidate.supply, pattern)
+            for candidate, fillings in zip(self.programme.candidates, self.columns.units, strict=True)
+            if candidate.supply.group is None
+            for pattern, column in zip(candidate.patterns, fillings, strict=True)
+        }
+        best: dict[tuple[Supply, int], int] = {}
+        for column in ranked:
+            if column in owner:
+                supply, pattern = owner[column]
+                for shape, slots in enumerate(pattern):
+                    if slots:
+                        best.setdefault((supply, shape), column)
+        return set(best.values())
 
     def _carry(self) -> None:
         room: dict[tuple[int, int], list[tuple[int, float]]] = {}

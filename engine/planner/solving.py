@@ -9,7 +9,7 @@ from engine.model.market import Offer
 from engine.model.money import Money
 from engine.planner.greedy import greedy, serve_anew
 from engine.planner.milp import in_stages_only, solve_programme
-from engine.planner.programme import Choice, Programme, hourly_cost, objective, pool_cost, standing
+from engine.planner.programme import Choice, Programme, hourly_cost, leaves_short, objective, pool_cost, standing
 from engine.planner.screening import Screen
 
 _REFINEMENTS = 2
@@ -28,13 +28,13 @@ class Solved:
 def solve_or_explain(programme: Programme, screen: Screen, offers: Sequence[Offer], *, seed: int) -> Solved:
     """Raises NoOfferFits or BudgetExceeded when some pool's desired shards cannot be had."""
     solved = best_choice(programme, seed=seed)
-    missing = _missing(programme, solved.choice)
+    missing = leaves_short(programme, solved.choice)
     budget = programme.policy.hourly_budget
     overspent = budget is not None and hourly_cost(programme, solved.choice) > float(budget.amount) + 1e-9
     if budget is not None and (missing or overspent):
         free = replace(programme, policy=programme.policy.model_copy(update={"hourly_budget": None}))
         unlimited = best_choice(free, seed=seed)
-        if not _missing(free, unlimited.choice):
+        if not leaves_short(free, unlimited.choice):
             raise _over_budget(budget, hourly_cost(free, unlimited.choice))
     if missing:
         raise _no_offer_fits(programme, screen, offers, missing)
@@ -77,7 +77,7 @@ def amended(before: Programme, programme: Programme, solved: Solved, pools: Coll
     """
     least = objective(before, solved.choice) * (1 - solved.gap)
     choice = _without_spare_units(programme, serve_anew(programme, solved.choice, pools))
-    if _missing(programme, choice) or not _within_budget(programme, choice):
+    if leaves_short(programme, choice) or not _within_budget(programme, choice):
         return None
     worth = objective(programme, choice)
     return replace(solved, choice=choice, gap=max(0.0, (worth - least) / max(abs(worth), 1e-12)))
@@ -134,15 +134,6 @@ def _simple_gap(programme: Programme, choice: Choice) -> float:
     cost = hourly_cost(programme, choice)
     least = sum(need.desired * price for need, price in zip(programme.needs.pools, programme.reference, strict=True))
     return max(0.0, 1 - least / cost) if cost > 0 else 0.0
-
-
-def _missing(programme: Programme, choice: Choice) -> dict[int, int]:
-    there = standing(programme, choice).shards
-    return {
-        index: need.desired - there[index]
-        for index, need in enumerate(programme.needs.pools)
-        if there[index] < need.desired
-    }
 
 
 def _over_budget(budget: Money, needed: float) -> BudgetExceeded:

@@ -39,14 +39,15 @@ EXACT = PlanPolicy(gap=0, shortfall_factor=0, time_limit_seconds=60)
 def programme_of(policy: PlanPolicy, targets, quotes: list[Quote], inventory: Inventory | None = None) -> Programme:
     needs = read_needs(policy, targets)
     screen = Screen(policy, needs, {cell.id: cell for cell in CELLS})
-    candidates = find_candidates(policy, needs, screen, quotes, NOW)
+    stock = find_candidates(policy, needs, screen, quotes, NOW)
     running = running_nodes(policy, needs, inventory or Inventory(), frozenset(), NOW)
     return Programme(
         policy=policy,
         needs=needs,
-        candidates=candidates,
+        candidates=stock.candidates,
+        reserve=stock.reserve,
         running=running,
-        reference=reference_prices(needs, candidates, running),
+        reference=reference_prices(needs, stock.candidates, running),
         margin=(0.0,) * len(needs.pools),
     )
 
