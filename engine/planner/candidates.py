@@ -8,10 +8,9 @@ from math import ceil
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.model.capacity import Resources
 from engine.model.market import PurchaseOption, Quote
 from engine.planner.need import Needs
-from engine.planner.packing import Pattern, patterns
+from engine.planner.packing import Pattern, Room, patterns, room_of
 from engine.planner.policy import PlanPolicy
 from engine.planner.screening import Screen, quote_refused
 
@@ -142,16 +141,17 @@ class _Fillings:
 
     def __init__(self, needs: Needs) -> None:
         self._needs = needs
-        self._made: dict[tuple[Resources, tuple[bool, ...]], tuple[Pattern, ...]] = {}
+        self._made: dict[tuple[Room, tuple[bool, ...]], tuple[Pattern, ...]] = {}
         self._asked: dict[int, tuple[bool, ...]] = {}
 
     def __call__(self, one: _Usable) -> tuple[Pattern, ...]:
         pools = one.supply.pools
         if id(pools) not in self._asked:
             self._asked[id(pools)] = _wanted(self._needs, pools)
-        key = (one.quote.offer.resources, self._asked[id(pools)])
+        resources = one.quote.offer.resources
+        key = (room_of(resources), self._asked[id(pools)])
         if key not in self._made:
-            self._made[key] = patterns(key[0], self._needs.shapes, key[1])
+            self._made[key] = patterns(resources, self._needs.shapes, key[1])
         return self._made[key]
 
 
@@ -177,10 +177,10 @@ def _front(needs: Needs, ordered: Sequence[_Usable]) -> tuple[list[_Usable], lis
                     break
                 carried += one.most * one.slots[shape]
                 taken.add(one.quote.id)
-    shelves: dict[tuple[int, Resources], list[_Usable]] = {}
+    shelves: dict[tuple[int, Room], list[_Usable]] = {}
     for one in ordered:
         if one.quote.id not in taken:
-            shelves.setdefault((id(one.supply), one.quote.offer.resources), []).append(one)
+            shelves.setdefault((id(one.supply), room_of(one.quote.offer.resources)), []).append(one)
     return [one for one in ordered if one.quote.id in taken], list(shelves.values())
 
 
@@ -260,9 +260,9 @@ def _undominated(ordered: Iterable[_Usable]) -> list[_Usable]:
     """
     kept: list[_Usable] = []
     by_supply: dict[int, list[_Usable]] = {}
-    by_size: dict[tuple[int, Resources], list[_Usable]] = {}
+    by_size: dict[tuple[int, Room], list[_Usable]] = {}
     for one in ordered:
-        alike = by_size.setdefault((id(one.supply), one.quote.offer.resources), [])
+        alike = by_size.setdefault((id(one.supply), room_of(one.quote.offer.resources)), [])
         if _enough(alike, one):
             continue
         rivals = by_supply.setdefault(id(one.supply), [])

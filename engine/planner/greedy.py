@@ -14,7 +14,7 @@ from engine.planner.packing import Room, fitting, room_of, without
 from engine.planner.programme import LOST_SHARE, Choice, Programme, Unit, shortfall_limit
 
 
-@dataclass
+@dataclass(eq=False)
 class _Open:
     """A unit with its free room."""
 
@@ -65,6 +65,8 @@ class _State:
         self.market = _Market(programme)
         self.parts = [room_of(shape) for shape in programme.needs.shapes]
         self.units: list[_Open] = []
+        self.roomy: list[list[_Open]] = [[] for _ in self.parts]
+        """[shape] -> units that may have room for one more, in the order in which they were opened"""
         self.spent = 0.0
         self.by_pool: Counter[int] = Counter()
         self.by_provider: Counter[str] = Counter()
@@ -72,6 +74,12 @@ class _State:
         """[pool][correlation group]"""
         self.on_spot = 0
         self.limits = {s.provider: programme.provider_limit(s.provider) for s in programme.supplies}
+
+    def open(self, unit: _Open) -> None:
+        self.units.append(unit)
+        for waiting in self.roomy:
+            waiting.append(unit)
+        self.spent += unit.price
 
     def count(self, supply: Supply, pool: int, number: int) -> None:
         self.by_pool[pool] += number
@@ -119,7 +127,9 @@ def serve_anew(programme: Programme, choice: Choice, pools: Collection[int]) -> 
     but for units that none needs any more.
     """
     state = _running(programme)
-    state.units = [unit for unit in state.units if unit.node is None or choice.kept[unit.node] or _return(state, unit)]
+    for unit in list(state.units):
+        if unit.node is not None and not choice.kept[unit.node]:
+            _return(state, unit)
     for unit in state.units:
         if unit.node is not None:
             _put(state, unit, choice.added[unit.node], pools)
@@ -134,12 +144,12 @@ def serve_anew(programme: Programme, choice: Choice, pools: Collection[int]) -> 
     return _choice(state)
 
 
-def _return(state: _State, unit: _Open) -> bool:
-    """False, for the node is no longer there."""
+def _return(state: _State, unit: _Open) -> None:
+    state.units.remove(unit)
+    unit.room = None
     state.spent -= unit.price
     for pool, count in unit.held.items():
         state.count(unit.supply, pool, -count)
-    return False
 
 
 def _put(state: _State, unit: _Open, shards: Sequence[int], without_pools: Collection[int]) -> None:
@@ -160,8 +170,7 @@ def _running(programme: Programme) -> _State:
             if room is not None:
                 room = without(room, state.parts[programme.needs.pools[pool].shape], count)
             state.count(node.supply, pool, count)
-        state.units.append(_Open(node.supply, node.price, room, Counter(), None, index, held))
-        state.spent += node.price
+        state.open(_Open(node.supply, node.price, room, Counter(), None, index, held))
     return state
 
 
@@ -180,19 +189,15 @@ def _serve(state: _State, pool: int, goal: int) -> None:
     now will not do so later either: room, limits and risk only shrink.
     """
     part = state.parts[state.programme.needs.pools[pool].shape]
-    serving = state.programme.serving_sets[pool]
+    serving, waiting = state.programme.serving_sets[pool], state.roomy[state.programme.needs.pools[pool].shape]
     position = 0
     while state.by_pool[pool] < goal:
-        if position == len(state.units) and not _buy(state, pool, goal):
+        if position == len(waiting) and not _buy(state, pool, goal):
             return
-        unit = state.units[position]
-        if (
-            unit.room is not None
-            and unit.supply in serving
-            and fitting(unit.room, part) > 0
-            and state.headroom(unit.supply) > 0
-            and state.bears(pool, unit.supply, goal)
-        ):
+        unit = waiting[position]
+        if unit.room is None or fitting(unit.room, part) == 0:
+            del waiting[position]
+        elif unit.supply in serving and state.headroom(unit.supply) > 0 and state.bears(pool, unit.supply, goal):
             unit.room = without(unit.room, part, 1)
             unit.shards[pool] += 1
             state.count(unit.supply, pool, 1)
@@ -226,9 +231,8 @@ def _open(state: _State, index: int) -> _Open:
     chosen = state.programme.candidates[index]
     resources = chosen.quote.offer.resources
     unit = _Open(chosen.supply, chosen.price, room_of(resources), Counter(), index, None, {})
-    state.units.append(unit)
     state.market.buy(state.programme, index)
-    state.spent += chosen.price
+    state.open(unit)
     return unit
 
 

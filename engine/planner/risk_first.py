@@ -26,8 +26,8 @@ MOST_BRANCHES = 40
 _MARGIN = 1.03
 """What the risks cost is guessed at when it is decided whether units are good enough."""
 _WHOLE = 1e-6
-_MOST_CUT_ROUNDS = 6
-_VIOLATED = 1e-6
+_MOST_CUT_ROUNDS = 4
+_VIOLATED = 1e-4
 """Shards of shortage."""
 _PLUNGE = 0.3
 """Of the risks that are open, the share that is settled before the relaxation is asked again."""
@@ -35,7 +35,7 @@ _MOST_PLUNGES = 12
 
 
 def solve_with_cuts(relaxation: Relaxation, columns: Columns) -> bool:
-    """Solve, add the deferred tangents that the solution violates, and again until few are; what is then still left
+    """Solve, add of each curve the deferred tangent that the solution violates most, and again until none is; what is then still left
     out only makes the bound a little lower. False when the time is up.
     """
     waiting = list(columns.deferred or ())
@@ -43,15 +43,18 @@ def solve_with_cuts(relaxation: Relaxation, columns: Columns) -> bool:
         if not relaxation.solve():
             return False
         values = relaxation.values
-        violated = [
-            cut for cut in waiting if sum(values[column] * each for column, each in cut[0]) < cut[1] - _VIOLATED
-        ]
-        if not violated:
+        worst: dict[int, tuple[float, int]] = {}
+        for position, (terms, at_least) in enumerate(waiting):
+            missing = at_least - sum(values[column] * each for column, each in terms)
+            if missing > _VIOLATED:
+                curve = terms[0][0]
+                worst[curve] = max(worst.get(curve, (0.0, 0)), (missing, position))
+        if not worst:
             return True
-        for terms, at_least in violated:
-            relaxation.add(terms, at_least=at_least)
-        added = set(map(id, violated))
-        waiting = [cut for cut in waiting if id(cut) not in added]
+        added = {position for _, position in worst.values()}
+        for position in sorted(added):
+            relaxation.add(waiting[position][0], at_least=waiting[position][1])
+        waiting = [cut for position, cut in enumerate(waiting) if position not in added]
     return relaxation.solve()
 
 

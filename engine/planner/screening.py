@@ -11,6 +11,7 @@ from engine.model.ids import CellId
 from engine.model.market import Offer, Quote
 from engine.model.placement import Cell
 from engine.planner.need import Needs
+from engine.planner.packing import Room, room_of
 from engine.planner.policy import PlanPolicy
 
 
@@ -40,12 +41,12 @@ class Screen:
     needs: Needs
     cells: dict[CellId, Cell]
     _seen: dict[tuple[object, ...], Fit] = field(default_factory=dict, compare=False, repr=False)
-    _slots: dict[Resources, tuple[int, ...]] = field(default_factory=dict, compare=False, repr=False)
+    _slots: dict[Room, tuple[int, ...]] = field(default_factory=dict, compare=False, repr=False)
     _served: dict[tuple[int, ...], tuple[int, ...]] = field(default_factory=dict, compare=False, repr=False)
 
     def fit(self, offer: Offer) -> Fit:
         level = bisect_right(self._levels, offer.performance)
-        key = (offer.cell, offer.instance_type, offer.resources, level, offer.price.currency)
+        key = (offer.cell, offer.instance_type, room_of(offer.resources), level, offer.price.currency)
         found = self._seen.get(key)
         if found is None:
             found = self._seen[key] = self._fit(offer)
@@ -69,9 +70,10 @@ class Screen:
 
     def slots(self, resources: Resources) -> tuple[int, ...]:
         """How many slices of each shape one such unit carries, alone."""
-        if resources not in self._slots:
-            self._slots[resources] = tuple(resources.holds(shape) for shape in self.needs.shapes)
-        return self._slots[resources]
+        room = room_of(resources)
+        if room not in self._slots:
+            self._slots[room] = tuple(resources.holds(shape) for shape in self.needs.shapes)
+        return self._slots[room]
 
     def _fit(self, offer: Offer) -> Fit:
         slots = self.slots(offer.resources)
