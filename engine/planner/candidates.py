@@ -102,12 +102,10 @@ class Stock:
     reserve: tuple[Shelf, ...] = ()
 
 
-def find_candidates(
-    policy: PlanPolicy, needs: Needs, screen: Screen, quotes: Sequence[Quote], now: datetime
-) -> Stock:
+def find_candidates(policy: PlanPolicy, needs: Needs, screen: Screen, quotes: Sequence[Quote], now: datetime) -> Stock:
     usable = [found for found in _usable(policy, needs, screen, quotes, now) if found.most > 0]
     usable.sort(key=lambda one: (one.score, one.quote.id))
-    usable = _few_groups(usable)
+    usable = _few_groups(needs, usable)
     front, rest = (usable, []) if len(usable) <= _MOST_WEIGHED else _front(needs, usable)
     filled = _Fillings(needs)
     return Stock(
@@ -283,8 +281,11 @@ def _enough(rivals: Iterable[_Usable], one: _Usable) -> bool:
     return False
 
 
-def _few_groups(ordered: Sequence[_Usable]) -> list[_Usable]:
-    """Of the units that may be reclaimed, keep each provider's cheapest correlation groups, shape by shape."""
+def _few_groups(needs: Needs, ordered: Sequence[_Usable]) -> list[_Usable]:
+    """Of the units that may be reclaimed, keep each provider's cheapest correlation groups, shape by shape: per shard of
+    a unit filled as far as there is demand.
+    """
+    demands = _demands(needs, range(len(needs.pools)))
     best: dict[tuple[str, int], dict[str, tuple[float, str]]] = {}
     for one in ordered:
         group = one.supply.group
@@ -293,7 +294,7 @@ def _few_groups(ordered: Sequence[_Usable]) -> list[_Usable]:
         for shape, slots in enumerate(one.slots):
             if slots:
                 groups = best.setdefault((one.supply.provider, shape), {})
-                rank = (one.score / slots, one.quote.id)
+                rank = (one.score / max(1, min(slots, demands[shape])), one.quote.id)
                 groups[group] = min(rank, groups.get(group, rank))
     kept = {
         (provider, group)

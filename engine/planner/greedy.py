@@ -253,16 +253,19 @@ def _give_up(state: _State, goals: list[int]) -> None:
 
 
 def _choice(state: _State) -> Choice:
-    pools = range(len(state.programme.needs.pools))
+    pools = len(state.programme.needs.pools)
     nodes = {unit.node: unit for unit in state.units if unit.node is not None}
     running = range(len(state.programme.running))
 
     def on_it(unit: _Open) -> tuple[int, ...]:
-        return tuple(unit.shards[pool] for pool in pools)
+        counts = [0] * pools
+        for pool, count in unit.shards.items():
+            counts[pool] = count
+        return tuple(counts)
 
     return Choice(
         kept=tuple(index in nodes for index in running),
-        added=tuple(on_it(nodes[index]) if index in nodes else (0,) * len(pools) for index in running),
+        added=tuple(on_it(nodes[index]) if index in nodes else (0,) * pools for index in running),
         bought=tuple(
             Unit(unit.candidate, on_it(unit)) for unit in state.units if unit.candidate is not None and unit.shards
         ),

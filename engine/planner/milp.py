@@ -88,9 +88,7 @@ def solve_in_stages(programme: Programme, *, seed: int, time_limit: float) -> Ou
         if left <= 0 or (best is not None and worth - least <= programme.policy.gap * abs(worth)):
             break
         enough = bound / max(1e-9, 1 - programme.policy.gap)
-        stage = WholeUnits(
-            programme, columns, relaxation, most=most, whole_shards=whole_shards, ways_out=scarce
-        )
+        stage = WholeUnits(programme, columns, relaxation, most=most, whole_shards=whole_shards, ways_out=scarce)
         solution = stage.solve(enough=enough, time_limit=left * _TRIAL_SHARE, seed=seed)
         seconds += solution.seconds
         if solution.values is not None:

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.planner.candidates import Supply
-from engine.planner.linear import LinearModel, Relaxation, Solution, solve
 from engine.planner.formulation import Columns
+from engine.planner.linear import LinearModel, Relaxation, Solution, solve
 from engine.planner.packing import Pattern
 from engine.planner.programme import IDLE, LOST_SHARE, MISSING, Programme, shortfall_limit
 
@@ -26,7 +26,7 @@ MOST_BRANCHES = 40
 _MARGIN = 1.03
 """What the risks cost is guessed at when it is decided whether units are good enough."""
 _WHOLE = 1e-6
-_MOST_CUT_ROUNDS = 4
+_MOST_CUT_ROUNDS = 2
 _VIOLATED = 1e-4
 """Shards of shortage."""
 _PLUNGE = 0.3
@@ -96,8 +96,10 @@ def reserve_saves(programme: Programme, relaxation: Relaxation, columns: Columns
         index = index_of.get(shelf.supply)
         if index is None:
             continue
-        worth = [-relaxation.duals[columns.room[index, shape]] if (index, shape) in columns.room else 0.0
-                 for shape in range(len(programme.needs.shapes))]
+        worth = [
+            -relaxation.duals[columns.room[index, shape]] if (index, shape) in columns.room else 0.0
+            for shape in range(len(programme.needs.shapes))
+        ]
         best = max(sum(map(mul, pattern, worth)) for pattern in shelf.patterns)
         saved += float(np.maximum(0.0, best - shelf.scores / programme.scale) @ shelf.most)
     return saved

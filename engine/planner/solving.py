@@ -54,9 +54,11 @@ def best_choice(programme: Programme, *, seed: int) -> Solved:
     found = solve_programme(programme, seed=seed, rough=rough, time_limit=limit)
     if found.choice is None:
         return Solved(rough, "greedy", _simple_gap(programme, rough), found.seconds)
-    choice, gap, seconds = found.choice, found.gap, found.seconds
-    if _within_budget(programme, rough) and objective(programme, rough) <= objective(programme, choice):
-        choice = rough
+    choice, gap, seconds, solver = found.choice, found.gap, found.seconds, "highs"
+    worth, rough_worth = objective(programme, choice), objective(programme, rough)
+    if _within_budget(programme, rough) and rough_worth <= worth:
+        gap = max(0.0, 1 - worth * (1 - gap) / rough_worth) if rough_worth > 0 else gap
+        choice, solver = rough, "greedy" if in_stages_only(programme) else "highs"
     for _ in range(_REFINEMENTS):
         choice = _without_spare_units(programme, choice)
         if not programme.group_loss or seconds > limit / 2 or in_stages_only(programme):
@@ -66,7 +68,7 @@ def best_choice(programme: Programme, *, seed: int) -> Solved:
         if again.choice is None or objective(programme, again.choice) >= objective(programme, choice) * (1 - 1e-9):
             break
         choice, gap = again.choice, again.gap
-    return Solved(_worth_changing(programme, choice), "highs", gap, seconds)
+    return Solved(_worth_changing(programme, choice), solver, gap, seconds)
 
 
 def amended(before: Programme, programme: Programme, solved: Solved, pools: Collection[int]) -> Solved | None:

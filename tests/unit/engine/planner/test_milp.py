@@ -10,9 +10,9 @@ from scipy.sparse import csr_matrix
 from engine.model.capacity import Resources, RiskClass, ShardType
 from engine.model.market import Quote
 from engine.planner.candidates import find_candidates
+from engine.planner.formulation import build
 from engine.planner.inventory import Inventory
 from engine.planner.linear import LinearModel, solve
-from engine.planner.formulation import build
 from engine.planner.need import read_needs
 from engine.planner.policy import PlanPolicy
 from engine.planner.programme import Programme, reference_prices, running_nodes
