@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from heapq import nsmallest
 from math import ceil
 
 import numpy as np
@@ -19,6 +20,7 @@ _MOST_GROUPS = 8
 """Correlation groups kept per provider and shape: beyond a few, spreading further buys almost nothing."""
 _MOST_WEIGHED = 4000
 """Quotes up to which every one is weighed by itself."""
+_FEW = 2
 _FRONT_LASTING, _FRONT_GROUP = 0.3, 0.15
 """Share of the demand of a supply's pools that its candidates carry at least, where there are more."""
 
@@ -154,8 +156,8 @@ class _Fillings:
 
 
 def _front(needs: Needs, ordered: Sequence[_Usable]) -> tuple[list[_Usable], list[list[_Usable]]]:
-    """Of every supply the cheapest units per shape that together carry a good part of what its pools can want; and the
-    rest, by supply and size.
+    """Of every supply the cheapest units per shape that together carry a good part of what its pools can want, and the
+    cheapest for a few shards, with which what is left over is served; and the rest, by supply and size.
     """
     demands: dict[int, list[int]] = {}
     by_supply: dict[int, list[_Usable]] = {}
@@ -170,6 +172,11 @@ def _front(needs: Needs, ordered: Sequence[_Usable]) -> tuple[list[_Usable], lis
         for shape, demand in enumerate(demands[id(supply.pools)]):
             carried = 0
             carrying = [one for one in units if one.slots[shape]]
+            for few in {1, 4, demand} if demand else ():
+                by_few = nsmallest(
+                    _FEW, carrying, key=lambda one: (one.score / min(one.slots[shape], few), one.quote.id)
+                )
+                taken.update(one.quote.id for one in by_few)
             for one in sorted(carrying, key=lambda one: (one.score / one.slots[shape], one.quote.id)):
                 if carried >= part * demand:
                     break
@@ -282,8 +289,8 @@ def _enough(rivals: Iterable[_Usable], one: _Usable) -> bool:
 
 
 def _few_groups(needs: Needs, ordered: Sequence[_Usable]) -> list[_Usable]:
-    """Of the units that may be reclaimed, keep each provider's cheapest correlation groups, shape by shape: per shard of
-    a unit filled as far as there is demand.
+    """Of the units that may be reclaimed, keep each provider's cheapest correlation groups, shape by shape, per shard
+    of a unit that is filled as far as there is demand.
     """
     demands = _demands(needs, range(len(needs.pools)))
     best: dict[tuple[str, int], dict[str, tuple[float, str]]] = {}

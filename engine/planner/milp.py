@@ -21,8 +21,8 @@ _MOST_WHOLE = 80
 _MOST_POOLS = 24
 """Pools up to which a model with more purchases is worth solving as a whole, once it was solved in stages."""
 _TRIALS = ((160, True), (90, False), (120, True), (240, True))
-"""(purchases, whether shards are whole numbers to the solver, too): which of them is solved well in little time is luck,
-so they take turns until one is good enough.
+"""(purchases, whether shards are whole numbers to the solver, too): which of them is solved well in little time is
+luck, so they take turns until one is good enough.
 """
 _TRIAL_SHARE = 0.5
 """Of the time that is left."""
@@ -110,7 +110,7 @@ def _solve_whole(programme: Programme, *, seed: int, rough: Choice, time_limit: 
     start = _completed(model, columns, known, seed=seed) if known else None
     bound, spent = inf, 0.0
     units = [column for fillings in columns.units for column in fillings]
-    if len(units) > _MOST_WHOLE:
+    if len(units) > _MOST_WHOLE or programme.reserve:
         relaxed = Relaxation(model, time_limit=time_limit, seed=seed)
         if not relaxed.solve():
             return Outcome(None, 0.0, relaxed.seconds)
@@ -121,6 +121,8 @@ def _solve_whole(programme: Programme, *, seed: int, rough: Choice, time_limit: 
             model.upper[column] = 0.0
         if dropped:
             bound = relaxed.objective + max(0.0, float(relaxed.reduced_costs[dropped[0]]))
+        if programme.reserve:
+            bound = min(bound, relaxed.objective - reserve_saves(programme, relaxed, columns))
         spent = relaxed.seconds
     left = max(0.0, time_limit - spent)
     solution = solve(model, gap=programme.policy.gap, time_limit=left, seed=seed, start=start)

@@ -16,6 +16,7 @@ from operator import mul
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.model.ids import OfferId
 from engine.planner.candidates import Supply
 from engine.planner.formulation import Columns
 from engine.planner.linear import LinearModel, Relaxation, Solution, solve
@@ -35,8 +36,8 @@ _MOST_PLUNGES = 12
 
 
 def solve_with_cuts(relaxation: Relaxation, columns: Columns) -> bool:
-    """Solve, add of each curve the deferred tangent that the solution violates most, and again until none is; what is then still left
-    out only makes the bound a little lower. False when the time is up.
+    """Solve, add of each curve the deferred tangent that the solution violates most, and again a few times; what is
+    then still left out only makes the bound a little lower. False when the time is up.
     """
     waiting = list(columns.deferred or ())
     for _ in range(_MOST_CUT_ROUNDS):
@@ -166,7 +167,7 @@ class _Purchase:
     row: tuple[str, int]
     """Purchases of one row share ``row_most``."""
     row_most: int
-    offer: str
+    offer: OfferId | None
 
 
 class WholeUnits:
@@ -294,7 +295,7 @@ class WholeUnits:
         for index, (node, fillings) in enumerate(zip(programme.running, self.columns.extend, strict=True)):
             if self.kept[index]:
                 found += [
-                    _Purchase(column, index_of[node.supply], pattern, 0.0, 0.0, 1, ("node", index), 1, "")
+                    _Purchase(column, index_of[node.supply], pattern, 0.0, 0.0, 1, ("node", index), 1, None)
                     for pattern, column in zip(node.patterns, fillings, strict=True)
                 ]
         return found
@@ -319,20 +320,21 @@ class WholeUnits:
     def _carry(self) -> None:
         room: dict[tuple[int, int], list[tuple[int, float]]] = {}
         rows: dict[tuple[str, int], list[int]] = {}
-        offers: dict[str, list[int]] = {}
+        offers: dict[OfferId, list[int]] = {}
         for purchase, column in zip(self.purchases, self.bought, strict=True):
             for shape, slots in enumerate(purchase.pattern):
                 if slots:
                     room.setdefault((purchase.supply, shape), []).append((column, -slots))
             rows.setdefault(purchase.row, []).append(column)
-            offers.setdefault(purchase.offer, []).append(column)
+            if purchase.offer is not None:
+                offers.setdefault(purchase.offer, []).append(column)
         most = {purchase.row: purchase.row_most for purchase in self.purchases}
         for row, sharing in rows.items():
             if len(sharing) > 1:
                 self.model.row(((column, 1.0) for column in sharing), at_most=most[row])
         available = {c.quote.offer.id: c.quote.offer.available for c in self.programme.candidates}
         for offer, sharing in offers.items():
-            units = available.get(offer) if offer else None
+            units = available.get(offer)
             if units is not None and len(sharing) > 1:
                 self.model.row(((column, 1.0) for column in sharing), at_most=units)
         for (index, shape), terms in room.items():
