@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from heapq import nsmallest
+from itertools import islice
 from math import ceil
 
 import numpy as np
@@ -172,11 +172,8 @@ def _front(needs: Needs, ordered: Sequence[_Usable]) -> tuple[list[_Usable], lis
         for shape, demand in enumerate(demands[id(supply.pools)]):
             carried = 0
             carrying = [one for one in units if one.slots[shape]]
-            for few in {1, 4, demand} if demand else ():
-                by_few = nsmallest(
-                    _FEW, carrying, key=lambda one: (one.score / min(one.slots[shape], few), one.quote.id)
-                )
-                taken.update(one.quote.id for one in by_few)
+            for few in (1, 2, 4, 8):
+                taken.update(one.quote.id for one in islice((one for one in carrying if one.slots[shape] >= few), _FEW))
             for one in sorted(carrying, key=lambda one: (one.score / one.slots[shape], one.quote.id)):
                 if carried >= part * demand:
                     break

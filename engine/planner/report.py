@@ -234,7 +234,7 @@ class Explainer:
             reason = fit.reason
         else:
             reason = self._why_not(offer, quotes, valid, float(price.amount), limits)
-        return OfferDecision(
+        return OfferDecision.model_construct(
             offer=offer.model_copy(update={"price_history": ()}) if offer.price_history else offer,
             verdict=Verdict.CHOSEN if taken else Verdict.WHY_NOT,
             units=len(taken),

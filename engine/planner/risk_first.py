@@ -27,7 +27,7 @@ MOST_BRANCHES = 40
 _MARGIN = 1.03
 """What the risks cost is guessed at when it is decided whether units are good enough."""
 _WHOLE = 1e-6
-_MOST_CUT_ROUNDS = 2
+_MOST_CUT_ROUNDS = 1
 _VIOLATED = 1e-4
 """Shards of shortage."""
 _PLUNGE = 0.3
