@@ -14,7 +14,14 @@ from engine.planner.formulation import Columns, Pools, build
 from engine.planner.linear import LinearModel, Relaxation, solve
 from engine.planner.packing import Pattern
 from engine.planner.programme import Choice, Programme, Unit, leaves_short, objective
-from engine.planner.risk_first import MOST_BRANCHES, WholeUnits, reserve_saves, settle_risks, solve_with_cuts
+from engine.planner.risk_first import (
+    CUT_ROUNDS,
+    MOST_BRANCHES,
+    WholeUnits,
+    reserve_saves,
+    settle_risks,
+    solve_with_cuts,
+)
 
 _MOST_WHOLE = 80
 """Purchases (candidate and filling) that a model solved in whole numbers may have."""
@@ -72,7 +79,7 @@ def solve_in_stages(programme: Programme, *, seed: int, time_limit: float) -> Ou
     """Risks first, then units; see risk_first.py."""
     model, columns = build(programme, defer=True)
     relaxation = Relaxation(model, time_limit=time_limit, seed=seed)
-    if not solve_with_cuts(relaxation, columns):
+    if not solve_with_cuts(relaxation, columns, rounds=1 if programme.reserve else CUT_ROUNDS):
         return Outcome(None, 0.0, relaxation.seconds)
     reserved = reserve_saves(programme, relaxation, columns)
     bound = settle_risks(programme, relaxation, columns, branches=0 if programme.reserve else MOST_BRANCHES)

@@ -27,7 +27,7 @@ MOST_BRANCHES = 40
 _MARGIN = 1.03
 """What the risks cost is guessed at when it is decided whether units are good enough."""
 _WHOLE = 1e-6
-_MOST_CUT_ROUNDS = 1
+CUT_ROUNDS = 2
 _VIOLATED = 1e-4
 """Shards of shortage."""
 _PLUNGE = 0.3
@@ -35,12 +35,12 @@ _PLUNGE = 0.3
 _MOST_PLUNGES = 12
 
 
-def solve_with_cuts(relaxation: Relaxation, columns: Columns) -> bool:
+def solve_with_cuts(relaxation: Relaxation, columns: Columns, *, rounds: int = CUT_ROUNDS) -> bool:
     """Solve, add of each curve the deferred tangent that the solution violates most, and again a few times; what is
     then still left out only makes the bound a little lower. False when the time is up.
     """
     waiting = list(columns.deferred or ())
-    for _ in range(_MOST_CUT_ROUNDS):
+    for _ in range(rounds):
         if not relaxation.solve():
             return False
         values = relaxation.values
