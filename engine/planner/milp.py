@@ -31,6 +31,8 @@ _TRIALS = ((160, True), (90, False), (120, True), (240, True))
 """(purchases, whether shards are whole numbers to the solver, too): which of them is solved well in little time is
 luck, so they take turns until one is good enough.
 """
+_FIRST_SHARE = 0.4
+"""Of the time limit: scenarios may correct the first solution, and the next one needs time, too."""
 _TRIAL_SHARE = 0.5
 """Of the time that is left."""
 
@@ -91,7 +93,7 @@ def solve_in_stages(programme: Programme, *, seed: int, time_limit: float) -> Ou
     best: Choice | None = None
     worth, scarce = inf, bool(programme.reserve)
     for most, whole_shards in _TRIALS:
-        left = time_limit - seconds
+        left = time_limit * (1.0 if programme.reserve else _FIRST_SHARE) - seconds
         if left <= 0 or (best is not None and worth - least <= programme.policy.gap * abs(worth)):
             break
         enough = bound / max(1e-9, 1 - programme.policy.gap)

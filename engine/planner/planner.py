@@ -18,11 +18,19 @@ from engine.planner.milp import in_stages_only
 from engine.planner.move_gate import gate_for, share_of
 from engine.planner.need import read_needs
 from engine.planner.policy import PlanPolicy
-from engine.planner.programme import Choice, Programme, reference_prices, running_nodes, standing
+from engine.planner.programme import (
+    Choice,
+    Programme,
+    leaves_short,
+    objective,
+    reference_prices,
+    running_nodes,
+    standing,
+)
 from engine.planner.report import Explainer, cost_quantiles, judge_choice, pool_outcomes
 from engine.planner.scenarios import Judgement
 from engine.planner.screening import Screen
-from engine.planner.solving import Solved, amended, solve_or_explain
+from engine.planner.solving import Solved, amended, best_choice, solve_or_explain
 
 _ATTEMPTS = 4
 """Solutions in all: one is sent back where a move does not pass its gate or the scenarios break a promise."""
@@ -137,7 +145,14 @@ def _solved_again(
     before = settled.programme
     if in_stages_only(corrected) and corrected.running == before.running:
         more = {i for i, (one, other) in enumerate(zip(before.margin, corrected.margin, strict=True)) if one != other}
-        return amended(before, corrected, replace(settled.solved, seconds=0.0), more)
+        mended = amended(before, corrected, replace(settled.solved, seconds=0.0), more)
+        if corrected.reserve:
+            return mended
+        again = best_choice(corrected, seed=seed)
+        if leaves_short(corrected, again.choice):
+            return mended
+        worse = mended is None or objective(corrected, again.choice) < objective(corrected, mended.choice)
+        return again if worse or mended is None else replace(mended, seconds=again.seconds)
     try:
         return solve_or_explain(corrected, screen, offers, seed=seed)
     except (NoOfferFits, BudgetExceeded):

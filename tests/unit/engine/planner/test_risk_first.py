@@ -31,7 +31,9 @@ POLICY = PlanPolicy(max_provider_share=0.6, max_spot_share=0.6, gap=0.01)
 
 def _programme(pools: int, offers: int, seed: int = 1, *, lasting: bool = False) -> Programme:
     kinds = [(SMALL, STANDARD), (MEMORY, STANDARD), (SMALL, CRITICAL)]
-    targets = [target(pool(f"p{i}", *kinds[i % 3]), 60.0 if lasting else 5.0, paths=64, seed=seed + i) for i in range(pools)]
+    targets = [
+        target(pool(f"p{i}", *kinds[i % 3]), 60.0 if lasting else 5.0, paths=64, seed=seed + i) for i in range(pools)
+    ]
     market = random_market(np.random.default_rng(seed), offers)
     if lasting:
         market = [q.model_copy(update={"quantity": 1}) for q in market if q.survival == 1]
