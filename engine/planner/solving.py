@@ -81,6 +81,8 @@ def amended(before: Programme, programme: Programme, solved: Solved, pools: Coll
     choice = _without_spare_units(programme, serve_anew(programme, solved.choice, pools))
     if leaves_short(programme, choice) or not _within_budget(programme, choice):
         return None
+    if solved.solver == "greedy":
+        return replace(solved, choice=choice, gap=_simple_gap(programme, choice))
     worth = objective(programme, choice)
     return replace(solved, choice=choice, gap=max(0.0, (worth - least) / max(abs(worth), 1e-12)))
 
