@@ -5,13 +5,15 @@ reliability the probability that a unit outlives the term. The score is their me
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import median_low
 from typing import Annotated, Self
 
+import numpy as np
 from pydantic import Field, model_validator
 
 from engine.market.base import Need
-from engine.model.capacity import Probability, Resources
+from engine.model.capacity import Resources
 from engine.model.market import Offer, PurchaseOption
 from engine.model.money import Money
 from engine.model.value import Value
@@ -38,12 +40,15 @@ class ScoreWeights(Value):
         return self
 
 
-class ScoredOffer(Value):
+@dataclass(frozen=True, slots=True)
+class ScoredOffer:
+    """Each part and the score lie in (0, 1]."""
+
     offer: Offer
-    cost: Probability
-    performance: Probability
-    reliability: Probability
-    score: Probability
+    cost: float
+    performance: float
+    reliability: float
+    score: float
 
 
 def expected_price(offer: Offer) -> Money:
@@ -59,10 +64,16 @@ def expected_price(offer: Offer) -> Money:
 
 def survival(offer: Offer, hours: float) -> float:
     """Probability that a unit is not taken back within ``hours``, from the share lost in a month."""
+    return float((1 - _lost_in_a_month(offer)) ** _months(hours))
+
+
+def _lost_in_a_month(offer: Offer) -> float:
     lost = offer.reliability.interruption_per_month
-    if lost is None:
-        lost = _UNPUBLISHED_INTERRUPTION.get(offer.option, _USUAL_INTERRUPTION)
-    return float((1 - lost) ** (max(hours, 0.0) / HOURS_PER_MONTH))
+    return _UNPUBLISHED_INTERRUPTION.get(offer.option, _USUAL_INTERRUPTION) if lost is None else lost
+
+
+def _months(hours: float) -> float:
+    return max(hours, 0.0) / HOURS_PER_MONTH
 
 
 def price_per_slice(offer: Offer, slice_: Resources) -> float | None:
@@ -77,25 +88,33 @@ def risk_adjusted(price: float, alive: float) -> float:
 
 
 def rank(offers: Sequence[Offer], need: Need, weights: ScoreWeights) -> tuple[ScoredOffer, ...]:
-    """Best first; equal scores in order of id. Offers that do not carry a slice are left out."""
-    priced = [(offer, price) for offer in offers if (price := price_per_slice(offer, need.slice)) is not None]
-    if not priced:
+    """Best first; equal scores in order of id. Offers that do not carry a slice are left out.
+
+    In columns: a market may have a hundred thousand offers, of few distinct sizes.
+    """
+    slices: dict[tuple[float, float, float, float], int] = {}
+    fitting: list[Offer] = []
+    prices: list[float] = []
+    for offer in offers:
+        size = offer.resources
+        key = (size.vcpus, size.memory_gib, size.storage_iops, size.network_mbps)
+        count = slices.get(key)
+        if count is None:
+            count = slices[key] = size.holds(need.slice)
+        if count:
+            fitting.append(offer)
+            prices.append(float(expected_price(offer).amount) / count)
+    if not fitting:
         return ()
-    cheapest = min(price for _, price in priced)
-    fastest = max(offer.performance for offer, _ in priced)
+    price, speed = np.array(prices), np.array([offer.performance for offer in fitting])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        cost = np.where(price > 0, price.min() / price, 1.0)
+    performance = speed / speed.max()
+    reliability = (1 - np.array([_lost_in_a_month(offer) for offer in fitting])) ** _months(need.term.hours)
     total = weights.cost + weights.performance + weights.reliability
-    scored = []
-    for offer, price in priced:
-        cost = cheapest / price if price > 0 else 1.0
-        performance, reliability = offer.performance / fastest, survival(offer, need.term.hours)
-        score = weights.cost * cost + weights.performance * performance + weights.reliability * reliability
-        scored.append(
-            ScoredOffer(
-                offer=offer,
-                cost=cost,
-                performance=performance,
-                reliability=reliability,
-                score=min(1.0, score / total),
-            )
-        )
-    return tuple(sorted(scored, key=lambda one: (-one.score, one.offer.id)))
+    score = weights.cost * cost + weights.performance * performance + weights.reliability * reliability
+    score = np.minimum(1.0, score / total)
+    order = np.lexsort((np.array([offer.id for offer in fitting]), -score))
+    rows = zip(cost.tolist(), performance.tolist(), reliability.tolist(), score.tolist(), strict=True)
+    scored = [ScoredOffer(offer, *row) for offer, row in zip(fitting, rows, strict=True)]
+    return tuple(scored[position] for position in order.tolist())

@@ -1,18 +1,28 @@
 """The purchases worth weighing: quotes that fit, without those that another one beats in everything."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 from math import ceil
+
+import numpy as np
+from numpy.typing import NDArray
 
 from engine.model.market import PurchaseOption, Quote
 from engine.planner.need import Needs
-from engine.planner.packing import Pattern, patterns
+from engine.planner.packing import Pattern, Room, patterns, room_of
 from engine.planner.policy import PlanPolicy
 from engine.planner.screening import Screen, quote_refused
 
+FloatArray = NDArray[np.float64]
 _MOST_GROUPS = 8
 """Correlation groups kept per provider and shape: beyond a few, spreading further buys almost nothing."""
+_MOST_WEIGHED = 4000
+"""Quotes up to which every one is weighed by itself."""
+_FEW = 2
+_FRONT_LASTING, _FRONT_GROUP = 0.3, 0.15
+"""Share of the demand of a supply's pools that its candidates carry at least, where there are more."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +34,14 @@ class Supply:
     group: str | None
     """Correlation group of units that may be reclaimed; None: they stay."""
     pools: tuple[int, ...]
+    _hash: int = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash((self.provider, self.spot, self.group, self.pools)))
+
+    def __hash__(self) -> int:
+        """Taken once: pools may be a thousand."""
+        return self._hash
 
 
 @dataclass(frozen=True)
@@ -52,25 +70,120 @@ def score_of(quote: Quote, policy: PlanPolicy) -> float:
     return float(quote.unit_price.amount) / float(quote.offer.performance**weights.performance * reliability)
 
 
-def find_candidates(
-    policy: PlanPolicy, needs: Needs, screen: Screen, quotes: Sequence[Quote], now: datetime
-) -> tuple[Candidate, ...]:
+@dataclass(frozen=True)
+class _Usable:
+    """What is to be known of a quote before it is worth a candidate."""
+
+    quote: Quote
+    supply: Supply
+    slots: tuple[int, ...]
+    price: float
+    score: float
+    loss: float
+    most: int
+    useful: int
+    """Units beyond this are of no use."""
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """Further units of one supply and size, dearer than those that are candidates: too many to be weighed one by one.
+    The bound on what no plan costs less than counts them in.
+    """
+
+    supply: Supply
+    patterns: tuple[Pattern, ...]
+    scores: FloatArray
+    most: FloatArray
+
+
+@dataclass(frozen=True)
+class Stock:
+    candidates: tuple[Candidate, ...]
     """Cheapest first; equal prices in order of the quote's id, so that equal markets give equal plans."""
-    found = []
-    shared: dict[tuple[object, ...], tuple[Pattern, ...]] = {}
-    for quote in quotes:
-        fit = screen.fit(quote.offer)
-        if not fit.pools or quote_refused(quote, policy, now):
-            continue
-        wanted = _wanted(needs, fit.pools)
-        key = (quote.offer.resources, wanted)
-        if key not in shared:
-            shared[key] = patterns(quote.offer.resources, needs.shapes, wanted)
-        candidate = _candidate(policy, needs, quote, fit.pools, shared[key])
-        if candidate.most > 0:
-            found.append(candidate)
-    found.sort(key=lambda candidate: (candidate.score, candidate.quote.id))
-    return _few_groups(_undominated(needs, found))
+    reserve: tuple[Shelf, ...] = ()
+
+
+def find_candidates(policy: PlanPolicy, needs: Needs, screen: Screen, quotes: Sequence[Quote], now: datetime) -> Stock:
+    usable = [found for found in _usable(policy, needs, screen, quotes, now) if found.most > 0]
+    usable.sort(key=lambda one: (one.score, one.quote.id))
+    usable = _few_groups(needs, usable)
+    front, rest = (usable, []) if len(usable) <= _MOST_WEIGHED else _front(needs, usable)
+    filled = _Fillings(needs)
+    return Stock(
+        candidates=tuple(
+            Candidate(
+                quote=one.quote,
+                supply=one.supply,
+                slots=tuple(max(counts) for counts in zip(*filled(one), strict=True)),
+                patterns=filled(one),
+                price=one.price,
+                score=one.score,
+                loss=one.loss,
+                most=one.most,
+            )
+            for one in _undominated(front)
+        ),
+        reserve=tuple(
+            Shelf(
+                supply=shelf[0].supply,
+                patterns=filled(shelf[0]),
+                scores=np.array([one.score for one in shelf]),
+                most=np.array([float(one.most) for one in shelf]),
+            )
+            for shelf in rest
+        ),
+    )
+
+
+class _Fillings:
+    """Patterns by size of unit and wanted shapes, each made once."""
+
+    def __init__(self, needs: Needs) -> None:
+        self._needs = needs
+        self._made: dict[tuple[Room, tuple[bool, ...]], tuple[Pattern, ...]] = {}
+        self._asked: dict[int, tuple[bool, ...]] = {}
+
+    def __call__(self, one: _Usable) -> tuple[Pattern, ...]:
+        pools = one.supply.pools
+        if id(pools) not in self._asked:
+            self._asked[id(pools)] = _wanted(self._needs, pools)
+        resources = one.quote.offer.resources
+        key = (room_of(resources), self._asked[id(pools)])
+        if key not in self._made:
+            self._made[key] = patterns(resources, self._needs.shapes, key[1])
+        return self._made[key]
+
+
+def _front(needs: Needs, ordered: Sequence[_Usable]) -> tuple[list[_Usable], list[list[_Usable]]]:
+    """Of every supply the cheapest units per shape that together carry a good part of what its pools can want, and the
+    cheapest for a few shards, with which what is left over is served; and the rest, by supply and size.
+    """
+    demands: dict[int, list[int]] = {}
+    by_supply: dict[int, list[_Usable]] = {}
+    for one in ordered:
+        by_supply.setdefault(id(one.supply), []).append(one)
+    taken: set[str] = set()
+    for units in by_supply.values():
+        supply = units[0].supply
+        if id(supply.pools) not in demands:
+            demands[id(supply.pools)] = _demands(needs, supply.pools)
+        part = _FRONT_LASTING if supply.group is None else _FRONT_GROUP
+        for shape, demand in enumerate(demands[id(supply.pools)]):
+            carried = 0
+            carrying = [one for one in units if one.slots[shape]]
+            for few in (1, 2, 4, 8):
+                taken.update(one.quote.id for one in islice((one for one in carrying if one.slots[shape] >= few), _FEW))
+            for one in sorted(carrying, key=lambda one: (one.score / one.slots[shape], one.quote.id)):
+                if carried >= part * demand:
+                    break
+                carried += one.most * one.slots[shape]
+                taken.add(one.quote.id)
+    shelves: dict[tuple[int, Room], list[_Usable]] = {}
+    for one in ordered:
+        if one.quote.id not in taken:
+            shelves.setdefault((id(one.supply), room_of(one.quote.offer.resources)), []).append(one)
+    return [one for one in ordered if one.quote.id in taken], list(shelves.values())
 
 
 def _wanted(needs: Needs, pools: Sequence[int]) -> tuple[bool, ...]:
@@ -78,76 +191,118 @@ def _wanted(needs: Needs, pools: Sequence[int]) -> tuple[bool, ...]:
     return tuple(index in shapes for index in range(len(needs.shapes)))
 
 
-def _candidate(
-    policy: PlanPolicy, needs: Needs, quote: Quote, pools: tuple[int, ...], fillings: tuple[Pattern, ...]
-) -> Candidate:
-    loss = loss_within(quote, needs.hours)
-    slots = tuple(max(counts) for counts in zip(*fillings, strict=True))
-    supply = Supply(
-        provider=quote.offer.provider,
-        spot=quote.offer.option is PurchaseOption.SPOT,
-        group=quote.offer.reliability.correlation_group if loss > 1e-9 else None,
-        pools=pools,
-    )
-    useful = sum(
-        ceil(2 * sum(needs.pools[i].most for i in pools if needs.pools[i].shape == shape) / count)
-        for shape, count in enumerate(slots)
-        if count
-    )
-    available = quote.offer.available
-    return Candidate(
-        quote=quote,
-        supply=supply,
-        slots=slots,
-        patterns=fillings,
-        price=float(quote.unit_price.amount),
-        score=score_of(quote, policy),
-        loss=loss,
-        most=min(quote.quantity, useful, quote.quantity if available is None else available),
-    )
+def _usable(
+    policy: PlanPolicy, needs: Needs, screen: Screen, quotes: Sequence[Quote], now: datetime
+) -> Iterator[_Usable]:
+    demands: dict[tuple[int, ...], list[int]] = {}
+    sizes: dict[tuple[tuple[int, ...], tuple[int, ...]], tuple[tuple[int, ...], int]] = {}
+    supplies: dict[tuple[str, bool, str | None, int], Supply] = {}
+    for quote in quotes:
+        offer = quote.offer
+        fit = screen.fit(offer)
+        if not fit.pools or quote_refused(quote, policy, now):
+            continue
+        loss = loss_within(quote, needs.hours)
+        spot, group = offer.option is PurchaseOption.SPOT, offer.reliability.correlation_group if loss > 1e-9 else None
+        key = (offer.provider, spot, group, id(fit.pools))  # the screen gives equal pools as one and the same tuple
+        supply = supplies.get(key)
+        if supply is None:
+            supply = supplies[key] = Supply(offer.provider, spot, group, fit.pools)
+        if supply.pools not in demands:
+            demands[supply.pools] = _demands(needs, supply.pools)
+        size = (supply.pools, fit.slots)
+        if size not in sizes:
+            slots = tuple(count if asked else 0 for count, asked in zip(fit.slots, demands[supply.pools], strict=True))
+            asked = zip(demands[supply.pools], slots, strict=True)
+            sizes[size] = (slots, sum(ceil(2 * most / count) for most, count in asked if count))
+        slots, useful = sizes[size]
+        available = quote.quantity if offer.available is None else min(offer.available, quote.quantity)
+        yield _Usable(
+            quote=quote,
+            supply=supply,
+            slots=slots,
+            price=float(quote.unit_price.amount),
+            score=score_of(quote, policy),
+            loss=loss,
+            most=min(available, useful),
+            useful=useful,
+        )
 
 
-def _beats(one: Candidate, other: Candidate) -> bool:
+def _demands(needs: Needs, pools: Sequence[int]) -> list[int]:
+    """By shape, the most shards that these pools can want."""
+    most = [0] * len(needs.shapes)
+    for pool in pools:
+        most[needs.pools[pool].shape] += needs.pools[pool].most
+    return most
+
+
+def _beats(one: _Usable, other: _Usable) -> bool:
     """At least as good in everything that the programme can see; both are of one supply."""
     mine, its = one.quote.offer.resources, other.quote.offer.resources
     return (
         one.score <= other.score
         and one.price <= other.price
         and one.loss <= other.loss
-        and mine.vcpus >= its.vcpus
-        and mine.memory_gib >= its.memory_gib
-        and mine.storage_iops >= its.storage_iops
-        and mine.network_mbps >= its.network_mbps
+        and (
+            mine == its
+            or (
+                mine.vcpus >= its.vcpus
+                and mine.memory_gib >= its.memory_gib
+                and mine.storage_iops >= its.storage_iops
+                and mine.network_mbps >= its.network_mbps
+            )
+        )
     )
 
 
-def _undominated(needs: Needs, ordered: Sequence[Candidate]) -> list[Candidate]:
-    """Drop what enough better units of the same supply make superfluous. Changes no optimum."""
-    kept: list[Candidate] = []
-    by_supply: dict[Supply, list[Candidate]] = {}
-    for candidate in ordered:
-        rivals = by_supply.setdefault(candidate.supply, [])
-        better = sum(rival.most for rival in rivals if _beats(rival, candidate))
-        useful = sum(
-            ceil(2 * sum(needs.pools[i].most for i in candidate.supply.pools if needs.pools[i].shape == s) / count)
-            for s, count in enumerate(candidate.slots)
-            if count
-        )
-        if better < useful:
-            rivals.append(candidate)
-            kept.append(candidate)
+def _undominated(ordered: Iterable[_Usable]) -> list[_Usable]:
+    """Drop what enough better units of the same supply make superfluous. Changes no optimum. Those of the very same
+    size are looked at first: in a large market they are most of what is dropped.
+    """
+    kept: list[_Usable] = []
+    by_supply: dict[int, list[_Usable]] = {}
+    by_size: dict[tuple[int, Room], list[_Usable]] = {}
+    for one in ordered:
+        alike = by_size.setdefault((id(one.supply), room_of(one.quote.offer.resources)), [])
+        if _enough(alike, one):
+            continue
+        rivals = by_supply.setdefault(id(one.supply), [])
+        if not _enough(rivals, one):
+            alike.append(one)
+            rivals.append(one)
+            kept.append(one)
     return kept
 
 
-def _few_groups(ordered: Sequence[Candidate]) -> tuple[Candidate, ...]:
-    """Of the units that may be reclaimed, keep each provider's cheapest correlation groups, shape by shape."""
-    chosen: dict[tuple[str, int], list[str]] = {}
-    for shape in range(max((len(candidate.slots) for candidate in ordered), default=0)):
-        carrying = [c for c in ordered if c.supply.group is not None and c.slots[shape] > 0]
-        for candidate in sorted(carrying, key=lambda c: (c.score / c.slots[shape], c.quote.id)):
-            groups = chosen.setdefault((candidate.supply.provider, shape), [])
-            group = candidate.supply.group
-            if group is not None and group not in groups and len(groups) < _MOST_GROUPS:
-                groups.append(group)
-    kept = {(provider, group) for (provider, _), groups in chosen.items() for group in groups}
-    return tuple(c for c in ordered if c.supply.group is None or (c.supply.provider, c.supply.group) in kept)
+def _enough(rivals: Iterable[_Usable], one: _Usable) -> bool:
+    better = 0
+    for rival in rivals:
+        if _beats(rival, one):
+            better += rival.most
+            if better >= one.useful:
+                return True
+    return False
+
+
+def _few_groups(needs: Needs, ordered: Sequence[_Usable]) -> list[_Usable]:
+    """Of the units that may be reclaimed, keep each provider's cheapest correlation groups, shape by shape, per shard
+    of a unit that is filled as far as there is demand.
+    """
+    demands = _demands(needs, range(len(needs.pools)))
+    best: dict[tuple[str, int], dict[str, tuple[float, str]]] = {}
+    for one in ordered:
+        group = one.supply.group
+        if group is None:
+            continue
+        for shape, slots in enumerate(one.slots):
+            if slots:
+                groups = best.setdefault((one.supply.provider, shape), {})
+                rank = (one.score / max(1, min(slots, demands[shape])), one.quote.id)
+                groups[group] = min(rank, groups.get(group, rank))
+    kept = {
+        (provider, group)
+        for (provider, _), groups in best.items()
+        for group in sorted(groups, key=lambda group: groups[group])[:_MOST_GROUPS]
+    }
+    return [one for one in ordered if one.supply.group is None or (one.supply.provider, one.supply.group) in kept]

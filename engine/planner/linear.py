@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from math import inf
+from math import inf, isfinite
 from typing import Any
 
 import highspy
@@ -34,13 +34,14 @@ class LinearModel:
         self.integer.append(integer)
         return len(self.cost) - 1
 
-    def row(self, terms: Terms, *, at_least: float = -inf, at_most: float = inf) -> None:
+    def row(self, terms: Terms, *, at_least: float = -inf, at_most: float = inf) -> int:
         for column, coefficient in terms:
             self.index.append(column)
             self.value.append(coefficient)
         self.start.append(len(self.index))
         self.row_lower.append(at_least)
         self.row_upper.append(at_most)
+        return len(self.row_lower) - 1
 
 
 @dataclass(frozen=True)
@@ -53,28 +54,27 @@ class Solution:
     seconds: float
 
 
-@dataclass(frozen=True)
-class Relaxation:
-    """The linear relaxation: no whole-number solution costs less than ``bound``, nor less than ``bound`` plus the
-    reduced cost of a column that it uses."""
-
-    bound: float
-    reduced_costs: NDArray[np.float64]
-    seconds: float
-
-
 def solve(
-    model: LinearModel, *, gap: float, time_limit: float, seed: int, start: NDArray[np.float64] | None = None
+    model: LinearModel,
+    *,
+    gap: float,
+    time_limit: float,
+    seed: int,
+    start: NDArray[np.float64] | None = None,
+    enough: float = -inf,
 ) -> Solution:
     """One thread and a fixed seed, so that the same model gives the same answer.
 
-    ``start``: a known solution, than which the answer is never worse.
+    ``start``: a known solution, than which the answer is never worse. ``enough``: a solution at most as dear ends the
+    search, whatever the gap.
     """
     if not model.cost:
         return Solution(np.zeros(0), 0.0, 0.0, 0.0)
     highs = _opened(seed, time_limit)
     highs.setOptionValue("mip_rel_gap", gap)
     highs.setOptionValue("mip_abs_gap", 1e-7)
+    if isfinite(enough):
+        highs.setOptionValue("objective_target", enough)
     highs.passModel(_as_highs(model))
     if start is not None:
         highs.setSolution(len(start), np.arange(len(start), dtype=np.int32), start)
@@ -89,20 +89,43 @@ def solve(
     )
 
 
-def relax(model: LinearModel, *, time_limit: float, seed: int) -> Relaxation | None:
-    """None when it is not solved to its optimum in time."""
-    highs = _opened(seed, time_limit)
-    lp = _as_highs(model)
-    lp.integrality_ = []
-    highs.passModel(lp)
-    highs.run()
-    if highs.getModelStatus() != highspy.HighsModelStatus.kOptimal:
-        return None
-    return Relaxation(
-        bound=float(highs.getInfo().objective_function_value),
-        reduced_costs=np.array(highs.getSolution().col_dual),
-        seconds=float(highs.getRunTime()),
-    )
+class Relaxation:
+    """A model's linear relaxation, kept open: each solution after a change of bounds starts from the last one."""
+
+    def __init__(self, model: LinearModel, *, time_limit: float, seed: int) -> None:
+        self._highs = _opened(seed, time_limit)
+        relaxed = _as_highs(model)
+        relaxed.integrality_ = []
+        self._highs.passModel(relaxed)
+        self.values: NDArray[np.float64] = np.zeros(len(model.cost))
+        self.reduced_costs: NDArray[np.float64] = np.zeros(len(model.cost))
+        self.duals: NDArray[np.float64] = np.zeros(len(model.row_lower))
+        self.objective = inf
+
+    def bound(self, column: int, lower: float, upper: float) -> None:
+        self._highs.changeColBounds(column, lower, upper)
+
+    @property
+    def seconds(self) -> float:
+        return float(self._highs.getRunTime())
+
+    def add(self, terms: Terms, *, at_least: float) -> None:
+        columns, coefficients = zip(*terms, strict=True)
+        index, value = np.array(columns, dtype=np.int32), np.array(coefficients, dtype=np.float64)
+        self._highs.addRow(at_least, inf, len(index), index, value)
+
+    def solve(self) -> bool:
+        """False where there is no solution, or none was found in the time that all solutions share."""
+        self._highs.run()
+        if self._highs.getModelStatus() != highspy.HighsModelStatus.kOptimal:
+            self.objective = inf
+            return False
+        solution = self._highs.getSolution()
+        self.values = np.array(solution.col_value)
+        self.reduced_costs = np.array(solution.col_dual)
+        self.duals = np.array(solution.row_dual)
+        self.objective = float(self._highs.getInfo().objective_function_value)
+        return True
 
 
 def _opened(seed: int, time_limit: float) -> Any:

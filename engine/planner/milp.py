@@ -1,54 +1,40 @@
-"""The programme as a mixed-integer model.
-
-Columns: units per candidate and filling, kept nodes and fillings of their free room, shards per supply and pool;
-per pool the shards it gets, its expected shortage (tangents of a convex curve) and, where units may be reclaimed,
-a choice from its menu of risks (risk.py), and a switch for every group that it is exposed to beyond that.
-"""
+"""Solve the programme in whole numbers: a small one at once, a large one in stages (risk_first.py)."""
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from math import inf
+from dataclasses import dataclass, replace
+from math import inf, isfinite
 from operator import ge
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.planner.candidates import Supply
-from engine.planner.linear import LinearModel, relax, solve
+from engine.planner.formulation import Columns, Pools, build
+from engine.planner.linear import LinearModel, Relaxation, solve
 from engine.planner.packing import Pattern
-from engine.planner.programme import (
-    IDLE,
-    LOST_SHARE,
-    MISSING,
-    QUANTILE,
-    Choice,
-    Programme,
-    Unit,
-    shortfall_limit,
-    shortfall_weight,
-    standing,
+from engine.planner.programme import Choice, Programme, Unit, leaves_short, objective
+from engine.planner.risk_first import (
+    CUT_ROUNDS,
+    MOST_BRANCHES,
+    WholeUnits,
+    reserve_saves,
+    settle_risks,
+    solve_with_cuts,
 )
-from engine.planner.risk import PoolRisk, pool_risk
 
-Pools = tuple[int, ...]
 _MOST_WHOLE = 80
 """Purchases (candidate and filling) that a model solved in whole numbers may have."""
-
-
-@dataclass
-class Columns:
-    units: list[list[int]] = field(default_factory=list)
-    """[candidate][filling]"""
-    keep: list[int] = field(default_factory=list)
-    extend: list[list[int]] = field(default_factory=list)
-    """[running node][filling of its free room]"""
-    share: dict[tuple[int, Pools], int] = field(default_factory=dict)
-    """(supply, pools) -> shards carved on it for these pools together"""
-    lasting: list[int] = field(default_factory=list)
-    """[pool] -> shards it gets on units that stay. Pools that can live on the same such units are one to the rest of
-    the model, which spares it most of its symmetry."""
-    risks: tuple[PoolRisk, ...] = ()
+_MOST_POOLS = 24
+"""Pools up to which a model with more purchases is worth solving as a whole, once it was solved in stages."""
+_TRIALS = ((160, True), (90, False), (120, True), (240, True))
+"""(purchases, whether shards are whole numbers to the solver, too): which of them is solved well in little time is
+luck, so they take turns until one is good enough.
+"""
+_FIRST_SHARE = 0.4
+"""Of the time limit: scenarios may correct the first solution, and the next one needs time, too."""
+_TRIAL_SHARE = 0.5
+"""Of the time that is left."""
 
 
 @dataclass(frozen=True)
@@ -62,33 +48,97 @@ class Outcome:
 def solve_programme(
     programme: Programme, *, seed: int, rough: Choice, time_limit: float, refine: bool = False
 ) -> Outcome:
+    """``rough``: a choice to start from. A model with many purchases is solved in stages; with few risks besides, it
+    is then solved as a whole for what time is left. The gap is to a bound on the whole model either way.
+    ``refine``: the risks that ``rough`` takes come first on the menu.
+    """
+    if _purchases(programme) <= _MOST_WHOLE:
+        return _solve_whole(programme, seed=seed, rough=rough, time_limit=time_limit, refine=refine)
+    staged = Outcome(None, 0.0, 0.0) if refine else solve_in_stages(programme, seed=seed, time_limit=time_limit)
+    if in_stages_only(programme) or (staged.choice is not None and staged.gap <= programme.policy.gap):
+        return staged
+    start = rough
+    if staged.choice is not None and objective(programme, staged.choice) < objective(programme, rough):
+        start = staged.choice
+    left = max(0.0, time_limit - staged.seconds)
+    whole = _solve_whole(programme, seed=seed, rough=start, time_limit=left, refine=refine)
+    better = whole.choice is not None and (
+        staged.choice is None or objective(programme, whole.choice) <= objective(programme, staged.choice)
+    )
+    return replace(whole if better else staged, seconds=staged.seconds + whole.seconds)
+
+
+def in_stages_only(programme: Programme) -> bool:
+    """Whether the programme is too large for a second look at it as a whole."""
+    return _purchases(programme) > _MOST_WHOLE and len(programme.needs.pools) > _MOST_POOLS
+
+
+def _purchases(programme: Programme) -> int:
+    return sum(len(candidate.patterns) for candidate in programme.candidates)
+
+
+def solve_in_stages(programme: Programme, *, seed: int, time_limit: float) -> Outcome:
+    """Risks first, then units; see risk_first.py."""
+    model, columns = build(programme, defer=True)
+    relaxation = Relaxation(model, time_limit=time_limit, seed=seed)
+    if not solve_with_cuts(relaxation, columns, rounds=1 if programme.reserve else CUT_ROUNDS):
+        return Outcome(None, 0.0, relaxation.seconds)
+    reserved = reserve_saves(programme, relaxation, columns)
+    bound = settle_risks(programme, relaxation, columns, branches=0 if programme.reserve else MOST_BRANCHES)
+    if bound is None:
+        return Outcome(None, 0.0, relaxation.seconds)
+    bound -= reserved
+    seconds = relaxation.seconds
+    least = bound * programme.scale + sum(node.release_cost for node in programme.running)
+    best: Choice | None = None
+    worth, scarce = inf, bool(programme.reserve)
+    for most, whole_shards in _TRIALS:
+        left = time_limit * (1.0 if programme.reserve else _FIRST_SHARE) - seconds
+        if left <= 0 or (best is not None and worth - least <= programme.policy.gap * abs(worth)):
+            break
+        enough = bound / max(1e-9, 1 - programme.policy.gap)
+        stage = WholeUnits(programme, columns, relaxation, most=most, whole_shards=whole_shards, ways_out=scarce)
+        solution = stage.solve(enough=enough, time_limit=left * _TRIAL_SHARE, seed=seed)
+        seconds += solution.seconds
+        if solution.values is not None:
+            found = read_choice(programme, columns, stage.spread(solution.values))
+            worth_found = objective(programme, found)
+            if worth_found < worth:
+                best, worth = found, worth_found
+            scarce = scarce or bool(leaves_short(programme, found))
+    return Outcome(best, max(0.0, (worth - least) / max(abs(worth), 1e-12)) if best is not None else 0.0, seconds)
+
+
+def _solve_whole(programme: Programme, *, seed: int, rough: Choice, time_limit: float, refine: bool) -> Outcome:
     """A large model is first relaxed, and only the purchases that the relaxation finds nearly worth making are solved
-    in whole numbers, those of ``rough`` (a choice to start from) and the best of every supply among them. The gap is
-    to a bound on the whole model either way. ``refine``: the risks that ``rough`` takes come first on the menu.
+    in whole numbers, those of ``rough`` and the best of every supply among them.
     """
     programme = _with_fillings(programme, rough)
     model, columns = build(programme, rough, refine=refine)
-    gap = programme.policy.gap
     known = _start(programme, columns, rough)
     start = _completed(model, columns, known, seed=seed) if known else None
     bound, spent = inf, 0.0
     units = [column for fillings in columns.units for column in fillings]
-    if len(units) > _MOST_WHOLE:
-        relaxed = relax(model, time_limit=time_limit, seed=seed)
-        if relaxed is not None:
-            ranked = sorted(units, key=lambda column: (relaxed.reduced_costs[column], column))
-            kept = {*ranked[:_MOST_WHOLE], *known, *_best_of_supplies(programme, columns, ranked)}
-            dropped = [column for column in ranked if column not in kept]
-            for column in dropped:
-                model.upper[column] = 0.0
-            if dropped:
-                bound = relaxed.bound + max(0.0, float(relaxed.reduced_costs[dropped[0]]))
-            spent = relaxed.seconds
-    solution = solve(model, gap=gap, time_limit=max(0.0, time_limit - spent), seed=seed, start=start)
+    if len(units) > _MOST_WHOLE or programme.reserve:
+        relaxed = Relaxation(model, time_limit=time_limit, seed=seed)
+        if not relaxed.solve():
+            return Outcome(None, 0.0, relaxed.seconds)
+        ranked = sorted(units, key=lambda column: (relaxed.reduced_costs[column], column))
+        kept = {*ranked[:_MOST_WHOLE], *known, *_best_of_supplies(programme, columns, ranked)}
+        dropped = [column for column in ranked if column not in kept]
+        for column in dropped:
+            model.upper[column] = 0.0
+        if dropped:
+            bound = relaxed.objective + max(0.0, float(relaxed.reduced_costs[dropped[0]]))
+        if programme.reserve:
+            bound = min(bound, relaxed.objective - reserve_saves(programme, relaxed, columns))
+        spent = relaxed.seconds
+    left = max(0.0, time_limit - spent)
+    solution = solve(model, gap=programme.policy.gap, time_limit=left, seed=seed, start=start)
     spent += solution.seconds
-    if solution.values is None:
-        return Outcome(None, 0.0, spent)
     bound = min(bound, solution.bound)
+    if solution.values is None or not isfinite(bound):
+        return Outcome(None, 0.0, spent)
     reached = (solution.objective - bound) / max(abs(solution.objective), 1e-12)
     return Outcome(read_choice(programme, columns, solution.values), max(0.0, reached), spent)
 
@@ -178,181 +228,13 @@ def _start(programme: Programme, columns: Columns, choice: Choice) -> dict[int, 
     return {column: float(value) for column, value in values.items()}
 
 
-def build(programme: Programme, rough: Choice | None = None, *, refine: bool = False) -> tuple[LinearModel, Columns]:
-    """``rough``: a choice that the model must be able to express."""
-    pools = range(len(programme.needs.pools))
-    used = standing(programme, rough).by_group if rough is not None else {}
-    groups = [[group for served, group in used if served == pool] for pool in pools]
-    risks = tuple(pool_risk(programme, pool, groups[pool], prefer_used=refine) for pool in pools)
-    model, columns = LinearModel(), Columns(risks=risks)
-    _purchases(programme, model, columns)
-    _running(programme, model, columns)
-    _shares(programme, model, columns)
-    for pool in pools:
-        _pool(programme, model, columns, pool)
-    _limits(programme, model, columns)
-    return model, columns
-
-
-def _purchases(programme: Programme, model: LinearModel, columns: Columns) -> None:
-    by_offer: dict[str, list[int]] = {}
-    for index, candidate in enumerate(programme.candidates):
-        cost = candidate.score / programme.scale
-        fillings = [model.column(cost, upper=candidate.most, integer=True) for _ in candidate.patterns]
-        columns.units.append(fillings)
-        if len(fillings) > 1:
-            model.row(((column, 1) for column in fillings), at_most=candidate.most)
-        by_offer.setdefault(candidate.quote.offer.id, []).append(index)
-    for rivals in by_offer.values():
-        available = programme.candidates[rivals[0]].quote.offer.available
-        if len(rivals) > 1 and available is not None:
-            model.row(((column, 1) for index in rivals for column in columns.units[index]), at_most=available)
-
-
-def _running(programme: Programme, model: LinearModel, columns: Columns) -> None:
-    for node in programme.running:
-        saved = (node.price - node.release_cost) / programme.scale
-        keep = model.column(saved, lower=1.0 if node.pinned else 0.0, upper=1.0, integer=True)
-        fillings = [model.column(upper=1.0, integer=True) for _ in node.patterns]
-        columns.keep.append(keep)
-        columns.extend.append(fillings)
-        if fillings:
-            model.row([*((column, 1) for column in fillings), (keep, -1)], at_most=0)
-
-
-def _shares(programme: Programme, model: LinearModel, columns: Columns) -> None:
-    """What is carved per supply and shape fits into its fillings; what stays is handed to the pools."""
-    room: dict[tuple[int, int], list[tuple[int, float]]] = {}
-    index_of = {supply: index for index, supply in enumerate(programme.supplies)}
-    filled = [(c.supply, c.patterns, columns.units[i]) for i, c in enumerate(programme.candidates)]
-    filled += [(n.supply, n.patterns, columns.extend[i]) for i, n in enumerate(programme.running)]
-    for supply, patterns, fillings in filled:
-        for pattern, column in zip(patterns, fillings, strict=True):
-            for shape, count in enumerate(pattern):
-                if count:
-                    room.setdefault((index_of[supply], shape), []).append((column, -count))
-    alike = _alike(programme)
-    given: dict[Pools, list[int]] = {pools: [] for pools in alike}
-    for (index, shape), terms in room.items():
-        supply = programme.supplies[index]
-        served = [pool for pool in supply.pools if programme.needs.pools[pool].shape == shape]
-        if supply.group is None:
-            takers = [pools for pools in alike if pools[0] in served]
-        else:
-            takers = [(pool,) for pool in served if supply.group in columns.risks[pool].considered]
-        for pools in takers:
-            column = model.column(IDLE * programme.reference[pools[0]] / programme.scale, integer=True)
-            columns.share[index, pools] = column
-            if supply.group is None:
-                given[pools].append(column)
-        model.row([*((columns.share[index, pools], 1.0) for pools in takers), *terms], at_most=0)
-    columns.lasting = [model.column(integer=True) for _ in programme.needs.pools]
-    for pools, shares in given.items():
-        taken = [(columns.lasting[pool], 1.0) for pool in pools]
-        model.row([*taken, *((column, -1.0) for column in shares)], at_most=0)
-
-
-def _alike(programme: Programme) -> list[Pools]:
-    """Pools of one shape that fit the very same supplies that stay."""
-    classes: dict[tuple[object, ...], list[int]] = {}
-    for pool, need in enumerate(programme.needs.pools):
-        fitting = tuple(i for i, s in enumerate(programme.supplies) if s.group is None and pool in s.pools)
-        classes.setdefault((need.shape, fitting), []).append(pool)
-    return [tuple(pools) for pools in classes.values()]
-
-
-def _pool(programme: Programme, model: LinearModel, columns: Columns, pool: int) -> None:
-    need, policy = programme.needs.pools[pool], programme.policy
-    price = programme.reference[pool] / programme.scale
-    by_group = _pool_terms(programme, columns, pool)
-    shards = model.column()
-    model.row([(shards, -1.0), *(term for terms in by_group.values() for term in terms)], at_least=0, at_most=0)
-    missing = model.column(MISSING * price)
-    model.row([(shards, 1.0), (missing, 1.0)], at_least=need.desired)
-
-    short = model.column(policy.shortfall_factor * price)
-    tangents = need.shortage_tangents()
-    for slope, intercept in tangents:
-        model.row([(short, 1.0), (shards, -slope)], at_least=intercept)
-    beyond = model.column(shortfall_weight(need) * price)
-    shortage = [(short, 1.0), (beyond, -1.0)]
-    chosen = _menu(programme, model, columns, pool, shards, missing)
-    for group, terms in by_group.items():
-        if group is None:
-            continue
-        loss = programme.group_loss[group]
-        options = [(column, -float(need.desired)) for column, groups in chosen if group in groups]
-        # Exposed or not, however many shards it is by: that is what the loss takes from the pool's coverage.
-        exposed = model.column(QUANTILE * loss * price * need.desired, upper=1.0, integer=True)
-        beyond_menu = (exposed, -float(need.desired))
-        model.row([*terms, (shards, -1.0), (missing, -1.0), beyond_menu, *options], at_most=-need.desired)
-        if options:
-            more = model.column(policy.shortfall_factor * loss * LOST_SHARE * price)
-            shortage.append((more, loss * LOST_SHARE))
-            for slope, intercept in tangents:
-                lost = [(column, slope * count) for column, count in terms]
-                model.row([(more, 1.0), (short, 1.0), (shards, -slope), *lost], at_least=intercept)
-    model.row(shortage, at_most=shortfall_limit(need))
-
-
-def _pool_terms(programme: Programme, columns: Columns, pool: int) -> dict[str | None, list[tuple[int, float]]]:
-    """The pool's shards as linear expressions, by correlation group (None: those that stay)."""
-    terms: dict[str | None, list[tuple[int, float]]] = {None: [(columns.lasting[pool], 1.0)]}
-    for index, supply in enumerate(programme.supplies):
-        if supply.group is not None and (index, (pool,)) in columns.share:
-            terms.setdefault(supply.group, []).append((columns.share[index, (pool,)], 1.0))
-    for index, node in enumerate(programme.running):
-        if node.held[pool]:
-            terms.setdefault(node.supply.group, []).append((columns.keep[index], float(node.held[pool])))
-    return terms
-
-
-def _menu(
-    programme: Programme, model: LinearModel, columns: Columns, pool: int, shards: int, missing: int
-) -> list[tuple[int, tuple[str, ...]]]:
-    """One column per option of the pool's risk, of which one is taken."""
-    need, options = programme.needs.pools[pool], columns.risks[pool].options
-    if len(options) == 1 and not options[0].groups and options[0].shards <= need.desired:
-        return []
-    chosen = [(model.column(upper=1.0, integer=True), option) for option in options]
-    model.row([(column, 1.0) for column, _ in chosen], at_least=1, at_most=1)
-    deficit = model.column(QUANTILE * programme.reference[pool] / programme.scale)
-    least = [(column, -float(option.shards)) for column, option in chosen]
-    model.row([(shards, 1.0), (missing, 1.0), (deficit, 1.0), *least], at_least=0)
-    return [(column, option.groups) for column, option in chosen]
-
-
-def _limits(programme: Programme, model: LinearModel, columns: Columns) -> None:
-    supplies = programme.supplies
-    providers = sorted({supply.provider for supply in supplies})
-    kinds = [(programme.provider_limit(p), [s.provider == p for s in supplies], p) for p in providers]
-    kinds.append((programme.spot_limit, [s.spot for s in supplies], ""))
-    for limit, counted, provider in kinds:
-        terms = [(column, 1.0) for (supply, _), column in columns.share.items() if counted[supply]]
-        terms += [
-            (columns.keep[index], float(sum(node.held)))
-            for index, node in enumerate(programme.running)
-            if sum(node.held) and (node.supply.provider == provider if provider else node.supply.spot)
-        ]
-        model.row(terms, at_most=limit)
-    budget = programme.policy.hourly_budget
-    if budget is not None:
-        spent = [
-            (column, candidate.price / programme.scale)
-            for candidate, fillings in zip(programme.candidates, columns.units, strict=True)
-            for column in fillings
-        ]
-        spent += [(columns.keep[index], node.price / programme.scale) for index, node in enumerate(programme.running)]
-        model.row(spent, at_most=float(budget.amount) / programme.scale + 1e-9)
-
-
 def read_choice(programme: Programme, columns: Columns, values: NDArray[np.float64]) -> Choice:
     """Whole numbers out of the solver's, shards laid onto single units: cheapest unit first, pools by rank."""
     whole = np.rint(values).astype(np.int64)
     layout = _Layout(
-        programme=programme,
-        shares={key: int(whole[column]) for key, column in columns.share.items()},
-        lasting=[int(whole[column]) for column in columns.lasting],
+        programme,
+        {key: int(whole[column]) for key, column in columns.share.items()},
+        [int(whole[column]) for column in columns.lasting],
     )
     added = []
     for node, fillings in zip(programme.running, columns.extend, strict=True):
@@ -368,29 +250,29 @@ def read_choice(programme: Programme, columns: Columns, values: NDArray[np.float
     return Choice(kept=tuple(bool(whole[column]) for column in columns.keep), added=tuple(added), bought=tuple(bought))
 
 
-@dataclass
 class _Layout:
     """What is still to be laid onto units."""
 
-    programme: Programme
-    shares: dict[tuple[int, Pools], int]
-    lasting: list[int]
+    def __init__(self, programme: Programme, shares: dict[tuple[int, Pools], int], lasting: list[int]) -> None:
+        self._programme, self._lasting = programme, lasting
+        self._left: dict[Supply, dict[Pools, int]] = {}
+        for (index, pools), count in shares.items():
+            if count:
+                self._left.setdefault(programme.supplies[index], {})[pools] = count
 
     def take(self, supply: Supply, pattern: Sequence[int]) -> tuple[int, ...]:
         """Shards by pool for one unit with this filling."""
-        index = self.programme.supplies.index(supply)
-        room, taken = list(pattern), [0] * len(self.programme.needs.pools)
-        for (owner, pools), left in self.shares.items():
-            if owner != index:
-                continue
+        room, taken = list(pattern), [0] * len(self._programme.needs.pools)
+        waiting = self._left.get(supply, {})
+        for pools, left in waiting.items():
             for pool in pools:
-                shape = self.programme.needs.pools[pool].shape
+                shape = self._programme.needs.pools[pool].shape
                 count = min(room[shape], left)
                 if supply.group is None:
-                    count = min(count, self.lasting[pool])
-                    self.lasting[pool] -= count
+                    count = min(count, self._lasting[pool])
+                    self._lasting[pool] -= count
                 room[shape] -= count
                 left -= count
                 taken[pool] += count
-            self.shares[owner, pools] = left
+            waiting[pools] = left
         return tuple(taken)

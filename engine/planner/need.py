@@ -1,5 +1,6 @@
 """What each pool needs, with the two curves of its demand that the programme prices risk on."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -59,12 +60,22 @@ class PoolNeed:
 
     def covered(self, shards: int) -> float:
         """Share of paths whose maximum is at most ``shards``."""
-        return float(np.searchsorted(self.peaks, shards, side="right") / len(self.peaks))
+        return bisect_right(self._peaks, shards) / len(self._peaks)
 
     def short(self, shards: int) -> float:
         """Expected shards missing per step when ``shards`` are there."""
-        above = self.values[np.searchsorted(self.values, shards, side="right") :]
-        return float((above - shards).sum() / len(self.values))
+        return self._shortages[shards] if shards < len(self._shortages) else 0.0
+
+    @cached_property
+    def _peaks(self) -> list[int]:
+        return [int(peak) for peak in self.peaks]
+
+    @cached_property
+    def _shortages(self) -> list[float]:
+        """By shards that are there, up to the largest demand."""
+        above = len(self.values) - np.cumsum(np.bincount(self.values))
+        missing = np.cumsum(above[::-1])[::-1] / len(self.values)
+        return [float(value) for value in missing]
 
     def shortage_tangents(self) -> tuple[tuple[float, float], ...]:
         """(slope, intercept) of tangents below the convex curve ``short``, exact at the chosen whole numbers."""
@@ -90,7 +101,7 @@ class Needs:
     shapes: tuple[Resources, ...]
     """The distinct slices that are asked for."""
 
-    @property
+    @cached_property
     def hours(self) -> float:
         """The longest horizon."""
         return max((pool.hours for pool in self.pools), default=1.0)

@@ -12,17 +12,31 @@ _MOST_ENUMERATED = 400
 _MOST_PATTERNS = 24
 
 
-def _vector(resources: Resources) -> tuple[float, float, float, float]:
+Room = tuple[float, float, float, float]
+"""vCPUs, memory, IOPS, network: what a unit has, or has left."""
+
+
+def room_of(resources: Resources) -> Room:
     return (resources.vcpus, resources.memory_gib, resources.storage_iops, resources.network_mbps)
+
+
+def fitting(room: Room, part: Room) -> int:
+    """How many such parts fit; as ``Resources.holds``, without the values' cost."""
+    return min((int(whole / each + 1e-9) for whole, each in zip(room, part, strict=True) if each > 0), default=0)
+
+
+def without(room: Room, part: Room, count: int) -> Room:
+    vcpus, memory, iops, network = (max(0.0, whole - each * count) for whole, each in zip(room, part, strict=True))
+    return (vcpus, memory, iops, network)
 
 
 def left_over(whole: Resources, shapes: Sequence[Resources], pattern: Sequence[int]) -> Resources | None:
     """What remains of ``whole`` beside the pattern's slices; None where they do not fit."""
-    room = list(_vector(whole))
+    room = list(room_of(whole))
     for shape, count in zip(shapes, pattern, strict=True):
-        for axis, part in enumerate(_vector(shape)):
+        for axis, part in enumerate(room_of(shape)):
             room[axis] -= part * count
-    if any(amount < -1e-9 * max(1.0, whole_amount) for amount, whole_amount in zip(room, _vector(whole), strict=True)):
+    if any(amount < -1e-9 * max(1.0, whole_amount) for amount, whole_amount in zip(room, room_of(whole), strict=True)):
         return None
     vcpus, memory, iops, network = (max(0.0, amount) for amount in room)
     return Resources(vcpus=vcpus, memory_gib=memory, storage_iops=iops, network_mbps=network)

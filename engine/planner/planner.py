@@ -14,14 +14,23 @@ from engine.model.plan import OfferRejection, Plan
 from engine.planner.assembly import assemble_cells, plan_id
 from engine.planner.candidates import find_candidates
 from engine.planner.inventory import Inventory
+from engine.planner.milp import in_stages_only
 from engine.planner.move_gate import gate_for, share_of
 from engine.planner.need import read_needs
 from engine.planner.policy import PlanPolicy
-from engine.planner.programme import Choice, Programme, reference_prices, running_nodes, standing
+from engine.planner.programme import (
+    Choice,
+    Programme,
+    leaves_short,
+    objective,
+    reference_prices,
+    running_nodes,
+    standing,
+)
 from engine.planner.report import Explainer, cost_quantiles, judge_choice, pool_outcomes
 from engine.planner.scenarios import Judgement
 from engine.planner.screening import Screen
-from engine.planner.solving import Solved, solve_or_explain
+from engine.planner.solving import Solved, amended, best_choice, solve_or_explain
 
 _ATTEMPTS = 4
 """Solutions in all: one is sent back where a move does not pass its gate or the scenarios break a promise."""
@@ -53,14 +62,15 @@ def plan(
     _check_cells(inventory, known)
     needs = read_needs(policy, targets)
     screen = Screen(policy, needs, {cell.id: cell for cell in cells})
-    candidates = find_candidates(policy, needs, screen, quotes, now)
+    stock = find_candidates(policy, needs, screen, quotes, now)
     running = running_nodes(policy, needs, inventory, frozenset(), now)
     programme = Programme(
         policy=policy,
         needs=needs,
-        candidates=candidates,
+        candidates=stock.candidates,
+        reserve=stock.reserve,
         running=running,
-        reference=reference_prices(needs, candidates, running),
+        reference=reference_prices(needs, stock.candidates, running),
         margin=(0.0,) * len(needs.pools),
     )
     settled = _settle(programme, screen, offers, now=now, seed=seed)
@@ -119,13 +129,34 @@ def _settle(programme: Programme, screen: Screen, offers: Sequence[Offer], *, no
         corrected = _corrected(settled, now, left=programme.policy.time_limit_seconds - seconds)
         if corrected is None:
             break
-        try:
-            solved = solve_or_explain(corrected, screen, offers, seed=seed)
-        except (NoOfferFits, BudgetExceeded):
+        again = _solved_again(settled, corrected, screen, offers, seed=seed)
+        if again is None:
             break
+        solved = again
         seconds += solved.seconds
         settled = _Settled(corrected, solved, judge_choice(corrected, solved.choice, seed=seed))
     return replace(settled, solved=replace(settled.solved, seconds=seconds))
+
+
+def _solved_again(
+    settled: _Settled, corrected: Programme, screen: Screen, offers: Sequence[Offer], *, seed: int
+) -> Solved | None:
+    """None where what is asked in addition cannot be had."""
+    before = settled.programme
+    if in_stages_only(corrected) and corrected.running == before.running:
+        more = {i for i, (one, other) in enumerate(zip(before.margin, corrected.margin, strict=True)) if one != other}
+        mended = amended(before, corrected, replace(settled.solved, seconds=0.0), more)
+        if corrected.reserve:
+            return mended
+        again = best_choice(corrected, seed=seed)
+        if leaves_short(corrected, again.choice):
+            return mended
+        worse = mended is None or objective(corrected, again.choice) < objective(corrected, mended.choice)
+        return again if worse or mended is None else replace(mended, seconds=again.seconds)
+    try:
+        return solve_or_explain(corrected, screen, offers, seed=seed)
+    except (NoOfferFits, BudgetExceeded):
+        return None
 
 
 def _corrected(settled: _Settled, now: datetime, *, left: float) -> Programme | None:
@@ -146,7 +177,7 @@ def _corrected(settled: _Settled, now: datetime, *, left: float) -> Programme | 
 def _margins(settled: _Settled) -> Iterator[float]:
     """Pools whose losses in pairs the programme did not see ask for more than their quantile."""
     programme = settled.programme
-    exposed = {pool for pool, _ in standing(programme, settled.solved.choice).by_group}
+    exposed = standing(programme, settled.solved.choice).exposed
     for index, need in enumerate(programme.needs.pools):
         promised = min(need.risk.quantile, need.covered(need.desired))
         deficit = promised - (1 - float(settled.judgement.shortfall[index]))

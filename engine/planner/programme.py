@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from math import floor
+from math import floor, inf
 
 from engine.model.capacity import Resources
 from engine.model.market import PurchaseOption
-from engine.planner.candidates import Candidate, Supply
+from engine.planner.candidates import Candidate, Shelf, Supply
 from engine.planner.inventory import Inventory, InventoryNode
 from engine.planner.need import Needs, PoolNeed
 from engine.planner.packing import Pattern, left_over, patterns
@@ -74,6 +74,8 @@ class Programme:
     """Per pool, the cheapest shard-hour on offer or running."""
     margin: tuple[float, ...]
     """Per pool, coverage asked for beyond the quantile, because an earlier solution fell short of it."""
+    reserve: tuple[Shelf, ...] = ()
+    """What is on offer besides."""
     supplies: tuple[Supply, ...] = field(init=False)
     group_loss: dict[str, float] = field(init=False)
 
@@ -86,7 +88,41 @@ class Programme:
         object.__setattr__(self, "supplies", tuple(dict.fromkeys(supply for supply, _ in entries)))
         object.__setattr__(self, "group_loss", losses)
 
-    @property
+    @cached_property
+    def serving(self) -> tuple[tuple[int, ...], ...]:
+        """[pool] -> indices of the supplies that can carry its shards."""
+        found: list[list[int]] = [[] for _ in self.needs.pools]
+        for index, supply in enumerate(self.supplies):
+            for pool in supply.pools:
+                found[pool].append(index)
+        return tuple(tuple(supplies) for supplies in found)
+
+    @cached_property
+    def serving_sets(self) -> tuple[frozenset[Supply], ...]:
+        """The same, by supply."""
+        return tuple(frozenset(self.supplies[index] for index in indices) for indices in self.serving)
+
+    @cached_property
+    def shard_scores(self) -> tuple[tuple[float, ...], ...]:
+        """[supply][shape] -> the least score of a shard on a full unit on offer; infinite where there is none."""
+        index_of = {supply: index for index, supply in enumerate(self.supplies)}
+        found = [[inf] * len(self.needs.shapes) for _ in self.supplies]
+        for candidate in self.candidates:
+            least = found[index_of[candidate.supply]]
+            for shape, slots in enumerate(candidate.slots):
+                if slots:
+                    least[shape] = min(least[shape], candidate.score / slots)
+        return tuple(tuple(least) for least in found)
+
+    @cached_property
+    def dearest_scores(self) -> tuple[float, ...]:
+        """[shape] -> the dearest of all shards on offer."""
+        return tuple(
+            max((c.score / c.slots[shape] for c in self.candidates if c.slots[shape]), default=1.0)
+            for shape in range(len(self.needs.shapes))
+        )
+
+    @cached_property
     def scale(self) -> float:
         """A typical shard-hour's price: costs are divided by it, so that currencies and units do not matter."""
         known = sorted(price for price in self.reference if price > 0)
@@ -178,15 +214,30 @@ def _move_cost(policy: PlanPolicy, item: InventoryNode) -> float:
 
 
 def reference_prices(needs: Needs, candidates: Sequence[Candidate], running: Sequence[Running]) -> tuple[float, ...]:
+    offered = cheapest_offers(needs, candidates)
+
     def cheapest(index: int) -> float:
-        shape = needs.pools[index].shape
-        offered = [c.price / c.slots[shape] for c in candidates if index in c.supply.pools and c.slots[shape]]
         paid = [node.price / sum(node.held) for node in running if node.held[index]]
-        return min((price for price in (*offered, *paid) if price > 0), default=0.0)
+        return min((price for price in (offered[index], *paid) if 0 < price < inf), default=0.0)
 
     found = [cheapest(index) for index in range(len(needs.pools))]
     known = [price for price in found if price > 0]
     return tuple(price or (min(known) if known else 1.0) for price in found)
+
+
+def cheapest_offers(needs: Needs, candidates: Sequence[Candidate]) -> list[float]:
+    """Per pool, the least price above zero of a shard-hour on a full unit; infinite where none is offered."""
+    by_supply: dict[Supply, list[float]] = {}
+    for candidate in candidates:
+        least = by_supply.setdefault(candidate.supply, [inf] * len(needs.shapes))
+        for shape, slots in enumerate(candidate.slots):
+            if slots and candidate.price > 0:
+                least[shape] = min(least[shape], candidate.price / slots)
+    found = [inf] * len(needs.pools)
+    for supply, least in by_supply.items():
+        for pool in supply.pools:
+            found[pool] = min(found[pool], least[needs.pools[pool].shape])
+    return found
 
 
 @dataclass(frozen=True)
@@ -194,26 +245,31 @@ class Standing:
     """What a choice gives each pool."""
 
     shards: tuple[int, ...]
-    by_group: dict[tuple[int, str], int]
-    """Shards of a pool in one correlation group."""
+    exposed: dict[int, dict[str, int]]
+    """[pool][correlation group] -> its shards there."""
+
+    def groups(self, pool: int) -> dict[str, int]:
+        return self.exposed.get(pool, {})
 
 
 def standing(programme: Programme, choice: Choice) -> Standing:
     shards = [0] * len(programme.needs.pools)
-    by_group: dict[tuple[int, str], int] = {}
+    exposed: dict[int, dict[str, int]] = {}
 
     def count(supply: Supply, on_it: Sequence[int]) -> None:
         for pool, number in enumerate(on_it):
-            shards[pool] += number
-            if number and supply.group is not None:
-                by_group[pool, supply.group] = by_group.get((pool, supply.group), 0) + number
+            if number:
+                shards[pool] += number
+                if supply.group is not None:
+                    groups = exposed.setdefault(pool, {})
+                    groups[supply.group] = groups.get(supply.group, 0) + number
 
     for node, kept, added in zip(programme.running, choice.kept, choice.added, strict=True):
         if kept:
             count(node.supply, [held + new for held, new in zip(node.held, added, strict=True)])
     for unit in choice.bought:
         count(programme.candidates[unit.candidate].supply, unit.shards)
-    return Standing(tuple(shards), by_group)
+    return Standing(tuple(shards), exposed)
 
 
 def shortfall_limit(need: PoolNeed) -> float:
@@ -242,28 +298,42 @@ def expected_short(programme: Programme, pool: int, shards: int, groups: dict[st
     )
 
 
+def pool_cost(programme: Programme, pool: int, shards: int, groups: dict[str, int]) -> float:
+    """What is missing to a pool's promises with so many shards, of which ``groups`` may be lost together; in currency
+    per hour.
+    """
+    need = programme.needs.pools[pool]
+    short = expected_short(programme, pool, shards, groups)
+    deficit = max(0.0, programme.asked_quantile(pool) - quantile_kept(programme, pool, shards, groups))
+    weight = (
+        MISSING * max(0, need.desired - shards)
+        + programme.policy.shortfall_factor * short
+        + shortfall_weight(need) * max(0.0, short - shortfall_limit(need))
+        + QUANTILE * deficit * need.desired
+        + IDLE * shards
+    )
+    return programme.reference[pool] * weight
+
+
 def objective(programme: Programme, choice: Choice) -> float:
     """What the programme minimises, in currency per hour, risk priced in."""
-    policy, needs = programme.policy, programme.needs
     total = sum(programme.candidates[unit.candidate].score for unit in choice.bought)
     for node, kept in zip(programme.running, choice.kept, strict=True):
         total += node.price if kept else node.release_cost
     there = standing(programme, choice)
-    for index, need in enumerate(needs.pools):
-        groups = {group: lost for (pool, group), lost in there.by_group.items() if pool == index}
-        shards = there.shards[index]
-        short = expected_short(programme, index, shards, groups)
-        beyond = max(0.0, short - shortfall_limit(need))
-        deficit = max(0.0, programme.asked_quantile(index) - quantile_kept(programme, index, shards, groups))
-        weight = (
-            MISSING * max(0, need.desired - shards)
-            + policy.shortfall_factor * short
-            + shortfall_weight(need) * beyond
-            + QUANTILE * deficit * need.desired
-            + IDLE * shards
-        )
-        total += programme.reference[index] * weight
-    return total
+    return total + sum(
+        pool_cost(programme, pool, there.shards[pool], there.groups(pool)) for pool in range(len(there.shards))
+    )
+
+
+def leaves_short(programme: Programme, choice: Choice) -> dict[int, int]:
+    """Pool -> its desired shards that the choice does not bring."""
+    there = standing(programme, choice).shards
+    return {
+        index: need.desired - there[index]
+        for index, need in enumerate(programme.needs.pools)
+        if there[index] < need.desired
+    }
 
 
 def hourly_cost(programme: Programme, choice: Choice) -> float:

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from functools import cached_property
+from math import isfinite
 
 import numpy as np
 
@@ -13,7 +15,15 @@ from engine.model.market import Offer, PurchaseOption, Quote
 from engine.model.money import Money
 from engine.model.plan import OfferDecision, OfferRejection, PoolOutcome, Verdict
 from engine.planner.candidates import Candidate
-from engine.planner.programme import Choice, Programme, hourly_cost, quantile_kept, standing
+from engine.planner.programme import (
+    Choice,
+    Programme,
+    Standing,
+    cheapest_offers,
+    hourly_cost,
+    quantile_kept,
+    standing,
+)
 from engine.planner.scenarios import Holding, Judgement, judge, sample_scenarios
 from engine.planner.screening import Screen, quote_refused
 
@@ -49,18 +59,14 @@ def judge_choice(programme: Programme, choice: Choice, *, seed: int) -> Judgemen
 
 def recourse_prices(programme: Programme) -> tuple[float, ...]:
     """Per pool, a shard-hour bought in a hurry: the cheapest lasting one on offer, else the dearest known."""
-    prices = []
-    for index, need in enumerate(programme.needs.pools):
-        offered = [
-            (c.supply.group is None, c.price / c.slots[need.shape])
-            for c in programme.candidates
-            if index in c.supply.pools and c.slots[need.shape]
-        ]
-        lasting = [price for lasts, price in offered if lasts]
-        prices.append(
-            min(lasting) if lasting else max((price for _, price in offered), default=programme.reference[index])
-        )
-    return tuple(prices)
+    lasting = cheapest_offers(programme.needs, [c for c in programme.candidates if c.supply.group is None])
+    return tuple(price if isfinite(price) else _dearest_offer(programme, pool) for pool, price in enumerate(lasting))
+
+
+def _dearest_offer(programme: Programme, pool: int) -> float:
+    shape = programme.needs.pools[pool].shape
+    offered = (c.price / c.slots[shape] for c in programme.candidates if c.slots[shape] and pool in c.supply.pools)
+    return max(offered, default=programme.reference[pool])
 
 
 def pool_outcomes(
@@ -91,6 +97,17 @@ def cost_quantiles(judgement: Judgement, currency: str) -> tuple[tuple[float, Mo
 
 
 @dataclass(frozen=True)
+class _Served:
+    """Of the pools that an offer fits."""
+
+    shapes: tuple[int, ...]
+    dearest: tuple[tuple[int, tuple[float, int]], ...]
+    """(shape, (what the plan pays per shard-hour at most, for which pool))"""
+    newly: bool
+    """Whether any of them gets shards on new units."""
+
+
+@dataclass(frozen=True)
 class Explainer:
     """Says of each offer why it was taken, or why not."""
 
@@ -109,12 +126,45 @@ class Explainer:
             quotes.setdefault(quote.offer.id, []).append(quote)
         seen = {offer.id: offer for offer in (*(q.offer for q in self.quotes), *offers)}
         rejected = {rejection.offer: rejection.reason for rejection in self.rejections}
-        paid, limits = self._paid(), self._binding_limits()
+        limits = self._binding_limits()
         made = [
-            self._decision(offer, units.get(offer.id, []), quotes.get(offer.id, []), rejected, paid, limits)
+            self._decision(offer, units.get(offer.id, []), quotes.get(offer.id, []), rejected, limits)
             for offer in seen.values()
         ]
         return tuple(sorted(made, key=_table_order))
+
+    @cached_property
+    def _standing(self) -> Standing:
+        return standing(self.programme, self.choice)
+
+    @cached_property
+    def _spent(self) -> float:
+        return hourly_cost(self.programme, self.choice)
+
+    @cached_property
+    def _bought_for(self) -> frozenset[int]:
+        """Pools that get shards on new units."""
+        return frozenset(pool for unit in self.choice.bought for pool, count in enumerate(unit.shards) if count)
+
+    @cached_property
+    def _seen(self) -> dict[int, _Served]:
+        return {}
+
+    def _served(self, pools: tuple[int, ...]) -> _Served:
+        """Offers that fit the same pools are many: what is the same for all of them is found once."""
+        known = id(pools)  # the screen gives equal pools as one and the same tuple, and keeps it
+        if known not in self._seen:
+            dearest: dict[int, tuple[float, int]] = {}
+            for pool in pools:
+                paid, shape = self._paid[pool], self.programme.needs.pools[pool].shape
+                if paid is not None and (shape not in dearest or paid > dearest[shape][0]):
+                    dearest[shape] = (paid, pool)
+            self._seen[known] = _Served(
+                shapes=tuple(sorted({self.programme.needs.pools[pool].shape for pool in pools})),
+                dearest=tuple(dearest.items()),
+                newly=any(pool in self._bought_for for pool in pools),
+            )
+        return self._seen[known]
 
     def _units(self) -> dict[OfferId, list[Candidate]]:
         found: dict[OfferId, list[Candidate]] = {}
@@ -123,6 +173,7 @@ class Explainer:
             found.setdefault(candidate.quote.offer.id, []).append(candidate)
         return found
 
+    @cached_property
     def _paid(self) -> tuple[float | None, ...]:
         """Per pool, the dearest price per shard-hour that the plan pays."""
         dearest: list[float | None] = [None] * len(self.programme.needs.pools)
@@ -164,16 +215,16 @@ class Explainer:
         taken: Sequence[Candidate],
         quotes: Sequence[Quote],
         rejected: dict[OfferId, str],
-        paid: Sequence[float | None],
         limits: dict[str, str],
     ) -> OfferDecision:
         fit = self.screen.fit(offer)
         valid = [quote for quote in quotes if not quote_refused(quote, self.programme.policy, self.now)]
         price = min((quote.unit_price for quote in valid), key=lambda money: money.amount, default=offer.price)
-        carries = max((fit.slots[self.programme.needs.pools[p].shape] for p in fit.pools), default=0)
+        carries = max((fit.slots[shape] for shape in self._served(fit.pools).shapes), default=0)
         per_shard = None
         if carries:
-            per_shard = Money(amount=(price.amount / carries).quantize(_SHOWN), currency=price.currency)
+            # Of checked values, once per offer of a large market: not checked again.
+            per_shard = Money.model_construct(amount=(price.amount / carries).quantize(_SHOWN), currency=price.currency)
         if taken:
             strategies = ", ".join(sorted({candidate.quote.strategy for candidate in taken}))
             reason = f"{len(taken)} unit(s) at {taken[0].quote.unit_price}/h by {strategies}"
@@ -182,9 +233,9 @@ class Explainer:
         elif not fit.pools:
             reason = fit.reason
         else:
-            reason = self._why_not(offer, quotes, valid, float(price.amount), paid, limits)
-        return OfferDecision(
-            offer=offer.model_copy(update={"price_history": ()}),
+            reason = self._why_not(offer, quotes, valid, float(price.amount), limits)
+        return OfferDecision.model_construct(
+            offer=offer.model_copy(update={"price_history": ()}) if offer.price_history else offer,
             verdict=Verdict.CHOSEN if taken else Verdict.WHY_NOT,
             units=len(taken),
             reason=reason,
@@ -197,46 +248,44 @@ class Explainer:
         quotes: Sequence[Quote],
         valid: Sequence[Quote],
         price: float,
-        paid: Sequence[float | None],
         limits: dict[str, str],
     ) -> str:
         """The offer fits somewhere. First what the price says, then what else stood against it."""
         fit = self.screen.fit(offer)
-        needs = self.programme.needs
-        each = {pool: price / fit.slots[needs.pools[pool].shape] for pool in fit.pools}
-        served = {pool: already for pool in fit.pools if (already := paid[pool]) is not None}
-        if not served:
+        served = self._served(fit.pools)
+        if not served.dearest:
             return "not needed: no pool that it fits needs anything"
-        pool = min(served, key=lambda p: each[p] - served[p])
-        if each[pool] >= served[pool] - 1e-12:
-            return f"dearer: {each[pool]:.6g} per shard-hour against {served[pool]:.6g}"
+        shape, (paid, pool) = min(served.dearest, key=lambda item: price / fit.slots[item[0]] - item[1][0])
+        each = price / fit.slots[shape]
+        if each >= paid - 1e-12:
+            return f"dearer: {each:.6g} per shard-hour against {paid:.6g}"
         if quotes and not valid:
             return quote_refused(quotes[0], self.programme.policy, self.now)
         if not quotes:
             return "no quote: it was not negotiated, or the provider gave no firm price"
-        if not any(unit.shards[p] for unit in self.choice.bought for p in served):
+        if not served.newly:
             return "churn: what already runs is enough, and this is not cheaper by enough to move"
         if offer.option is PurchaseOption.SPOT and " spot" in limits:
             return limits[" spot"]
         if offer.provider in limits:
             return limits[offer.provider]
-        return self._finer(offer, valid[0], pool, each[pool])
+        return self._finer(offer, valid[0], pool, each)
 
     def _finer(self, offer: Offer, quote: Quote, pool: int, each: float) -> str:
         programme, need = self.programme, self.programme.needs.pools[pool]
         if quote.survival < 1:
             group = offer.reliability.correlation_group
             loss = programme.group_loss.get(group, 1 - quote.survival)
-            there = standing(programme, self.choice)
-            groups = {g: lost for (index, g), lost in there.by_group.items() if index == pool}
-            slack = quantile_kept(programme, pool, there.shards[pool], groups) - programme.asked_quantile(pool)
+            there = self._standing
+            kept = quantile_kept(programme, pool, there.shards[pool], there.groups(pool))
+            slack = kept - programme.asked_quantile(pool)
             if loss > slack:
                 return (
                     f"risk: {loss:.1%} probability of losing it within the horizon, {max(0.0, slack):.1%} left to "
                     f"{need.risk.name}'s {need.risk.quantile:g} quantile"
                 )
         budget = programme.policy.hourly_budget
-        spent = hourly_cost(programme, self.choice)
+        spent = self._spent
         if budget is not None and spent + float(quote.unit_price.amount) > float(budget.amount):
             return f"budget: {spent:.6g} of {budget} an hour is already spent"
         carries = self.screen.fit(offer).slots[need.shape]

@@ -8,6 +8,7 @@ outside of it may still be used as far as its loss leaves what is desired.
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from math import inf
 
 from engine.planner.programme import Programme
 
@@ -74,11 +75,10 @@ def _ranked(programme: Programme, pool: int) -> list[str]:
     need = programme.needs.pools[pool]
     running = {node.supply.group for node in programme.running if node.held[pool]}
     best: dict[str, float] = {group: 0.0 for group in running if group is not None}
-    dearest = max((c.score / c.slots[need.shape] for c in programme.candidates if c.slots[need.shape]), default=1.0)
-    for candidate in programme.candidates:
-        group, slots = candidate.supply.group, candidate.slots[need.shape]
-        if group is None or not slots or pool not in candidate.supply.pools:
-            continue
-        price = candidate.score / slots + dearest * programme.group_loss[group]
-        best[group] = min(price, best.get(group, price))
+    scores, dearest = programme.shard_scores, programme.dearest_scores[need.shape]
+    for index in programme.serving[pool]:
+        group, score = programme.supplies[index].group, scores[index][need.shape]
+        if group is not None and score < inf:
+            price = score + dearest * programme.group_loss[group]
+            best[group] = min(price, best.get(group, price))
     return sorted(best, key=lambda group: (best[group], group))

@@ -1,13 +1,17 @@
 """Which pools an offer can serve, and in words why not."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 
+from engine.model.capacity import Placement, Resources
 from engine.model.ids import CellId
 from engine.model.market import Offer, Quote
 from engine.model.placement import Cell
 from engine.planner.need import Needs
+from engine.planner.packing import Room, room_of
 from engine.planner.policy import PlanPolicy
 
 
@@ -22,40 +26,74 @@ class Fit:
 
 
 @dataclass(frozen=True)
+class _Kind:
+    """Pools that are one to an offer: same slice, same places, same least performance."""
+
+    shape: int
+    placement: Placement
+    min_performance: float
+    pools: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Screen:
     policy: PlanPolicy
     needs: Needs
     cells: dict[CellId, Cell]
     _seen: dict[tuple[object, ...], Fit] = field(default_factory=dict, compare=False, repr=False)
+    _slots: dict[Room, tuple[int, ...]] = field(default_factory=dict, compare=False, repr=False)
+    _served: dict[tuple[int, ...], tuple[int, ...]] = field(default_factory=dict, compare=False, repr=False)
 
     def fit(self, offer: Offer) -> Fit:
-        key = (offer.cell, offer.instance_type, offer.resources, offer.performance, offer.price.currency)
-        if key not in self._seen:
-            self._seen[key] = self._fit(offer)
-        found = self._seen[key]
-        if found.pools and offer.available == 0:
-            return Fit((), found.slots, "capacity: none available")
-        return found
+        level = bisect_right(self._levels, offer.performance)
+        key = (offer.cell, offer.instance_type, room_of(offer.resources), level, offer.price.currency)
+        found = self._seen.get(key)
+        if found is None:
+            found = self._seen[key] = self._fit(offer)
+        if found.pools:
+            return Fit((), found.slots, "capacity: none available") if offer.available == 0 else found
+        # What is said of a performance is of this offer's own.
+        return self._fit(offer) if found.reason.startswith("performance") else found
+
+    @cached_property
+    def _levels(self) -> list[float]:
+        """Least performances that are asked for, ascending."""
+        return sorted({kind.min_performance for kind in self._kinds})
+
+    @cached_property
+    def _kinds(self) -> tuple[_Kind, ...]:
+        found: dict[tuple[int, Placement, float], list[int]] = {}
+        for index, need in enumerate(self.needs.pools):
+            of = need.target.pool
+            found.setdefault((need.shape, of.placement, of.shard_type.min_performance), []).append(index)
+        return tuple(_Kind(*key, tuple(pools)) for key, pools in found.items())
+
+    def slots(self, resources: Resources) -> tuple[int, ...]:
+        """How many slices of each shape one such unit carries, alone."""
+        room = room_of(resources)
+        if room not in self._slots:
+            self._slots[room] = tuple(resources.holds(shape) for shape in self.needs.shapes)
+        return self._slots[room]
 
     def _fit(self, offer: Offer) -> Fit:
-        slots = tuple(offer.resources.holds(shape) for shape in self.needs.shapes)
+        slots = self.slots(offer.resources)
         refused = self._refused(offer)
         if refused:
             return Fit((), slots, refused)
-        pools = self.needs.pools
-        if not pools:
+        if not self.needs.pools:
             return Fit((), slots, "not needed: no pool asks for anything")
-        placed = [i for i, pool in enumerate(pools) if pool.target.pool.placement.allows(offer.provider, offer.region)]
+        placed = [kind for kind in self._kinds if kind.placement.allows(offer.provider, offer.region)]
         if not placed:
             return Fit((), slots, f"placement: no pool may live at {offer.provider} in {offer.region}")
-        large = [i for i in placed if slots[pools[i].shape] > 0]
+        large = [kind for kind in placed if slots[kind.shape] > 0]
         if not large:
-            return Fit((), slots, self._too_small(offer, placed))
-        fast = [i for i in large if offer.performance >= pools[i].target.pool.shard_type.min_performance]
+            return Fit((), slots, self._too_small(offer, sorted(kind.pools[0] for kind in placed)))
+        fast = [kind for kind in large if offer.performance >= kind.min_performance]
         if not fast:
-            least = min(pools[i].target.pool.shard_type.min_performance for i in large)
+            least = min(kind.min_performance for kind in large)
             return Fit((), slots, f"performance: {offer.performance:.2f} below the {least:.2f} that is asked for")
-        return Fit(tuple(fast), slots)
+        pools = tuple(sorted(pool for kind in fast for pool in kind.pools))
+        return Fit(self._served.setdefault(pools, pools), slots)
 
     def _refused(self, offer: Offer) -> str:
         policy = self.policy

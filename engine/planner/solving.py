@@ -1,20 +1,18 @@
 """Solve the programme; where it cannot be met, say which pool, by how much, and what came nearest."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from decimal import ROUND_UP, Decimal
 
 from engine.errors import BudgetExceeded, NoOfferFits
 from engine.model.market import Offer
 from engine.model.money import Money
-from engine.planner.greedy import greedy
-from engine.planner.milp import solve_programme
-from engine.planner.programme import Choice, Programme, hourly_cost, objective, standing
+from engine.planner.greedy import greedy, serve_anew
+from engine.planner.milp import in_stages_only, solve_programme
+from engine.planner.programme import Choice, Programme, hourly_cost, leaves_short, objective, pool_cost, standing
 from engine.planner.screening import Screen
 
 _REFINEMENTS = 2
-_MOST_TRIED = 200
-"""Purchases up to which each is tried for whether the plan is better without it."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +28,13 @@ class Solved:
 def solve_or_explain(programme: Programme, screen: Screen, offers: Sequence[Offer], *, seed: int) -> Solved:
     """Raises NoOfferFits or BudgetExceeded when some pool's desired shards cannot be had."""
     solved = best_choice(programme, seed=seed)
-    missing = _missing(programme, solved.choice)
+    missing = leaves_short(programme, solved.choice)
     budget = programme.policy.hourly_budget
     overspent = budget is not None and hourly_cost(programme, solved.choice) > float(budget.amount) + 1e-9
     if budget is not None and (missing or overspent):
         free = replace(programme, policy=programme.policy.model_copy(update={"hourly_budget": None}))
         unlimited = best_choice(free, seed=seed)
-        if not _missing(free, unlimited.choice):
+        if not leaves_short(free, unlimited.choice):
             raise _over_budget(budget, hourly_cost(free, unlimited.choice))
     if missing:
         raise _no_offer_fits(programme, screen, offers, missing)
@@ -56,19 +54,37 @@ def best_choice(programme: Programme, *, seed: int) -> Solved:
     found = solve_programme(programme, seed=seed, rough=rough, time_limit=limit)
     if found.choice is None:
         return Solved(rough, "greedy", _simple_gap(programme, rough), found.seconds)
-    choice, gap, seconds = found.choice, found.gap, found.seconds
-    if _within_budget(programme, rough) and objective(programme, rough) <= objective(programme, choice):
-        choice = rough
+    choice, gap, seconds, solver = found.choice, found.gap, found.seconds, "highs"
+    worth, rough_worth = objective(programme, choice), objective(programme, rough)
+    if _within_budget(programme, rough) and rough_worth <= worth:
+        gap = max(0.0, 1 - worth * (1 - gap) / rough_worth) if rough_worth > 0 else gap
+        choice, solver = rough, "greedy" if in_stages_only(programme) else "highs"
     for _ in range(_REFINEMENTS):
         choice = _without_spare_units(programme, choice)
-        if not programme.group_loss or seconds > limit / 2:
+        if not programme.group_loss or seconds > limit / 2 or in_stages_only(programme):
             break
         again = solve_programme(programme, seed=seed, rough=choice, time_limit=limit - seconds, refine=True)
         seconds += again.seconds
         if again.choice is None or objective(programme, again.choice) >= objective(programme, choice) * (1 - 1e-9):
             break
         choice, gap = again.choice, again.gap
-    return Solved(_worth_changing(programme, choice), "highs", gap, seconds)
+    return Solved(_worth_changing(programme, choice), solver, gap, seconds)
+
+
+def amended(before: Programme, programme: Programme, solved: Solved, pools: Collection[int]) -> Solved | None:
+    """The choice with these pools, of which the programme now asks more, served anew; None where they cannot be.
+
+    For a large programme, where every pool's solution again would take as long as the first. Asking more makes no
+    choice cheaper, so what the first solution's bound was still is one.
+    """
+    least = objective(before, solved.choice) * (1 - solved.gap)
+    choice = _without_spare_units(programme, serve_anew(programme, solved.choice, pools))
+    if leaves_short(programme, choice) or not _within_budget(programme, choice):
+        return None
+    if solved.solver == "greedy":
+        return replace(solved, choice=choice, gap=_simple_gap(programme, choice))
+    worth = objective(programme, choice)
+    return replace(solved, choice=choice, gap=max(0.0, (worth - least) / max(abs(worth), 1e-12)))
 
 
 def _worth_changing(programme: Programme, choice: Choice) -> Choice:
@@ -88,16 +104,28 @@ def _worth_changing(programme: Programme, choice: Choice) -> Choice:
 
 def _without_spare_units(programme: Programme, choice: Choice) -> Choice:
     """A unit bought to make room for an exposure that was not taken up after all is one too many."""
-    if len(choice.bought) > _MOST_TRIED:
-        return choice
-    worth = objective(programme, choice)
-    for unit in sorted(choice.bought, key=lambda unit: -programme.candidates[unit.candidate].score):
-        position = choice.bought.index(unit)
-        without = replace(choice, bought=(*choice.bought[:position], *choice.bought[position + 1 :]))
-        better = objective(programme, without)
-        if better < worth:
-            choice, worth = without, better
-    return choice
+    there = standing(programme, choice)
+    shards = list(there.shards)
+    exposed = {pool: dict(groups) for pool, groups in there.exposed.items()}
+    costs = [pool_cost(programme, pool, shards[pool], there.groups(pool)) for pool in range(len(shards))]
+    spare: set[int] = set()
+    for position in sorted(
+        range(len(choice.bought)), key=lambda i: -programme.candidates[choice.bought[i].candidate].score
+    ):
+        unit = choice.bought[position]
+        chosen = programme.candidates[unit.candidate]
+        lost = {pool: count for pool, count in enumerate(unit.shards) if count}
+        left = {
+            pool: {g: n - count * (g == chosen.supply.group) for g, n in exposed.get(pool, {}).items()}
+            for pool, count in lost.items()
+        }
+        after = {pool: pool_cost(programme, pool, shards[pool] - lost[pool], left[pool]) for pool in lost}
+        if sum(after.values()) - sum(costs[pool] for pool in lost) < chosen.score:
+            spare.add(position)
+            for pool, count in lost.items():
+                shards[pool] -= count
+                exposed[pool], costs[pool] = left[pool], after[pool]
+    return replace(choice, bought=tuple(unit for i, unit in enumerate(choice.bought) if i not in spare))
 
 
 def _within_budget(programme: Programme, choice: Choice) -> bool:
@@ -110,15 +138,6 @@ def _simple_gap(programme: Programme, choice: Choice) -> float:
     cost = hourly_cost(programme, choice)
     least = sum(need.desired * price for need, price in zip(programme.needs.pools, programme.reference, strict=True))
     return max(0.0, 1 - least / cost) if cost > 0 else 0.0
-
-
-def _missing(programme: Programme, choice: Choice) -> dict[int, int]:
-    there = standing(programme, choice).shards
-    return {
-        index: need.desired - there[index]
-        for index, need in enumerate(programme.needs.pools)
-        if there[index] < need.desired
-    }
 
 
 def _over_budget(budget: Money, needed: float) -> BudgetExceeded:

@@ -16,7 +16,8 @@ def _found(*quotes, policy: PlanPolicy | None = None) -> list[str]:
     policy = policy or PlanPolicy()
     needs = read_needs(policy, [certain(pool(), 4)])
     screen = Screen(policy, needs, {cell.id: cell for cell in CELLS})
-    return [candidate.quote.offer.id for candidate in find_candidates(policy, needs, screen, quotes, NOW)]
+    found = find_candidates(policy, needs, screen, quotes, NOW)
+    return [candidate.quote.offer.id for candidate in found.candidates]
 
 
 def test_a_quote_beaten_in_everything_is_left_out() -> None:

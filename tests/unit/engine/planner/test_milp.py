@@ -10,9 +10,9 @@ from scipy.sparse import csr_matrix
 from engine.model.capacity import Resources, RiskClass, ShardType
 from engine.model.market import Quote
 from engine.planner.candidates import find_candidates
+from engine.planner.formulation import build
 from engine.planner.inventory import Inventory
 from engine.planner.linear import LinearModel, solve
-from engine.planner.milp import build
 from engine.planner.need import read_needs
 from engine.planner.policy import PlanPolicy
 from engine.planner.programme import Programme, reference_prices, running_nodes
@@ -39,14 +39,15 @@ EXACT = PlanPolicy(gap=0, shortfall_factor=0, time_limit_seconds=60)
 def programme_of(policy: PlanPolicy, targets, quotes: list[Quote], inventory: Inventory | None = None) -> Programme:
     needs = read_needs(policy, targets)
     screen = Screen(policy, needs, {cell.id: cell for cell in CELLS})
-    candidates = find_candidates(policy, needs, screen, quotes, NOW)
+    stock = find_candidates(policy, needs, screen, quotes, NOW)
     running = running_nodes(policy, needs, inventory or Inventory(), frozenset(), NOW)
     return Programme(
         policy=policy,
         needs=needs,
-        candidates=candidates,
+        candidates=stock.candidates,
+        reserve=stock.reserve,
         running=running,
-        reference=reference_prices(needs, candidates, running),
+        reference=reference_prices(needs, stock.candidates, running),
         margin=(0.0,) * len(needs.pools),
     )
 
