@@ -25,6 +25,11 @@ _FRONT_LASTING, _FRONT_GROUP = 0.3, 0.15
 """Share of the demand of a supply's pools that its candidates carry at least, where there are more."""
 
 
+def lost_together(correlation_group: str, *, spot: bool) -> str:
+    """Spot of one correlation group is reclaimed together; what was bought to keep is not reclaimed with it."""
+    return correlation_group if spot else f"{correlation_group} (to keep)"
+
+
 @dataclass(frozen=True)
 class Supply:
     """Shards that are alike to the programme: same provider, same fate, same pools."""
@@ -32,7 +37,7 @@ class Supply:
     provider: str
     spot: bool
     group: str | None
-    """Correlation group of units that may be reclaimed; None: they stay."""
+    """What is lost together (``lost_together``); None: these units stay."""
     pools: tuple[int, ...]
     _hash: int = field(init=False, compare=False, repr=False)
 
@@ -203,7 +208,8 @@ def _usable(
         if not fit.pools or quote_refused(quote, policy, now):
             continue
         loss = loss_within(quote, needs.hours)
-        spot, group = offer.option is PurchaseOption.SPOT, offer.reliability.correlation_group if loss > 1e-9 else None
+        spot = offer.option is PurchaseOption.SPOT
+        group = lost_together(offer.reliability.correlation_group, spot=spot) if loss > 1e-9 else None
         key = (offer.provider, spot, group, id(fit.pools))  # the screen gives equal pools as one and the same tuple
         supply = supplies.get(key)
         if supply is None:
@@ -286,23 +292,23 @@ def _enough(rivals: Iterable[_Usable], one: _Usable) -> bool:
 
 
 def _few_groups(needs: Needs, ordered: Sequence[_Usable]) -> list[_Usable]:
-    """Of the units that may be reclaimed, keep each provider's cheapest correlation groups, shape by shape, per shard
-    of a unit that is filled as far as there is demand.
+    """Of the units that may be lost, keep each provider's cheapest correlation groups, of spot and of what is kept,
+    shape by shape, per shard of a unit that is filled as far as there is demand.
     """
     demands = _demands(needs, range(len(needs.pools)))
-    best: dict[tuple[str, int], dict[str, tuple[float, str]]] = {}
+    best: dict[tuple[str, bool, int], dict[str, tuple[float, str]]] = {}
     for one in ordered:
         group = one.supply.group
         if group is None:
             continue
         for shape, slots in enumerate(one.slots):
             if slots:
-                groups = best.setdefault((one.supply.provider, shape), {})
+                groups = best.setdefault((one.supply.provider, one.supply.spot, shape), {})
                 rank = (one.score / max(1, min(slots, demands[shape])), one.quote.id)
                 groups[group] = min(rank, groups.get(group, rank))
     kept = {
         (provider, group)
-        for (provider, _), groups in best.items()
+        for (provider, _, _), groups in best.items()
         for group in sorted(groups, key=lambda group: groups[group])[:_MOST_GROUPS]
     }
     return [one for one in ordered if one.supply.group is None or (one.supply.provider, one.supply.group) in kept]

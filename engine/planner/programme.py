@@ -13,7 +13,7 @@ from math import floor, inf
 
 from engine.model.capacity import Resources
 from engine.model.market import PurchaseOption
-from engine.planner.candidates import Candidate, Shelf, Supply
+from engine.planner.candidates import Candidate, Shelf, Supply, lost_together
 from engine.planner.inventory import Inventory, InventoryNode
 from engine.planner.need import Needs, PoolNeed
 from engine.planner.packing import Pattern, left_over, patterns
@@ -170,10 +170,11 @@ def _running(policy: PlanPolicy, needs: Needs, item: InventoryNode, *, pinned: b
     )
     wanted = {needs.pools[index].shape for index in pools}
     loss = item.loss_within(needs.hours, policy)
+    spot = item.node.option is PurchaseOption.SPOT
     supply = Supply(
         provider=item.provider,
-        spot=item.node.option is PurchaseOption.SPOT,
-        group=item.correlation_group if loss > 1e-9 else None,
+        spot=spot,
+        group=lost_together(item.correlation_group, spot=spot) if loss > 1e-9 else None,
         pools=pools,
     )
     fillings = (

@@ -14,7 +14,7 @@ from engine.model.ids import OfferId, PoolId
 from engine.model.market import Offer, PurchaseOption, Quote
 from engine.model.money import Money
 from engine.model.plan import OfferDecision, OfferRejection, PoolOutcome, Verdict
-from engine.planner.candidates import Candidate
+from engine.planner.candidates import Candidate, lost_together
 from engine.planner.programme import (
     Choice,
     Programme,
@@ -274,7 +274,8 @@ class Explainer:
     def _finer(self, offer: Offer, quote: Quote, pool: int, each: float) -> str:
         programme, need = self.programme, self.programme.needs.pools[pool]
         if quote.survival < 1:
-            group = offer.reliability.correlation_group
+            spot = offer.option is PurchaseOption.SPOT
+            group = lost_together(offer.reliability.correlation_group, spot=spot)
             loss = programme.group_loss.get(group, 1 - quote.survival)
             there = self._standing
             kept = quantile_kept(programme, pool, there.shards[pool], there.groups(pool))

@@ -28,6 +28,7 @@ from tests.unit.engine.planner.cases import (
     MEMORY,
     NOW,
     SMALL,
+    STANDARD,
     certain,
     demo_market,
     inventory_of,
@@ -198,6 +199,17 @@ def test_spot_is_spread_and_overbought_rather_than_trusted() -> None:
     easy = RiskClass(name="batch", rank=2, quantile=0.5, max_shortfall=0.5)
     batch = plan_of([certain(pool(risk=easy), 4)], [*spot, sure])
     assert _options(batch) == {PurchaseOption.SPOT: 2}
+
+
+def test_what_is_bought_to_keep_is_not_taken_for_lost_with_spot_of_its_group() -> None:
+    """Losing the spot of a group breaks the promise; an on-demand unit of the same type and zone keeps it."""
+    spot = quote(offer("spot", "0.02", option=PurchaseOption.SPOT), survival=0.001)
+    kept = quote(offer("on-demand", "0.10"), survival=0.9998)
+    made = plan_of([certain(pool(), 4)], [spot, kept])
+    (judged,) = made.pools
+    assert judged.quantile_met >= STANDARD.quantile
+    assert judged.expected_shortfall_share <= STANDARD.max_shortfall
+    assert {decision.offer.id: decision.units for decision in made.decisions}["on-demand"] >= 1
 
 
 def test_pools_share_a_node_where_that_is_cheaper() -> None:
