@@ -62,8 +62,7 @@ class GradientBoosting:
 
     def fit(self, history: History) -> "GradientBoosting":
         require_boosting()
-        looked_at = max(LOOKED_AT // history.freq, FEWEST_LOOKED_AT)
-        measured = int(np.isfinite(history.values[-looked_at:]).sum())
+        measured = int(np.isfinite(_looked_at(history)).sum())
         shortest = max(2 * _steps_in(WEEK, history.freq), SHORTEST)
         if measured < shortest:
             raise BadUsageData(
@@ -121,8 +120,12 @@ class _Past(NamedTuple):
     week: int
 
 
+def _looked_at(history: History) -> Array:
+    return history.values[-max(LOOKED_AT // history.freq, FEWEST_LOOKED_AT) :]
+
+
 def _past(history: History) -> _Past:
-    values = history.values[-max(LOOKED_AT // history.freq, FEWEST_LOOKED_AT) :]
+    values = _looked_at(history)
     unit = float(np.nanmean(np.abs(values))) or 1.0
     filled = fill_forward(values) / unit
     day, week = _steps_in(DAY, history.freq), _steps_in(WEEK, history.freq)
@@ -166,7 +169,7 @@ def _looks(past: _Past, origins: Steps, ahead: Steps) -> Array:
     last, centre = past.filled[origins - 1], past.centre[origins]
     means = (_mean_of_known(by_day, centre), _mean_of_known(by_week, centre))
     anchors = np.stack([last, past.last_day[origins], centre, *means], axis=1)
-    latest = np.stack([past.values[origins - back] for back in range(2, LATEST + 1)], axis=1)
+    latest = np.stack([_valued(past.values, origins - back) for back in range(2, LATEST + 1)], axis=1)
     return np.concatenate([anchors, latest, by_day, by_week], axis=1)
 
 
@@ -179,10 +182,10 @@ def _mean_of_known(values: Array, otherwise: Array) -> Array:
 
 def _features(past: _Past, looks: Array, anchor: int, origins: Steps, ahead: Steps, reach: int) -> Array:
     """(n, features): looks beside the anchor, in the window's scale, rounded so that units of measurement do not move
-    one to the next bin; the step ahead, as far as there was one to learn from; the minute of day and the weekday."""
+    one to the next bin; the step ahead, as far as there was one to learn from; time of day, weekday, and the origin."""
     relative = (np.delete(looks, anchor, axis=1) - looks[:, [anchor]]) / past.scale[origins, None]
     clock = past.start + (origins + ahead) * past.seconds
-    plain = np.stack([np.minimum(ahead, reach - 1), clock // 60 % 1440, clock // 86400 % 7], axis=1)
+    plain = np.stack([np.minimum(ahead, reach - 1), clock // 60 % 1440, clock // 86400 % 7, origins], axis=1)
     return np.asarray(np.concatenate([np.round(relative, 6), plain], axis=1), dtype=np.float64)
 
 
@@ -209,6 +212,7 @@ def _trained(past: _Past, reach: int, rng: np.random.Generator) -> _Models:
     anchor = int(np.argmin(np.abs(truth[:, None] - looks[:, :ANCHORS]).mean(axis=0)))
     features = _features(past, looks, anchor, origins, ahead, reach)
     telling = _varies(features)
+    telling[-1] &= not telling[:-1].any()  # time itself is learnt from only where nothing else ever changed
     wanted = np.round((truth - looks[:, anchor]) / scale, 6)
     with threadpool_limits(limits=1, user_api="openmp"):
         levels = [
@@ -235,12 +239,16 @@ def _varies(features: Array) -> NDArray[np.bool_]:
 def _rows(past: _Past, reach: int, rng: np.random.Generator) -> tuple[Steps, Steps]:
     """Origins, as often as their windows' scale says (what is lost counts in the series' units), each with a step ahead
     by chance, where its value was measured. The first week is only looked back at."""
-    weight = np.cumsum(past.scale[past.week : len(past.values)])
+    length = len(past.values)
+    first = np.arange(past.week, length)
+    seen = np.append(0, np.cumsum(np.isfinite(past.values)))
+    some = seen[np.minimum(first + reach, length)] > seen[first]
+    weight = np.cumsum(np.where(some, past.scale[first], 0.0))
     places = (np.arange(MOST_ROWS) + rng.uniform()) / MOST_ROWS
     origins = past.week + np.searchsorted(weight, weight[-1] * places, side="right")
     ahead = rng.integers(reach, size=MOST_ROWS)
     at = origins + ahead
-    kept = (at < len(past.values)) & np.isfinite(past.values[np.minimum(at, len(past.values) - 1)])
+    kept = (at < length) & np.isfinite(past.values[np.minimum(at, length - 1)])
     return origins[kept], ahead[kept]
 
 

@@ -68,6 +68,19 @@ def test_steps_that_are_long_or_divide_no_day(step: timedelta, steps: int) -> No
         GradientBoosting().fit(History("s", START, step, values[:-1].astype(np.float64)))
 
 
+def test_nothing_that_ever_changed_is_enough_to_learn_from() -> None:
+    made = GradientBoosting().fit(History("s", START, timedelta(days=7), np.full(120, 3.0))).predict(1)
+    assert made.quantile(0.99) == pytest.approx(3.0)
+
+
+def test_a_peak_before_a_long_outage_leaves_something_to_learn_from() -> None:
+    values = np.full(8 * 168, np.nan)
+    values[: 15 * 24] = 1.0
+    values[15 * 24 - 1] = 1e6
+    made = GradientBoosting().fit(hourly(values)).predict(24)
+    assert np.isfinite(made.sample_paths(10)).all()
+
+
 def test_what_was_measured_long_ago_does_not_count() -> None:
     with pytest.raises(BadUsageData) as caught:
         GradientBoosting().fit(hourly(np.concatenate([np.ones(3000), np.full(2184, np.nan)])))
