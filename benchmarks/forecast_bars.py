@@ -20,6 +20,7 @@ import numpy as np
 
 from forecasting.backtest import CHAMPION, Judge, Judged, judge, judgeable, standings
 from forecasting.base import History, until
+from forecasting.baselines.gradient_boosting import GradientBoosting
 from forecasting.baselines.hurdle import intermittent
 from forecasting.champion import Champions
 from forecasting.losses import geometric_mean
@@ -36,6 +37,8 @@ from forecasting.train import HOURLY_RECIPE, PRIME, train
 
 ORIGINS = 12
 HORIZON = 24
+EVERY = 12
+"""Of so many business series, gradient boosting is measured on one."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,29 @@ def business(data: Path, _: Path) -> list[Row]:
         *_coverage("business VMs", own),
     ]
     return rows + _reliability("business VMs", judged.questions)
+
+
+def boosting(data: Path, _: Path) -> list[Row]:
+    """On few of the business series: a model per series and origin, where the network is one for all."""
+    traces = [trace for trace in BITBRAINS if trace.metric in PRIME]
+    series = _histories(traces, data, HOUR, held_out)[1::EVERY]
+    judged = _judged(_shipped(HOURLY_NAME), series, HORIZON, boosting=True)
+    own, rnn, all_ = (_standing(judged, name) for name in (GradientBoosting.name, "rnn", CHAMPION))
+    return [
+        Row(
+            f"gradient boosting, every {EVERY}th business series ({len(judgeable(judged))}), WQL / seasonal naive",
+            "-",
+            f"{own.wql_ratio:.3f} (network {rnn.wql_ratio:.3f}, mixture {all_.wql_ratio:.3f}; worst series "
+            f"{own.worst_ratio:.2f}, {rnn.worst_ratio:.2f}, {all_.worst_ratio:.2f})",
+            True,
+        ),
+        Row(
+            "… in 80 %, in 90 %, at or below 0.99",
+            "-",
+            f"{own.coverage_80:.1%}, {own.coverage_90:.1%}, {own.below_99:.1%}",
+            True,
+        ),
+    ]
 
 
 def unseen(data: Path, folds: Path) -> list[Row]:
@@ -204,6 +230,7 @@ def training(_: Path, __: Path) -> list[Row]:
 
 PARTS: dict[str, Callable[[Path, Path], list[Row]]] = {
     "business": business,
+    "boosting": boosting,
     "unseen": unseen,
     "sparse": sparse,
     "fine": fine,
@@ -219,13 +246,13 @@ def _histories(
     return [h for trace in traces for h in trace.histories(data, freq) if wanted(h.series_id)]
 
 
-def _judged(network: Network, histories: Sequence[History], horizon: int) -> Judged:
+def _judged(network: Network, histories: Sequence[History], horizon: int, *, boosting: bool = False) -> Judged:
     usable = [
         Judge(h, cut)
         for h in histories
         if len(h.values) - (cut := judged_from(h)) >= horizon and np.isfinite(h.values[:cut]).any()
     ]
-    return judge(network, usable, horizon, ORIGINS)
+    return judge(network, usable, horizon, ORIGINS, boosting=boosting)
 
 
 def _standing(judged: Judged, name: str) -> Standing:

@@ -12,6 +12,7 @@ from engine.clock import Clock
 from engine.errors import BadUsageData
 from engine.model.value import Utc, Value
 from forecasting.base import Array, Forecast, History, until
+from forecasting.baselines.gradient_boosting import GradientBoosting, require_boosting
 from forecasting.champion import Champions, calibrated, choices
 from forecasting.network import NO_NETWORK, Network, network_for
 from forecasting.registry import ModelRegistry
@@ -112,6 +113,12 @@ class Setting(NamedTuple):
     horizon: int
     origins: Sequence[Sequence[int]]
     networks: Sequence[TrainedRnn | None]
+    boosting: bool
+
+    def names(self) -> list[str]:
+        """Of the forecasters that are judged."""
+        also = [GradientBoosting.name] if self.boosting else []
+        return [name for name in (*JUDGED, *also) if name != "rnn" or any(self.networks)]
 
 
 def evaluate(
@@ -124,13 +131,17 @@ def evaluate(
     seed: int = 0,
     registry: ModelRegistry | None = None,
     clock: Clock | None = None,
+    boosting: bool = False,
     spread: Spread = IN_PROCESS,
 ) -> Evaluation:
     """Train on the first part of the series that are not held out, then forecast every series from ``origins`` evenly
     spaced moments in the rest; at each moment all that was measured before it may be used to calibrate and choose.
 
-    Raises BadUsageData when no series is long enough for one horizon in its test span.
+    ``boosting``: judge gradient boosting beside the others; seconds per series and origin. Raises BadUsageData when no
+    series is long enough for one horizon in its test span, MissingPart for boosting without its extra.
     """
+    if boosting:
+        require_boosting()
     usable = [Judge(h, cut) for h in histories if _testable(h, cut := int(len(h.values) * (1 - test_share)), horizon)]
     if not usable:
         raise BadUsageData(
@@ -145,20 +156,27 @@ def evaluate(
         network = network_for(train_on, horizon, budget_seconds, seed, registry=registry, clock=clock)
     except BadUsageData as problem:
         missing = f"{problem.what}: {problem.why}"
-    judged = judge(network, usable, horizon, origins, spread=spread)
+    judged = judge(network, usable, horizon, origins, boosting=boosting, spread=spread)
     return _report(judged, usable, unseen, network, missing, horizon, test_share, origins, len(histories))
 
 
 def judge(
-    network: Network, usable: Sequence[Judge], horizon: int, origins: int, *, spread: Spread = IN_PROCESS
+    network: Network,
+    usable: Sequence[Judge],
+    horizon: int,
+    origins: int,
+    *,
+    boosting: bool = False,
+    spread: Spread = IN_PROCESS,
 ) -> Judged:
     """Every forecaster at every origin, given only what was measured before it."""
     turns = range(origins)
     at = [[_origin(h, cut, horizon, turn, origins) for h, cut in usable] for turn in turns]
     networks = list(spread.map(_calibrated, (network, usable, horizon), at, what="calibrating"))
-    judged = Judged({name: [Tally() for _ in usable] for name in JUDGED if name != "rnn" or network.rnn})
+    setting = Setting(usable, horizon, at, networks, boosting)
+    judged = Judged({name: [Tally() for _ in usable] for name in setting.names()})
     pieces = [(turn, rows) for turn in turns for rows in batches(range(len(usable)))]
-    found = spread.map(_judged, Setting(usable, horizon, at, networks), pieces, what="judging")
+    found = spread.map(_judged, setting, pieces, what="judging")
     for (turn, rows), part in zip(pieces, found, strict=True):
         judged.include(part, rows, last=turn == turns[-1])
     return judged
@@ -177,7 +195,7 @@ def _judged(setting: Setting, piece: tuple[int, Sequence[int]]) -> Judged:
     at = [(setting.usable[row].history, setting.origins[turn][row]) for row in rows]
     past, truths = [until(h, o) for h, o in at], [h.values[o : o + horizon] for h, o in at]
     field_ = Champions(rnn, tuple(choices(rnn, past, horizon)), NO_NETWORK, "")
-    judged = Judged({name: [Tally() for _ in rows] for name in JUDGED if name != "rnn" or rnn})
+    judged = Judged({name: [Tally() for _ in rows] for name in setting.names()})
     for name, tallies in judged.tallies.items():
         made = field_.forecast(past, horizon, by=None if name == CHAMPION else name)
         for tally, truth, forecast in zip(tallies, truths, made, strict=True):

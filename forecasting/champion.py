@@ -10,6 +10,7 @@ from engine.clock import Clock
 from engine.errors import BadUsageData
 from engine.model.value import Value
 from forecasting.base import Array, Forecaster, History, until
+from forecasting.baselines.gradient_boosting import GradientBoosting
 from forecasting.baselines.hour_of_week import HourOfWeek
 from forecasting.baselines.hurdle import Hurdle, intermittent
 from forecasting.baselines.last_value import LastValue
@@ -179,7 +180,9 @@ def by_baseline(name: str, history: History, horizon: int) -> SampleForecast:
 
 
 def baselines() -> tuple[Forecaster, ...]:
-    return (SeasonalNaive(), SeasonalNaive("day"), SeasonalNaive("week"), HourOfWeek(), Hurdle(), LastValue())
+    """Whoever may be asked for by name; gradient boosting needs an extra and takes no share of any series."""
+    seasonal = (SeasonalNaive(), SeasonalNaive("day"), SeasonalNaive("week"))
+    return (*seasonal, HourOfWeek(), Hurdle(), LastValue(), GradientBoosting())
 
 
 def _forecasts(

@@ -97,7 +97,7 @@ def test_only_the_driver_imports_the_automation_api() -> None:
 
 
 @pytest.mark.parametrize(
-    "heavy", ["torch", "pulumi", "boto3", "pandas", "pyarrow", "duckdb", "dbos", "moto", "plotly", "ray"]
+    "heavy", ["torch", "pulumi", "boto3", "pandas", "pyarrow", "duckdb", "dbos", "moto", "plotly", "ray", "sklearn"]
 )
 def test_heavy_parts_do_not_load_with_the_command(heavy: str) -> None:
     code = f"import engine.cli.main, sys; sys.exit({heavy!r} in sys.modules)"

@@ -165,6 +165,9 @@ def evaluate(
     engine: EngineChoice = Engine.LOCAL,
     workers: Workers = None,
     ray_address: RayAddress = None,
+    boosting: Annotated[
+        bool, typer.Option("--boosting", help="Judge gradient boosting too: seconds per series and origin.")
+    ] = False,
     html: Annotated[Path | None, typer.Option(help="Also write a page: standings, reliability, fan charts.")] = None,
     output: Form = Output.TABLE,
 ) -> None:
@@ -187,6 +190,7 @@ def evaluate(
             budget_seconds=budget,
             seed=seed,
             registry=ModelRegistry(models),
+            boosting=boosting,
             spread=spread,
         )
     if html is not None:

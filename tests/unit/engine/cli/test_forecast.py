@@ -10,18 +10,21 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from engine.cli.forecast import app
-from engine.errors import BadUsageData, UsageError
+from engine.errors import BadUsageData, MissingPart, UsageError
 from forecasting.synthetic import synthetic_fleet
 
 
 @pytest.fixture(scope="module")
 def usage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two series of two weeks, hourly."""
+    return written(tmp_path_factory.mktemp("usage") / "usage.parquet", days=14)
+
+
+def written(path: Path, *, days: int) -> Path:
     parts = []
-    for history in synthetic_fleet(2, seed=5, days=14):
+    for history in synthetic_fleet(2, seed=5, days=days):
         times = pd.date_range(history.start, periods=len(history.values), freq="h")
         parts.append(pd.DataFrame({"series_id": history.series_id, "timestamp": times, "cpu_cores": history.values}))
-    path = tmp_path_factory.mktemp("usage") / "usage.parquet"
     pd.concat(parts).to_parquet(path)
     return path
 
@@ -129,6 +132,24 @@ def test_evaluate_prints_ratios_to_seasonal_naive(usage: Path, tmp_path: Path) -
     assert "champion" in table.stdout
     assert "never trained on" in table.stderr
     assert "P(need" in page.read_text(encoding="utf-8")
+
+
+def test_evaluate_judges_gradient_boosting_where_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    longer = written(tmp_path / "usage.parquet", days=21)
+    arguments = ["evaluate", "--usage", longer, "--horizon", 3, "--origins", 1]
+    plain, boosted = (
+        {standing["forecaster"]: standing for standing in found["standings"]}
+        for options in ([], ["--boosting"])
+        if isinstance(found := data(call(*arguments, *options, "--output", "json", folder=tmp_path)), dict)
+    )
+    own = boosted.pop("gradient_boosting")
+    assert plain == boosted  # it has no share in any other forecast
+    assert own["wql"] < boosted["last_value"]["wql"]
+    assert "gradient_boosting" in call(*arguments, "--boosting", folder=tmp_path).stdout
+    monkeypatch.setitem(sys.modules, "sklearn.ensemble", None)
+    refused = call(*arguments, "--boosting", folder=tmp_path).exception
+    assert isinstance(refused, MissingPart)
+    assert "requirements/boosting.txt" in (refused.next_step or "")
 
 
 def test_repairs_are_told_on_stderr(tmp_path: Path) -> None:
