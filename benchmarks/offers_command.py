@@ -42,13 +42,14 @@ class Row:
 
 
 class _Seller:
-    """Sells what it was given."""
+    """Sells what it was given, and keeps nothing of it."""
 
     def __init__(self, name: str, stock: list[Offer]) -> None:
         self.name, self._stock = name, stock
 
     def offers(self, need: OfferQuery) -> Iterable[Offer]:
-        return self._stock
+        stock, self._stock = self._stock, []
+        return stock
 
     def quote(self, offer: Offer, quantity: int, term: Interval) -> Quote:
         raise NotImplementedError
