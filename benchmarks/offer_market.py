@@ -17,6 +17,7 @@ from typing import TypeVar
 
 import pyarrow.parquet as parquet
 
+from engine.collection import collection_paused
 from engine.market.base import Need
 from engine.market.discovery import MarketLimits, fault_of
 from engine.market.scoring import ScoreWeights, rank
@@ -34,45 +35,59 @@ T = TypeVar("T")
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 SLICE = Resources(vcpus=8, memory_gib=32)
 _ANY = RiskClass(name="any", rank=0, quantile=0.5, max_shortfall=1.0)
+_DESCRIPTION = ("provider", "region", "zone", "instance_type", "vcpus", "memory_gib")
 _OPTIONS = {
     PurchaseOption.ON_DEMAND: "price_on_demand_usd_h",
     PurchaseOption.SPOT: "price_spot_usd_h",
 }
 
 
-def load(data: Path) -> list[Offer]:
-    """Every priced row as one offer per purchase option; a price counts as stated now, for the file tells it by day."""
-    columns = parquet.read_table(data / "offers" / "offers.parquet").to_pydict()
+@collection_paused()
+def load(data: Path, most: int | None = None) -> list[Offer]:
+    """Every priced row as one offer per purchase option, ``most`` of them; a price counts as stated now (the file
+    tells it by day).
+
+    Every value is checked by its class; what many offers have in common is checked once and shared.
+    """
+    path = data / "offers" / "offers.parquet"
+    columns = parquet.ParquetFile(path).read(columns=[*_DESCRIPTION, *_OPTIONS.values()]).to_pydict()
     sizes: dict[tuple[float, float], Resources] = {}
+    amounts: dict[float, Money] = {}
     offers = []
-    for row, (provider, region, kind, vcpus, memory) in enumerate(
-        zip(*(columns[name] for name in ("provider", "region", "instance_type", "vcpus", "memory_gib")), strict=True)
-    ):
+    rows = zip(*(columns[name] for name in _DESCRIPTION), strict=True)
+    for row, (provider, region, zone, kind, vcpus, memory) in enumerate(rows):
+        if most is not None and len(offers) >= most:
+            break
         if not kind or not vcpus or not memory:
             continue
         size = sizes.get((vcpus, memory))
         if size is None:
             size = sizes[vcpus, memory] = Resources(vcpus=vcpus, memory_gib=memory)
-        zone = columns["zone"][row] or region
+        place = f"{provider}/{region}/{zone or region}/{kind}"
+        reliability = Reliability(correlation_group=place)
         for option, column in _OPTIONS.items():
             price = columns[column][row]
-            if price is not None and price == price:
-                offers.append(
-                    Offer(
-                        id=OfferId(f"{provider}/{region}/{zone}/{kind}/{option}/{row}"),
-                        provider=provider,
-                        account="1",
-                        region=region,
-                        zone=zone,
-                        instance_type=kind,
-                        resources=size,
-                        option=option,
-                        price=Money(amount=Decimal(repr(price))),
-                        price_at=NOW,
-                        reliability=Reliability(correlation_group=f"{provider}/{region}/{zone}/{kind}"),
-                    )
+            if price is None or price != price:
+                continue
+            money = amounts.get(price)
+            if money is None:
+                money = amounts[price] = Money(amount=Decimal(repr(price)))
+            offers.append(
+                Offer(
+                    id=OfferId(f"{place}/{option.value}/{row}"),
+                    provider=provider,
+                    account="1",
+                    region=region,
+                    zone=zone or region,
+                    instance_type=kind,
+                    resources=size,
+                    option=option,
+                    price=money,
+                    price_at=NOW,
+                    reliability=reliability,
                 )
-    return offers
+            )
+    return offers[:most]
 
 
 def cheapest(offers: list[Offer]) -> tuple[Money, str]:

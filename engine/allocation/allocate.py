@@ -6,7 +6,7 @@ from typing import Annotated, Protocol
 
 from pydantic import Field
 
-from engine.allocation.lease import Lease, LeaseState, Stock
+from engine.allocation.lease import Lease, Stock
 from engine.allocation.locking import ResourceLocking
 from engine.errors import InsufficientCapacity
 from engine.model.capacity import Pool, Probability
@@ -122,10 +122,9 @@ class _Basket:
 
     def __init__(self, request: AllocationRequest, locking: ResourceLocking) -> None:
         self._request, self._locking = request, locking
-        locking.expire()
-        earlier = locking.leases.of_group(request.key)
+        earlier = locking.of_group(request.key)
         self._ordinal = len(earlier)
-        self.leases = [lease for lease in earlier if lease.state in (LeaseState.HELD, LeaseState.CONFIRMED)]
+        self.leases = [lease for lease in earlier if lease.is_active]
 
     @property
     def shards(self) -> int:

@@ -1,5 +1,6 @@
 """Values of the locking: what is scarce, and who has how much of it until when."""
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
 
@@ -43,6 +44,16 @@ class Lease(Value):
     """For units of a quote: the quote."""
     hold_document: str | None = None
     """The provider's own hold as JSON, once it has answered."""
+
+    def as_of(self, now: datetime) -> "Lease":
+        """Expired where it has lapsed by then, swept or not."""
+        lapsed = self.state is LeaseState.HELD and self.expires_at <= now
+        return self.model_copy(update={"state": LeaseState.EXPIRED}) if lapsed else self
+
+    @property
+    def is_active(self) -> bool:
+        """Its units are the holder's."""
+        return self.state in (LeaseState.HELD, LeaseState.CONFIRMED)
 
 
 def quote_stock(quote: Quote) -> Stock:

@@ -1,10 +1,10 @@
 """ResourceLocking: whoever asks first gets it, nobody gets it twice, and what is not confirmed comes back."""
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from datetime import timedelta
-from threading import Lock
 
 from engine.allocation.lease import Lease, Stock, quote_stock
+from engine.allocation.turns import Turns
 from engine.clock import Clock
 from engine.errors import QuoteExpired
 from engine.model.market import Hold, Quote
@@ -13,17 +13,21 @@ from engine.store.holds import LeaseStore
 
 DEFAULT_TTL = timedelta(minutes=5)
 
+_POSTGRESQL_TURNS = 2
+"""Transactions at once. More of them only wait for each other at a stock that many want; each has a connection."""
+
 
 class ResourceLocking:
     """Leases with fencing tokens over the control store; safe between threads and between processes.
 
-    SQLite lets writers in by polling, which is unfair and slow under many threads, so threads of a process queue here.
+    SQLite lets writers in by polling, which is unfair and slow under many threads, and the pool of connections to
+    PostgreSQL may pass over a waiting thread for as long as others come. So the threads of a process queue here.
     """
 
     def __init__(self, database: Database, clock: Clock, *, ttl: timedelta = DEFAULT_TTL) -> None:
         self.leases = LeaseStore(database)
         self._clock, self._ttl = clock, ttl
-        self._queue = Lock() if database.engine.dialect.name == "sqlite" else None
+        self._turns = Turns(1 if database.engine.dialect.name == "sqlite" else _POSTGRESQL_TURNS)
 
     def reserve(
         self,
@@ -89,9 +93,16 @@ class ResourceLocking:
         with self._turn():
             return self.leases.expire(self._clock.now())
 
+    def of_group(self, group: str) -> tuple[Lease, ...]:
+        """In order of their keys, whatever their state; what has lapsed is expired here, swept or not."""
+        with self._turn():
+            found = self.leases.of_group(group)
+        now = self._clock.now()
+        return tuple(lease.as_of(now) for lease in found)
+
     def set_phase(self, group: str, phase: str) -> None:
         with self._turn():
             self.leases.set_phase(group, phase, self._clock.now())
 
-    def _turn(self) -> AbstractContextManager[object]:
-        return nullcontext() if self._queue is None else self._queue
+    def _turn(self) -> AbstractContextManager[None]:
+        return self._turns.turn()

@@ -8,6 +8,7 @@ import typer
 
 from engine.cli.configure import ConfigFile
 from engine.cli.console import Output, err, named, out, plain, print_json, table
+from engine.collection import collection_paused
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -21,7 +22,7 @@ _REFUSED = ("", "provider", "offer", "why not")
 
 
 def register(app: typer.Typer) -> None:
-    app.command("offers")(offers)
+    app.command("offers")(collection_paused()(offers))
     app.command("plan")(plan)
 
 

@@ -5,15 +5,17 @@ A provider that is down, slow or talks rubbish costs its own offers and nothing 
 """
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, wait
 from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from typing import Annotated
 
 from pydantic import Field
 
 from engine.clock import Clock
+from engine.collection import collection_paused
 from engine.errors import ShardwrightError
 from engine.model.market import Offer, OfferQuery, PurchaseOption
 from engine.model.plan import OfferRejection
@@ -55,6 +57,7 @@ class MarketView(Value):
     made_at: Utc
 
 
+@collection_paused()
 def discover(
     providers: Sequence[Provider],
     need: OfferQuery,
@@ -91,8 +94,7 @@ def discover(
 
 def fault_of(offer: Offer, limits: MarketLimits, now: datetime) -> str | None:
     """Why an offer is refused, None where it is fine. Pure."""
-    checks: Iterable[Callable[[Offer, MarketLimits, datetime], str | None]] = (_size, _price, _time)
-    return next((fault for check in checks if (fault := check(offer, limits, now))), None)
+    return _size(offer, limits) or _price(offer, limits) or _time(offer, limits, now)
 
 
 def _ask(provider: Provider, need: OfferQuery) -> "Future[OfferBook]":
@@ -134,7 +136,7 @@ def _wrong_origin(offer: Offer, provider: str, seen: set[str]) -> str | None:
     return None
 
 
-def _size(offer: Offer, limits: MarketLimits, _: datetime) -> str | None:
+def _size(offer: Offer, limits: MarketLimits) -> str | None:
     size = offer.resources
     if size.vcpus <= 0 or size.memory_gib <= 0:
         return f"zero capacity: {size.vcpus:g} vCPU, {size.memory_gib:g} GiB"
@@ -145,7 +147,7 @@ def _size(offer: Offer, limits: MarketLimits, _: datetime) -> str | None:
     return None
 
 
-def _price(offer: Offer, limits: MarketLimits, _: datetime) -> str | None:
+def _price(offer: Offer, limits: MarketLimits) -> str | None:
     price = offer.price
     if price.currency != limits.currency:
         return f"currency {price.currency} is not known here: prices are compared in {limits.currency}"
@@ -155,11 +157,17 @@ def _price(offer: Offer, limits: MarketLimits, _: datetime) -> str | None:
         return None  # no reserve price
     if price.amount == 0:
         return "zero price"
-    per_vcpu = price.amount / Decimal(repr(offer.resources.vcpus))
+    per_vcpu = price.amount / _exact(offer.resources.vcpus)
     if not limits.min_price_per_vcpu_hour <= per_vcpu <= limits.max_price_per_vcpu_hour:
         shown = per_vcpu.quantize(Decimal("1e-8")).normalize()
         return f"absurd price: {shown:f} {price.currency} per vCPU-hour"
     return None
+
+
+@lru_cache(maxsize=1024)
+def _exact(vcpus: float) -> Decimal:
+    """As written; a market has few distinct sizes."""
+    return Decimal(repr(vcpus))
 
 
 def _time(offer: Offer, limits: MarketLimits, now: datetime) -> str | None:

@@ -12,6 +12,7 @@ from typing import Annotated, Self
 import numpy as np
 from pydantic import Field, model_validator
 
+from engine.collection import collection_paused
 from engine.market.base import Need
 from engine.model.capacity import Resources
 from engine.model.market import Offer, PurchaseOption
@@ -87,6 +88,7 @@ def risk_adjusted(price: float, alive: float) -> float:
     return price / max(alive, _RELIABLE_ENOUGH)
 
 
+@collection_paused()
 def rank(offers: Sequence[Offer], need: Need, weights: ScoreWeights) -> tuple[ScoredOffer, ...]:
     """Best first; equal scores in order of id. Offers that do not carry a slice are left out.
 

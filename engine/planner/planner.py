@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from engine.collection import collection_paused
 from engine.errors import BudgetExceeded, ConfigurationError, NoOfferFits
 from engine.model.capacity import CapacityTarget
 from engine.model.ids import CellId, NodeId
@@ -38,6 +39,7 @@ _NOISE = 2e-3
 """Coverage below the quantile by less than this is not sent back: scenarios are a sample."""
 
 
+@collection_paused()
 def plan(
     policy: PlanPolicy,
     targets: Sequence[CapacityTarget],

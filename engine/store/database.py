@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Connection, DateTime, Dialect, MetaData, String, create_engine, event
+from sqlalchemy import Connection, DateTime, Dialect, MetaData, String, create_engine, event, make_url
 from sqlalchemy.types import TypeDecorator
 
 metadata = MetaData()
@@ -44,12 +44,16 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+_CONNECTIONS = 15
+"""To a server, at once."""
+
+
 class Database:
     """One engine; every write is one short transaction."""
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.engine = create_engine(url, pool_pre_ping=True)
+        self.engine = create_engine(url, pool_pre_ping=True, **_pool(url))
         if self.engine.dialect.name == "sqlite":
             event.listen(self.engine, "connect", _sqlite_pragmas)
             event.listen(self.engine, "begin", _sqlite_begin_immediate)
@@ -62,6 +66,13 @@ class Database:
 
     def dispose(self) -> None:
         self.engine.dispose()
+
+
+def _pool(url: str) -> dict[str, int]:
+    """A server's connections are dear to make, so none is made beyond the pool and dropped again."""
+    if make_url(url).get_backend_name() != "postgresql":
+        return {}
+    return {"pool_size": _CONNECTIONS, "max_overflow": 0}
 
 
 def _sqlite_pragmas(connection: Any, _record: object) -> None:

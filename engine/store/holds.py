@@ -6,7 +6,21 @@ always stock, then lease, so that callers cannot wait for each other in a circle
 
 from datetime import datetime
 
-from sqlalchemy import Column, Connection, ForeignKey, Index, Integer, RowMapping, String, Table, Text, select, update
+from sqlalchemy import (
+    Column,
+    Connection,
+    ForeignKey,
+    Index,
+    Integer,
+    RowMapping,
+    ScalarSelect,
+    Select,
+    String,
+    Table,
+    Text,
+    select,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
@@ -52,6 +66,17 @@ lease_groups = Table(
 _ACTIVE = (LeaseState.HELD.value, LeaseState.CONFIRMED.value)
 
 
+class _LapsedElsewhere(ConcurrentUpdate):
+    """The key's last hold has lapsed on another stock and its units are not back yet.
+
+    They must be given back under that stock's lock, and one transaction never waits for two.
+    """
+
+    def __init__(self, lease: Lease) -> None:
+        super().__init__(f"lease {lease.key}: its hold on {lease.stock} has lapsed and is not swept yet")
+        self.stock = lease.stock
+
+
 class LeaseStore:
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -74,49 +99,65 @@ class LeaseStore:
 
         Raises InsufficientCapacity; ConcurrentUpdate when the key is used for something else.
         """
+        wanted = Lease(
+            key=key,
+            group=group,
+            stock=stock.id,
+            units=units,
+            shards_per_unit=shards_per_unit,
+            holder=holder,
+            state=LeaseState.HELD,
+            fencing=1,
+            created_at=now,
+            expires_at=expires_at,
+            quote=quote,
+        )
         least = units if at_least is None else at_least
+        try:
+            return self._grant(stock, wanted, least)
+        except _LapsedElsewhere as lapsed:
+            self._sweep(lapsed.stock, now)
+            return self._grant(stock, wanted, least)
+
+    def _grant(self, stock: Stock, wanted: Lease, least: int) -> Lease:
+        """``wanted`` under the stock's next fencing token, with as many of its units as there are.
+
+        The stock is swept only where what has lapsed matters: when it is short, or the key's own hold is replaced.
+        """
+        now = wanted.created_at
         try:
             with self._database.transaction() as connection:
                 taken, fence = self._lock_stock(connection, stock.id)
-                known = _find(connection, key)
-                if known is not None and _is_active(known, now):
-                    return _same(known, stock, least, units)
-                taken -= _expire(connection, stock.id, now)
+                known = _find(connection, wanted.key)
+                if known is not None and known.as_of(now).is_active:
+                    return _same(known, stock, least, wanted.units)
+                if known is not None and known.is_active and known.stock != stock.id:
+                    raise _LapsedElsewhere(known)
+                if known is not None or stock.limit - taken < wanted.units:
+                    taken -= _expire(connection, stock.id, now)
                 left = max(0, stock.limit - taken)
                 if left < least:
                     raise InsufficientCapacity(f"{stock.id}: {least} unit(s) wanted, {left} of {stock.limit} left")
-                lease = Lease(
-                    key=key,
-                    group=group,
-                    stock=stock.id,
-                    units=min(units, left),
-                    shards_per_unit=shards_per_unit,
-                    holder=holder,
-                    state=LeaseState.HELD,
-                    fencing=fence + 1,
-                    created_at=now,
-                    expires_at=expires_at,
-                    quote=quote,
-                )
+                lease = wanted.model_copy(update={"units": min(wanted.units, left), "fencing": fence + 1})
                 _write(connection, lease, replaces=known is not None)
                 _set_stock(connection, stock.id, taken + lease.units, fence + 1)
                 return lease
         except IntegrityError as error:
-            raise ConcurrentUpdate(f"lease {key}: another caller reserved it on another stock") from error
+            raise ConcurrentUpdate(f"lease {wanted.key}: another caller reserved it on another stock") from error
 
     def confirm(self, key: str, fencing: int, now: datetime) -> Lease:
         """Idempotent. Raises NotFound when the lease has lapsed or was given back, StaleEpoch on an old token."""
+        held = update(leases).where(
+            leases.c.key == key,
+            leases.c.fencing == fencing,
+            leases.c.state == LeaseState.HELD.value,
+            leases.c.expires_at > now,
+        )
         with self._database.transaction() as connection:
-            connection.execute(
-                update(leases)
-                .where(
-                    leases.c.key == key,
-                    leases.c.fencing == fencing,
-                    leases.c.state == LeaseState.HELD.value,
-                    leases.c.expires_at > now,
-                )
-                .values(state=LeaseState.CONFIRMED.value)
-            )
+            confirmed = connection.execute(held.values(state=LeaseState.CONFIRMED.value).returning(leases)).mappings()
+            row = confirmed.first()
+            if row is not None:
+                return _read(row)
             lease = _fenced(connection, key, fencing)
             if lease.state is not LeaseState.CONFIRMED:
                 raise NotFound(f"lease {key} is no longer held", why=_gone(lease, now), next_step="reserve it again")
@@ -124,16 +165,18 @@ class LeaseStore:
 
     def release(self, key: str, fencing: int) -> bool:
         """Held or confirmed units go back. False when they were back already. Raises StaleEpoch on an old token."""
+        of_lease = select(leases.c.stock).where(leases.c.key == key).scalar_subquery()
+        active = update(leases).where(leases.c.key == key, leases.c.fencing == fencing, leases.c.state.in_(_ACTIVE))
         with self._database.transaction() as connection:
-            stock = connection.execute(select(leases.c.stock).where(leases.c.key == key)).scalar()
-            if stock is None:
+            row = connection.execute(_locked_stock(of_lease)).first()
+            if row is None:
                 return False
-            taken, fence = self._lock_stock(connection, stock)
-            lease = _fenced(connection, key, fencing)
-            if lease.state.value not in _ACTIVE:
+            given_back = active.where(leases.c.stock == row.id).values(state=LeaseState.RELEASED.value)
+            units = connection.execute(given_back.returning(leases.c.units)).scalar()
+            if units is None:
+                _fenced(connection, key, fencing)
                 return False
-            connection.execute(update(leases).where(leases.c.key == key).values(state=LeaseState.RELEASED.value))
-            _set_stock(connection, stock, taken - lease.units, fence)
+            _set_stock(connection, row.id, row.taken - units, row.fence)
             return True
 
     def expire(self, now: datetime) -> int:
@@ -142,10 +185,13 @@ class LeaseStore:
             query = select(leases.c.stock).where(leases.c.state == LeaseState.HELD.value, leases.c.expires_at <= now)
             lapsed = list(connection.execute(query.order_by(leases.c.stock)).scalars())
         for stock in sorted(set(lapsed)):
-            with self._database.transaction() as connection:
-                taken, fence = self._lock_stock(connection, stock)
-                _set_stock(connection, stock, taken - _expire(connection, stock, now), fence)
+            self._sweep(stock, now)
         return len(lapsed)
+
+    def _sweep(self, stock: str, now: datetime) -> None:
+        with self._database.transaction() as connection:
+            taken, fence = self._lock_stock(connection, stock)
+            _set_stock(connection, stock, taken - _expire(connection, stock, now), fence)
 
     def note_hold(self, key: str, fencing: int, document: str, expires_at: datetime) -> Lease:
         """What the provider answered: its hold, and until when it keeps it."""
@@ -189,7 +235,7 @@ class LeaseStore:
 
     def _lock_stock(self, connection: Connection, stock: str) -> tuple[int, int]:
         """(units taken, last fencing token)"""
-        query = select(stocks.c.taken, stocks.c.fence).where(stocks.c.id == stock).with_for_update()
+        query = _locked_stock(stock)
         row = connection.execute(query).first()
         if row is None:
             new = {"id": stock, "taken": 0, "fence": 0}
@@ -201,6 +247,10 @@ class LeaseStore:
         if self._database.engine.dialect.name == "postgresql":
             return postgresql.insert(table)
         return sqlite.insert(table)
+
+
+def _locked_stock(stock: "str | ScalarSelect[str]") -> Select[tuple[str, int, int]]:
+    return select(stocks.c.id, stocks.c.taken, stocks.c.fence).where(stocks.c.id == stock).with_for_update()
 
 
 def _find(connection: Connection, key: str) -> Lease | None:
@@ -218,10 +268,6 @@ def _fenced(connection: Connection, key: str, fencing: int) -> Lease:
             why="it lapsed and was granted again",
         )
     return lease
-
-
-def _is_active(lease: Lease, now: datetime) -> bool:
-    return lease.state is LeaseState.CONFIRMED or (lease.state is LeaseState.HELD and lease.expires_at > now)
 
 
 def _same(known: Lease, stock: Stock, least: int, most: int) -> Lease:

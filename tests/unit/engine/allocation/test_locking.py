@@ -92,6 +92,36 @@ def test_the_sweep_gives_lapsed_units_back(locking: ResourceLocking, clock: Manu
     assert locking.leases.taken(STOCK.id) == 0
 
 
+def test_a_group_shows_what_has_lapsed_before_any_sweep(locking: ResourceLocking, clock: ManualClock) -> None:
+    _reserve(locking, "a")
+    locking.confirm(_reserve(locking, "b"))
+    clock.advance(timedelta(minutes=5))
+    assert [lease.state for lease in locking.of_group("g")] == [LeaseState.EXPIRED, LeaseState.CONFIRMED]
+    assert locking.of_group("nobody") == ()
+
+
+def test_a_lapsed_key_granted_anew_counts_once(locking: ResourceLocking, clock: ManualClock) -> None:
+    """Although there was room enough without a sweep."""
+    _reserve(locking, "a", 3)
+    clock.advance(timedelta(minutes=5))
+    _reserve(locking, "a", 2)
+    assert locking.leases.taken(STOCK.id) == 2
+
+
+def test_a_key_that_moved_to_another_stock_is_given_back_there(locking: ResourceLocking, clock: ManualClock) -> None:
+    old = _reserve(locking, "a", 3)
+    clock.advance(timedelta(minutes=5))
+    elsewhere = Stock(id="quote:aws:q-2", limit=10)
+    _reserve(locking, "b", stock=elsewhere)
+    moved = _reserve(locking, "a", 2, stock=elsewhere)
+    with pytest.raises(StaleEpoch):
+        locking.release(old)
+    assert locking.release(moved) is True
+    assert locking.leases.taken(elsewhere.id) == 1
+    locking.expire()
+    assert locking.leases.taken(STOCK.id) == 0
+
+
 def test_quotes_limit_what_is_held_on_them(locking: ResourceLocking, clock: ManualClock) -> None:
     firm = quote(offer("o", "0.1"), quantity=2)
     for key in "ab":

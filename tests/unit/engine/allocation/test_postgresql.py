@@ -1,6 +1,8 @@
 """What the control store does differently on PostgreSQL: migrations and the state lock."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -29,6 +31,22 @@ def test_tables_and_migrations_agree(postgresql: Database) -> None:
     with postgresql.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "target_metadata": metadata})
         assert compare_metadata(context, metadata) == []
+
+
+def test_a_rush_makes_no_connection_beyond_the_pool(postgresql: Database) -> None:
+    start = Barrier(40)
+
+    def backends(_: int) -> set[int]:
+        start.wait()
+        found = set()
+        for _turn in range(5):
+            with postgresql.transaction() as connection:
+                found.add(int(connection.execute(text("SELECT pg_backend_pid()")).scalar_one()))
+        return found
+
+    with ThreadPoolExecutor(40) as executor:
+        seen = set().union(*executor.map(backends, range(40)))
+    assert len(seen) <= 15
 
 
 def test_a_second_control_plane_is_refused(postgresql: Database) -> None:
