@@ -107,6 +107,7 @@ def test_every_command_that_prints_data_can_print_json() -> None:
         "sandbox down",
         "bills export",
         "network describe",
+        "lab play",
     }
 
 
