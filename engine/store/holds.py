@@ -72,9 +72,13 @@ class _LapsedElsewhere(ConcurrentUpdate):
     They must be given back under that stock's lock, and one transaction never waits for two.
     """
 
-    def __init__(self, lease: Lease) -> None:
-        super().__init__(f"lease {lease.key}: its hold on {lease.stock} has lapsed and is not swept yet")
-        self.stock = lease.stock
+    stock = ""
+
+    @classmethod
+    def of(cls, lease: Lease) -> "_LapsedElsewhere":
+        made = cls(f"lease {lease.key}: its hold on {lease.stock} has lapsed and is not swept yet")
+        made.stock = lease.stock
+        return made
 
 
 class LeaseStore:
@@ -132,7 +136,7 @@ class LeaseStore:
                 if known is not None and known.as_of(now).is_active:
                     return _same(known, stock, least, wanted.units)
                 if known is not None and known.is_active and known.stock != stock.id:
-                    raise _LapsedElsewhere(known)
+                    raise _LapsedElsewhere.of(known)
                 if known is not None or stock.limit - taken < wanted.units:
                     taken -= _expire(connection, stock.id, now)
                 left = max(0, stock.limit - taken)

@@ -220,6 +220,11 @@ def test_a_command_joins_a_running_cluster_and_prints_only_data(
     assert "ray" not in there.stderr.lower()
 
 
+def _heeds_interrupts() -> None:
+    """What is started in the background of a shell inherits that interrupts are ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_leaves_nothing_behind(series: list[History], tmp_path: Path) -> None:
     usage_file(tmp_path / "usage.parquet", series)
     with TemporaryDirectory(prefix="c", dir="/tmp") as folder:  # a short name, for the sockets
@@ -232,6 +237,7 @@ def test_ctrl_c_leaves_nothing_behind(series: list[History], tmp_path: Path) -> 
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            preexec_fn=_heeds_interrupts,
             env={**{k: v for k, v in os.environ.items() if not k.startswith("RAY_")}, "TMPDIR": folder},
         )
         assert running.stderr is not None
