@@ -12,16 +12,15 @@ import os
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from time import perf_counter
 
 import numpy as np
 
 from lab.bound import clairvoyant_bound
 from lab.case import read_case
-from lab.host import Policy, play
+from lab.host import play
 from lab.policies.registry import policy_of
 from lab.regret import regret_of
-from lab.wire import Init, Missed, Observe, Order
+from lab.timed_policy import TimedPolicy
 
 
 @dataclass(frozen=True)
@@ -42,34 +41,13 @@ class Row:
     decision_p95_ms: float
 
 
-class Timed:
-    """A policy with a stop watch."""
-
-    def __init__(self, policy: Policy) -> None:
-        self._policy = policy
-        self.init_seconds = 0.0
-        self.answers: list[float] = []
-
-    def start(self, init: Init) -> Missed | None:
-        began = perf_counter()
-        missed = self._policy.start(init)
-        self.init_seconds = perf_counter() - began
-        return missed
-
-    def answer(self, observe: Observe) -> Order | Missed:
-        began = perf_counter()
-        order = self._policy.answer(observe)
-        self.answers.append(perf_counter() - began)
-        return order
-
-
 def measured(path: Path, name: str) -> Row:
     case = read_case(path)
-    policy = Timed(policy_of(name))
+    policy = TimedPolicy(policy_of(name))
     result = play(case, policy, name=name)
     bound = clairvoyant_bound(case)
     regret = regret_of(case, result, bound)
-    p50, p95 = np.quantile(policy.answers, (0.5, 0.95)) * 1000
+    p50, p95 = np.quantile(policy.answer_seconds, (0.5, 0.95)) * 1000
     return Row(
         case=case.id,
         cost=float(result.cost),

@@ -15,12 +15,12 @@ from engine.model.value import Value
 from forecasting.scale.spread import IN_PROCESS, Spread
 from lab.bound import Bound, clairvoyant_bound
 from lab.case import Case
-from lab.host import Policy, play
+from lab.host import play
 from lab.play_host import CommandPolicy
 from lab.policies.registry import BASELINES, policy_of
 from lab.regret import Regret, regret_of
 from lab.tally import Result
-from lab.wire import Init, Missed, Observe, Order
+from lab.timed_policy import TimedPolicy
 
 COMMAND = "command"
 """The name under which an outside program plays."""
@@ -130,10 +130,10 @@ def play_job(job: Job) -> Played:
     began = perf_counter()
     if job.policy == COMMAND:
         with CommandPolicy(job.command or "") as program:
-            timed = _Timed(program)
+            timed = TimedPolicy(program)
             result = play(job.case, timed, name=COMMAND, seed=job.seed, on_end=program.end)
     else:
-        timed = _Timed(policy_of(job.policy))
+        timed = TimedPolicy(policy_of(job.policy))
         result = play(job.case, timed, name=job.policy, seed=job.seed)
     return Played(
         policy=job.policy,
@@ -144,27 +144,6 @@ def play_job(job: Job) -> Played:
         answer_p95_seconds=float(np.quantile(timed.answer_seconds, 0.95)),
         seconds=perf_counter() - began,
     )
-
-
-class _Timed:
-    """A policy and how long it thought."""
-
-    def __init__(self, policy: Policy) -> None:
-        self._policy = policy
-        self.init_seconds = 0.0
-        self.answer_seconds: list[float] = []
-
-    def start(self, init: Init) -> Missed | None:
-        began = perf_counter()
-        missed = self._policy.start(init)
-        self.init_seconds = perf_counter() - began
-        return missed
-
-    def answer(self, observe: Observe) -> Order | Missed:
-        began = perf_counter()
-        order = self._policy.answer(observe)
-        self.answer_seconds.append(perf_counter() - began)
-        return order
 
 
 def _told(played: Iterable[Played], jobs: Sequence[Job], tell: Callable[[str], None]) -> Iterator[Played]:

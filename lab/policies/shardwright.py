@@ -4,7 +4,6 @@ Learns from what the protocol tells and from nothing else. The same answers give
 """
 
 from collections.abc import Sequence
-from typing import assert_never
 
 import numpy as np
 
@@ -176,7 +175,7 @@ class Shardwright:
             price = offer.price_history[-1][1] if offer.price_history else offer.on_demand_price
         return StepOffer(
             id=offer.id,
-            option=_option(offer),
+            option=PurchaseOption(offer.option),
             cell=offer.cell,
             shards=size,
             lead=offer.lead,
@@ -268,15 +267,3 @@ def _panel(init: Init) -> AnalogPanel:
     rows = [pool.history[len(pool.history) - length :] for pool in init.pools]
     per_day = max(1, round(24 * 60 / init.step_minutes))
     return AnalogPanel(np.array(rows, dtype=np.float64).reshape(len(init.pools), length), per_day)
-
-
-def _option(offer: InitOffer) -> PurchaseOption:
-    match offer.option:
-        case "on_demand":
-            return PurchaseOption.ON_DEMAND
-        case "spot":
-            return PurchaseOption.SPOT
-        case "commitment":
-            return PurchaseOption.COMMITMENT
-        case _:
-            assert_never(offer.option)
