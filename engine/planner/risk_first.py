@@ -7,7 +7,7 @@ cost is near nothing are in it.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 from itertools import count
 from math import ceil
@@ -203,7 +203,29 @@ class WholeUnits:
         """``enough``: the whole model's objective at which to stop looking."""
         paid = sum(p.cost * float(self.values[p.column]) for p in self.purchases)
         risks = self.relaxation.objective - paid
-        return solve(self.model, gap=1e-4, time_limit=time_limit, seed=seed, enough=enough - _MARGIN * abs(risks))
+        target = enough - _MARGIN * abs(risks)
+        solution = solve(self.model, gap=1e-4, time_limit=time_limit, seed=seed, enough=target)
+        if solution.values is None or self.whole_shards or self._shards_are_whole(solution.values):
+            return solution
+        again = self._in_whole_shards(solution.values, time_limit=max(0.0, time_limit - solution.seconds), seed=seed)
+        return replace(again, bound=solution.bound, seconds=solution.seconds + again.seconds)
+
+    def _shards_are_whole(self, values: NDArray[np.float64]) -> bool:
+        shards = values[list(self.shards.values())]
+        return bool(np.all(np.abs(shards - np.rint(shards)) < _WHOLE))
+
+    def _in_whole_shards(self, values: NDArray[np.float64], *, time_limit: float, seed: int) -> Solution:
+        """The same units with whole shards on them: rounding each by itself would break the limits that they share."""
+        shards = set(self.shards.values())
+        fixed = replace(
+            self.model,
+            lower=list(self.model.lower),
+            upper=list(self.model.upper),
+            integer=[whole or column in shards for column, whole in enumerate(self.model.integer)],
+        )
+        for column in self.bought:
+            fixed.lower[column] = fixed.upper[column] = float(np.rint(values[column]))
+        return solve(fixed, gap=1e-4, time_limit=time_limit, seed=seed)
 
     def _held(self) -> Iterator[tuple[Supply, int, int]]:
         """(supply, pool, shards) of the nodes that stay."""

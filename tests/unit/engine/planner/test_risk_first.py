@@ -1,5 +1,7 @@
 """A large programme solved in stages, against its own whole model and its own bound."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 
@@ -48,6 +50,19 @@ def test_stages_come_near_their_bound_and_beat_greedy(seed: int) -> None:
     assert not leaves_short(programme, outcome.choice)
     assert 0 <= outcome.gap <= 0.03
     assert objective(programme, outcome.choice) <= objective(programme, greedy(programme)) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("seed", [5, 19, 49, 56, 80, 93])
+def test_half_shards_are_not_rounded_beyond_a_limit_that_they_share(seed: int) -> None:
+    policy = PlanPolicy(max_provider_share=0.34, max_spot_share=0.0)
+    needs = [target(pool("web", SMALL), 3.0, seed=seed), target(pool("db", MEMORY), 1.0, seed=seed + 1)]
+    programme = programme_of(policy, needs, random_market(np.random.default_rng(seed), 14))
+    outcome = solve_in_stages(programme, seed=1, time_limit=20)
+    assert outcome.choice is not None
+    shards: Counter[str] = Counter()
+    for unit in outcome.choice.bought:
+        shards[programme.candidates[unit.candidate].supply.provider] += sum(unit.shards)
+    assert all(count <= programme.provider_limit(provider) for provider, count in shards.items())
 
 
 def test_settled_risks_are_whole_and_bound_from_below() -> None:
