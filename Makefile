@@ -3,7 +3,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: help setup setup-test demo test lint types faults clean
+.PHONY: help setup setup-test demo test lint types faults laws clean
 
 help: ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -26,11 +26,14 @@ lint: setup-test ## ruff
 types: setup-test ## mypy --strict
 	@$(BIN)/mypy
 
-test: lint types ## lint, types and every test
-	@$(BIN)/pytest
+test: lint types ## lint, types and every test, on two workers
+	@$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 faults: setup-test ## kill real processes at many moments: all fault tests, ten interrupts over the whole demo
 	@SHARDWRIGHT_INTERRUPTS=10 SHARDWRIGHT_INTERRUPTS_WITHIN=100 $(BIN)/pytest tests/faults
+
+laws: setup-test ## look for counterexamples: the laws on new random examples, ROUNDS times (10)
+	@for round in $$(seq $${ROUNDS:-10}); do SHARDWRIGHT_LAWS=search $(BIN)/pytest -q tests/properties || exit 1; done
 
 clean: ## remove what the demo and the tests leave in the checkout (never the caches)
 	@rm -rf .shardwright .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -6,22 +6,43 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from engine.clock import ManualClock
 from engine.store.all_tables import MODULES
 from engine.store.database import Database, metadata
 
+_TESTS = Path(__file__).parent
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# The same examples every time, so that a change is judged by what it changed; `make laws` looks for new ones.
+settings.register_profile("repeatable", derandomize=True)
+settings.register_profile("search", derandomize=False, print_blob=True)
+settings.load_profile(os.environ.get("SHARDWRIGHT_LAWS", "repeatable"))
+
+
+_WHOLE_HOST = ("e2e", "faults", "web")
+"""Folders of tests that make namespaces, taps, sandboxes and guests on this host."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked ``root`` are skipped, loudly, for an ordinary user."""
+    """Where tests run side by side, a file stays with one worker, and so do all that use the whole host: they take
+    longest, so they come first. Tests marked ``root`` are skipped, loudly, for an ordinary user.
+    """
+    items.sort(key=lambda item: not _uses_host(item))
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("host" if _uses_host(item) else str(item.path)))
     if os.geteuid() == 0:
         return
     skip = pytest.mark.skip(reason="needs root: namespaces, taps and QEMU; run the tests as root to have it")
     for item in items:
         if item.get_closest_marker("root"):
             item.add_marker(skip)
+
+
+def _uses_host(item: pytest.Item) -> bool:
+    return item.path.relative_to(_TESTS).parts[0] in _WHOLE_HOST
 
 
 @pytest.fixture
