@@ -83,13 +83,12 @@ def judge(needs: Needs, scenarios: Scenarios, holdings: Sequence[Holding], recou
     for fate, price in paid.items():
         costs += price * alive[fate]
     shortfall, unserved = [], []
-    for index, pool in enumerate(needs.pools):
-        missing, ever = _shortage(scenarios, index, pool.hours, shards[index], alive)
-        paths = scenarios.path_of(index)
-        asked = float(scenarios.demand[index].sum(axis=1)[paths].sum())
+    for index, need in enumerate(needs.pools):
+        missing, ever = _shortage(scenarios, index, need.hours, shards[index], alive)
+        asked = float(scenarios.demand[index].sum(axis=1)[scenarios.path_of(index)].sum())
         shortfall.append(float(ever.mean()))
         unserved.append(float(missing.sum()) / max(1.0, asked))
-        costs += recourse[index] * missing * (pool.hours / scenarios.demand[index].shape[1])
+        costs += recourse[index] * missing * (need.hours / scenarios.demand[index].shape[1])
     return Judgement(np.array(shortfall), np.array(unserved), costs)
 
 
@@ -101,8 +100,9 @@ def _shortage(
     """
     demand, paths = scenarios.demand[pool], scenarios.path_of(pool)
     there = sum(shards.values())
-    short = np.maximum(demand - there, 0)
-    missing, ever = short.sum(axis=1).astype(np.float64)[paths], short.any(axis=1)[paths]
+    calm = np.maximum(demand - there, 0).sum(axis=1)
+    missing: FloatArray = calm.astype(np.float64)[paths]
+    ever: BoolArray = (calm > 0)[paths]
     ends = hours / demand.shape[1] * np.arange(1, demand.shape[1] + 1) - 1e-9
     lost = np.zeros(scenarios.count, dtype=bool)
     for fate in shards:
@@ -112,8 +112,8 @@ def _shortage(
         left = np.full((len(rows), len(ends)), there)
         for fate, number in shards.items():
             left -= number * (alive[fate][rows, None] < ends)
-        short = np.maximum(demand[paths[rows]] - left, 0)
-        missing[rows], ever[rows] = short.sum(axis=1), short.any(axis=1)
+        short = np.maximum(demand[paths[rows]] - left, 0).sum(axis=1)
+        missing[rows], ever[rows] = short, short > 0
     return missing, ever
 
 
