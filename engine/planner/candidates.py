@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
 from math import ceil
+from operator import ge
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,6 +81,7 @@ class _Usable:
     """What is to be known of a quote before it is worth a candidate."""
 
     quote: Quote
+    room: Room
     supply: Supply
     slots: tuple[int, ...]
     price: float
@@ -153,10 +155,9 @@ class _Fillings:
         pools = one.supply.pools
         if id(pools) not in self._asked:
             self._asked[id(pools)] = _wanted(self._needs, pools)
-        resources = one.quote.offer.resources
-        key = (room_of(resources), self._asked[id(pools)])
+        key = (one.room, self._asked[id(pools)])
         if key not in self._made:
-            self._made[key] = patterns(resources, self._needs.shapes, key[1])
+            self._made[key] = patterns(one.quote.offer.resources, self._needs.shapes, key[1])
         return self._made[key]
 
 
@@ -187,7 +188,7 @@ def _front(needs: Needs, ordered: Sequence[_Usable]) -> tuple[list[_Usable], lis
     shelves: dict[tuple[int, Room], list[_Usable]] = {}
     for one in ordered:
         if one.quote.id not in taken:
-            shelves.setdefault((id(one.supply), room_of(one.quote.offer.resources)), []).append(one)
+            shelves.setdefault((id(one.supply), one.room), []).append(one)
     return [one for one in ordered if one.quote.id in taken], list(shelves.values())
 
 
@@ -225,6 +226,7 @@ def _usable(
         available = quote.quantity if offer.available is None else min(offer.available, quote.quantity)
         yield _Usable(
             quote=quote,
+            room=room_of(offer.resources),
             supply=supply,
             slots=slots,
             price=float(quote.unit_price.amount),
@@ -245,20 +247,11 @@ def _demands(needs: Needs, pools: Sequence[int]) -> list[int]:
 
 def _beats(one: _Usable, other: _Usable) -> bool:
     """At least as good in everything that the programme can see; both are of one supply."""
-    mine, its = one.quote.offer.resources, other.quote.offer.resources
     return (
         one.score <= other.score
         and one.price <= other.price
         and one.loss <= other.loss
-        and (
-            mine == its
-            or (
-                mine.vcpus >= its.vcpus
-                and mine.memory_gib >= its.memory_gib
-                and mine.storage_iops >= its.storage_iops
-                and mine.network_mbps >= its.network_mbps
-            )
-        )
+        and (one.room == other.room or all(map(ge, one.room, other.room)))
     )
 
 
@@ -270,7 +263,7 @@ def _undominated(ordered: Iterable[_Usable]) -> list[_Usable]:
     by_supply: dict[int, list[_Usable]] = {}
     by_size: dict[tuple[int, Room], list[_Usable]] = {}
     for one in ordered:
-        alike = by_size.setdefault((id(one.supply), room_of(one.quote.offer.resources)), [])
+        alike = by_size.setdefault((id(one.supply), one.room), [])
         if _enough(alike, one):
             continue
         rivals = by_supply.setdefault(id(one.supply), [])

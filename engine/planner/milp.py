@@ -17,19 +17,19 @@ from engine.planner.programme import Choice, Programme, Unit, leaves_short, obje
 from engine.planner.risk_first import (
     CUT_ROUNDS,
     MOST_BRANCHES,
-    WholeUnits,
     reserve_saves,
     settle_risks,
     solve_with_cuts,
 )
+from engine.planner.whole_units import WholeUnits
 
 _MOST_WHOLE = 80
 """Purchases (candidate and filling) that a model solved in whole numbers may have."""
 _MOST_POOLS = 24
 """Pools up to which a model with more purchases is worth solving as a whole, once it was solved in stages."""
-_TRIALS = ((160, True), (90, False), (120, True), (240, True))
-"""(purchases, whether shards are whole numbers to the solver, too): which of them is solved well in little time is
-luck, so they take turns until one is good enough.
+_TRIALS = (160, 120, 240)
+"""Purchases: with how many of them the whole units are solved well in little time is luck, so they take turns until one
+is good enough.
 """
 _FIRST_SHARE = 0.4
 """Of the time limit: scenarios may correct the first solution, and the next one needs time, too."""
@@ -89,15 +89,16 @@ def solve_in_stages(programme: Programme, *, seed: int, time_limit: float) -> Ou
         return Outcome(None, 0.0, relaxation.seconds)
     bound -= reserved
     seconds = relaxation.seconds
-    least = bound * programme.scale + sum(node.release_cost for node in programme.running)
+    released = sum(node.release_cost for node in programme.running) / programme.scale
+    least = (bound + released) * programme.scale
     best: Choice | None = None
     worth, scarce = inf, bool(programme.reserve)
-    for most, whole_shards in _TRIALS:
+    for most in _TRIALS:
         left = time_limit * (1.0 if programme.reserve else _FIRST_SHARE) - seconds
         if left <= 0 or (best is not None and worth - least <= programme.policy.gap * abs(worth)):
             break
-        enough = bound / max(1e-9, 1 - programme.policy.gap)
-        stage = WholeUnits(programme, columns, relaxation, most=most, whole_shards=whole_shards, ways_out=scarce)
+        enough = least / max(1e-9, 1 - programme.policy.gap) / programme.scale - released
+        stage = WholeUnits(programme, columns, relaxation, most=most, ways_out=scarce)
         solution = stage.solve(enough=enough, time_limit=left * _TRIAL_SHARE, seed=seed)
         seconds += solution.seconds
         if solution.values is not None:

@@ -70,7 +70,9 @@ class PlanPolicy(Value):
     """Per hour, for a running spot node whose quote is no longer known."""
     node_prefix: Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]{0,30}[a-z0-9])?$")] = "sw"
     scenarios: Annotated[int, Field(ge=1, le=4096)] = 256
-    """Joint scenarios on which the finished plan is judged."""
+    """Joint scenarios of demand on which the finished plan is judged; where units may be reclaimed, each of them meets
+    several draws of what is, 4,096 in all.
+    """
     time_limit_seconds: Annotated[float, Field(ge=0)] = 5.0
     """For all of a plan's solutions together; at 0 the greedy plan is taken."""
     gap: Factor = 0.002

@@ -140,8 +140,14 @@ class Programme:
         return max(allowed, sum(sum(node.held) for node in self.running if node.supply.spot))
 
     def asked_quantile(self, pool: int) -> float:
-        need = self.needs.pools[pool]
-        return min(1.0, min(need.risk.quantile, need.covered(need.desired)) + self.margin[pool])
+        return self._asked_quantiles[pool]
+
+    @cached_property
+    def _asked_quantiles(self) -> tuple[float, ...]:
+        return tuple(
+            min(1.0, min(need.risk.quantile, need.covered(need.desired)) + margin)
+            for need, margin in zip(self.needs.pools, self.margin, strict=True)
+        )
 
 
 def running_nodes(

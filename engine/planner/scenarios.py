@@ -16,15 +16,22 @@ from numpy.typing import NDArray
 from engine.planner.need import IntArray, Needs
 
 FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+Fate = tuple[str, float] | None
+"""(correlation group, probability of loss); None: stays"""
 
 
 @dataclass(frozen=True)
 class Scenarios:
     demand: tuple[IntArray, ...]
-    """Per pool, shape (scenarios, steps)."""
+    """Per pool, shape (paths, steps); scenario i takes path i modulo their number."""
     clocks: dict[str, FloatArray]
     """Per correlation group, shape (scenarios,): unit-rate exponential times."""
     count: int
+
+    def path_of(self, pool: int) -> IntArray:
+        """Shape (scenarios,)"""
+        return np.arange(self.count) % len(self.demand[pool])
 
 
 @dataclass(frozen=True)
@@ -57,38 +64,64 @@ def sample_scenarios(needs: Needs, groups: Sequence[str], *, count: int, seed: i
     total = -(-count // most) * most
     rng = np.random.default_rng(seed)
     clocks = {group: -np.log1p(-(rng.permutation(total) + rng.random(total)) / total) for group in sorted(groups)}
-    rows = np.arange(total)
-    return Scenarios(
-        demand=tuple(pool.demand[rows % len(pool.demand)] for pool in needs.pools), clocks=clocks, count=total
-    )
+    return Scenarios(demand=tuple(pool.demand for pool in needs.pools), clocks=clocks, count=total)
 
 
 def judge(needs: Needs, scenarios: Scenarios, holdings: Sequence[Holding], recourse: Sequence[float]) -> Judgement:
     """``recourse``: price per shard-hour by pool at which a shortage is made good."""
     hours = needs.hours
-    until = [_alive_hours(scenarios, holding, hours) for holding in holdings]
+    paid: dict[Fate, float] = {}
+    shards: list[dict[Fate, int]] = [{} for _ in needs.pools]
+    for holding in holdings:
+        fate = (holding.group, holding.loss) if holding.group is not None and holding.loss > 0 else None
+        paid[fate] = paid.get(fate, 0.0) + holding.hourly_price
+        for pool, number in enumerate(holding.shards):
+            if number:
+                shards[pool][fate] = shards[pool].get(fate, 0) + number
+    alive = {fate: _alive_hours(scenarios, fate, hours) for fate in paid}
     costs = np.zeros(scenarios.count)
-    for holding, alive in zip(holdings, until, strict=True):
-        costs += holding.hourly_price * alive
+    for fate, price in paid.items():
+        costs += price * alive[fate]
     shortfall, unserved = [], []
-    for index, (pool, demand) in enumerate(zip(needs.pools, scenarios.demand, strict=True)):
-        step_hours = pool.hours / demand.shape[1]
-        ends = step_hours * np.arange(1, demand.shape[1] + 1)
-        there = np.zeros(demand.shape)
-        for holding, alive in zip(holdings, until, strict=True):
-            if holding.shards[index]:
-                there += holding.shards[index] * (alive[:, None] >= ends[None, :] - 1e-9)
-        short = np.maximum(demand - there, 0.0)
-        shortfall.append(float((short.max(axis=1) > 0).mean()))
-        unserved.append(float(short.sum() / max(1.0, float(demand.sum()))))
-        costs += recourse[index] * short.sum(axis=1) * step_hours
+    for index, need in enumerate(needs.pools):
+        missing, ever = _shortage(scenarios, index, need.hours, shards[index], alive)
+        asked = float(scenarios.demand[index].sum(axis=1)[scenarios.path_of(index)].sum())
+        shortfall.append(float(ever.mean()))
+        unserved.append(float(missing.sum()) / max(1.0, asked))
+        costs += recourse[index] * missing * (need.hours / scenarios.demand[index].shape[1])
     return Judgement(np.array(shortfall), np.array(unserved), costs)
 
 
-def _alive_hours(scenarios: Scenarios, holding: Holding, hours: float) -> FloatArray:
-    if holding.group is None or holding.loss <= 0:
+def _shortage(
+    scenarios: Scenarios, pool: int, hours: float, shards: dict[Fate, int], alive: dict[Fate, FloatArray]
+) -> tuple[FloatArray, BoolArray]:
+    """(shards missing, summed over the steps; whether any is), both of shape (scenarios,). Losses are rare: where there
+    is none, every scenario of a path is the same.
+    """
+    demand, paths = scenarios.demand[pool], scenarios.path_of(pool)
+    there = sum(shards.values())
+    calm = np.maximum(demand - there, 0).sum(axis=1)
+    missing: FloatArray = calm.astype(np.float64)[paths]
+    ever: BoolArray = (calm > 0)[paths]
+    ends = hours / demand.shape[1] * np.arange(1, demand.shape[1] + 1) - 1e-9
+    lost = np.zeros(scenarios.count, dtype=bool)
+    for fate in shards:
+        lost |= alive[fate] < ends[-1]
+    rows = np.flatnonzero(lost)
+    if len(rows):
+        left = np.full((len(rows), len(ends)), there)
+        for fate, number in shards.items():
+            left -= number * (alive[fate][rows, None] < ends)
+        short = np.maximum(demand[paths[rows]] - left, 0).sum(axis=1)
+        missing[rows], ever[rows] = short, short > 0
+    return missing, ever
+
+
+def _alive_hours(scenarios: Scenarios, fate: Fate, hours: float) -> FloatArray:
+    if fate is None:
         return np.full(scenarios.count, hours)
-    if holding.loss >= 1:
+    group, loss = fate
+    if loss >= 1:
         return np.zeros(scenarios.count)
-    rate = -log(1 - holding.loss) / hours
-    return np.minimum(hours, scenarios.clocks[holding.group] / rate)
+    rate = -log(1 - loss) / hours
+    return np.minimum(hours, scenarios.clocks[group] / rate)
