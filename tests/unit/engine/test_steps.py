@@ -11,6 +11,7 @@ from engine.allocation.locking import ResourceLocking
 from engine.clock import ManualClock
 from engine.errors import ProviderUnavailable
 from engine.events import unseen
+from engine.market_watch import MarketWatch
 from engine.model.capacity import Resources
 from engine.model.ids import NodeId, PoolId, ShardId
 from engine.model.market import Hold, Quote, Reservation
@@ -20,6 +21,7 @@ from engine.planner.policy import PlanPolicy
 from engine.reconcile import CellFailure, CellResult
 from engine.steps import ControlSteps, Terms
 from engine.store.database import Database
+from engine.store.market_memory import MarketMemory
 from engine.store.plans import PlanStore
 from engine.store.shard_map import ShardMap
 from stacks.base import CellOutcome, ResourceChanges
@@ -117,6 +119,7 @@ class World:
             terms=terms, demand=cast(Any, None), providers={}, strategies=(), shard_map=self.map, plans=self.plans,
             records=cast(Any, None), holds=self.holds, updates=cast(Any, self.cells), fleet=cast(Any, self.fleet),
             moves=cast(Any, None), clock=clock, observe=unseen,
+            watch=MarketWatch(MarketMemory(database), self.map, self.plans, clock),
         )  # fmt: skip
         quotes = [quote(offer("harbor-1", "0.05", cell=CELLS[3])), quote(offer("aws-1", "0.06"))]
         self.plan: Plan = plan_of([certain(WEB, 4)], quotes, PlanPolicy(max_provider_share=0.5))
