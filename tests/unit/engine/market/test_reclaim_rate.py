@@ -64,6 +64,11 @@ def test_where_much_was_seen_it_stands_itself() -> None:
     assert hourly_rate(share_of(spot(0.1), group=seen, own=seen)) == pytest.approx(0.001, rel=0.03)
 
 
+def test_the_first_reclaim_of_a_place_that_promised_fifteen_in_a_hundred() -> None:
+    seen = history(1, 0)
+    assert share_of(spot(0.15), group=seen, own=seen) == pytest.approx(0.39, abs=0.005)
+
+
 def test_a_place_learns_from_what_is_lost_together_with_it() -> None:
     bad = history(5, 1000)
     beside = share_of(spot(0.1), group=bad, own=NOTHING)
