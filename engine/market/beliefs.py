@@ -39,8 +39,8 @@ class Beliefs:
 
     def of(self, offer: Offer) -> Offer:
         """The offer as it is believed to be."""
-        if offer.cell not in self._cells:
-            return offer
+        if offer.instance_type not in self._types and offer.reliability.correlation_group not in self._together:
+            return offer  # nearly all, in a large market
         changes: dict[str, object] = {}
         place = offer.place
         if place in self.answers:
@@ -67,8 +67,12 @@ class Beliefs:
         return quote.model_copy(update={"offer": now, "survival": min(1.0, quote.survival * ratio)})
 
     @cached_property
-    def _cells(self) -> frozenset[CellId]:
-        return frozenset({place.cell for place in self.answers} | {cell for cell, _, _ in self.groups})
+    def _types(self) -> frozenset[str]:
+        return frozenset(place.instance_type for place in self.answers)
+
+    @cached_property
+    def _together(self) -> frozenset[str]:
+        return frozenset(correlation_group for _, correlation_group, _ in self.groups)
 
 
 def beliefs_of(answers: Iterable[Answer], stays: Iterable[Stay], nodes: Iterable[Node], now: datetime) -> Beliefs:
