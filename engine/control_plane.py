@@ -95,6 +95,7 @@ class ControlPlane:
         text = f"{notice.provider} takes {node} back in {_left(notice):.0f} s: {notice.reason}"
         self.observe(Event(step="notice", text=text))
         observe_reclaim(notice)
+        self.steps.watch.taken_back(notice)
         start_evacuation(notice)
 
     def leaves(self, node: NodeId) -> bool:

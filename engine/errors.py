@@ -106,7 +106,14 @@ class ProviderAnswerInvalid(ProviderError):
 
 
 class InsufficientCapacity(ProviderError):
-    pass
+    """``nodes``: names of those that could not be had, where a whole cell was asked for and they are known."""
+
+    def __init__(self, what: str, *, why: str = "", next_step: str = "", nodes: tuple[str, ...] = ()) -> None:
+        super().__init__(what, why=why, next_step=next_step)
+        self.nodes = nodes
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (*super().__reduce__(), {"nodes": self.nodes})
 
 
 class QuoteExpired(ProviderError):

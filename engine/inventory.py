@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+from engine.market.beliefs import Beliefs
 from engine.model.ids import NodeId
 from engine.model.placement import NodeState, Shard, ShardState
 from engine.model.plan import ShardSlot
@@ -12,8 +13,11 @@ from engine.store.shard_map import ShardMap
 _HERE = (NodeState.EXPECTED, NodeState.JOINED, NodeState.RECLAIMING)
 
 
-def current_inventory(shard_map: ShardMap, plans: PlanStore) -> Inventory:
-    """Nodes that are there or on their way. A node without shards yet counts with the slots it was planned for."""
+def current_inventory(shard_map: ShardMap, plans: PlanStore, beliefs: Beliefs) -> Inventory:
+    """Nodes that are there or on their way. A node without shards yet counts with the slots it was planned for.
+
+    What each was bought on tells the survival that is believed now.
+    """
     nodes = shard_map.nodes(states=_HERE)
     bought = {planned.node.id: planned for planned in plans.bought([node.id for node in nodes])}
     shards = shard_map.search()
@@ -28,7 +32,8 @@ def current_inventory(shard_map: ShardMap, plans: PlanStore) -> Inventory:
             InventoryNode(
                 node=node,
                 slots=_slots(here) or planned_slots.get(node.id, planned.slots),
-                planned=planned,
+                planned=planned.model_copy(update={"quote": planned.quote and beliefs.recalled(planned.quote)}),
+                denied=node.instance_id is None and node.id in beliefs.denied_nodes,
                 in_use=sum(shard.state is ShardState.BOUND for shard in here),
             )
         )

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
 import engine.errors as errors
-from engine.errors import ConcurrentUpdate, ExitCode, ShardwrightError
+from engine.errors import ConcurrentUpdate, ExitCode, InsufficientCapacity, ShardwrightError
 from engine.model.ids import NodeId
 from engine.model.placement import Cell
 from engine.model.plan import CellPlan, Plan
@@ -27,6 +27,8 @@ class CellFailure(Value):
     what: str
     why: str = ""
     next_step: str = ""
+    denied: tuple[NodeId, ...] = ()
+    """Nodes that could not be had for want of capacity."""
 
     def error(self) -> ShardwrightError:
         """The error again, to be raised; what its class says about exit codes holds."""
@@ -47,6 +49,7 @@ class CellFailure(Value):
             what=error.what,
             why=error.why,
             next_step=error.next_step,
+            denied=tuple(map(NodeId, error.nodes)) if isinstance(error, InsufficientCapacity) else (),
         )
 
 

@@ -10,7 +10,8 @@ from typing import ParamSpec, Protocol, TypeVar
 from dbos import DBOS
 
 from engine.allocation.holds import HoldsReport
-from engine.errors import ShardwrightError
+from engine.errors import BudgetExceeded, NoOfferFits, ShardwrightError
+from engine.market.beliefs import as_advertised
 from engine.market.discovery import MarketView
 from engine.market.negotiation import Negotiation
 from engine.model.capacity import CapacityTarget
@@ -39,6 +40,10 @@ class RoundSteps(Protocol):
     def discover(self, targets: Sequence[CapacityTarget]) -> MarketView: ...
 
     def negotiate(self, round_id: RoundId, targets: Sequence[CapacityTarget], view: MarketView) -> Negotiation: ...
+
+    def ask_anyway(self, round_id: RoundId, targets: Sequence[CapacityTarget], view: MarketView) -> Negotiation:
+        """Negotiate again, over what is advertised: what is believed to be left is too little."""
+        ...
 
     def decide(
         self,
@@ -116,7 +121,7 @@ def run_round(round_id: RoundId) -> RoundRecord:
     targets = _step("forecast", steps.forecast, round_id)
     view = _step("discover", steps.discover, targets)
     negotiation = _step("negotiate", steps.negotiate, round_id, targets, view)
-    plan = _plan_and_hold(steps, targets, view, negotiation)
+    view, negotiation, plan = _plan_and_hold(steps, round_id, targets, view, negotiation)
     try:
         _step("gate", steps.gate, plan)
         _step("adopt", steps.adopt, plan)
@@ -148,15 +153,31 @@ def run_round(round_id: RoundId) -> RoundRecord:
 
 
 def _plan_and_hold(
-    steps: RoundSteps, targets: tuple[CapacityTarget, ...], view: MarketView, negotiation: Negotiation
-) -> Plan:
-    """Plan, then hold; what cannot be held is left out of the next plan (InsufficientCapacity -> next quote)."""
+    steps: RoundSteps,
+    round_id: RoundId,
+    targets: tuple[CapacityTarget, ...],
+    view: MarketView,
+    negotiation: Negotiation,
+) -> tuple[MarketView, Negotiation, Plan]:
+    """Plan, then hold; what cannot be held is left out of the next plan (InsufficientCapacity -> next quote).
+
+    The plan, and the market that it was made on: a belief may be wrong, so where there is no plan within what is
+    believed, everything that is advertised is asked for before the round gives up.
+    """
     excluded: tuple[OfferId, ...] = ()
     for _ in range(MAX_PLANS_PER_ROUND):
-        plan = _step("decide", steps.decide, targets, view, negotiation, excluded)
+        try:
+            plan = _step("decide", steps.decide, targets, view, negotiation, excluded)
+        except (NoOfferFits, BudgetExceeded):
+            advertised = as_advertised(view)
+            if advertised is None:
+                raise
+            view = advertised
+            negotiation = _step("ask_anyway", steps.ask_anyway, round_id, targets, view)
+            plan = _step("decide", steps.decide, targets, view, negotiation, excluded)
         report = _step("hold", steps.hold, plan)
         if not report.refused:
-            return plan
+            return view, negotiation, plan
         excluded += tuple(refusal.offer for refusal in report.refused)
     raise ShardwrightError(
         f"{MAX_PLANS_PER_ROUND} plans in a row could not be held",

@@ -1,6 +1,6 @@
 """The steps of a round on the real parts. Each finds its own traces when it is run again; none makes a choice."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
@@ -18,8 +18,10 @@ from engine.inventory import current_inventory
 from engine.market.absence import require_a_market, with_missing_providers
 from engine.market.agreements import Agreement, with_agreements
 from engine.market.base import LiveMarket, Need, Strategy
+from engine.market.beliefs import with_beliefs
 from engine.market.discovery import MarketView, discover
 from engine.market.negotiation import Negotiation, negotiate
+from engine.market_watch import MarketWatch
 from engine.migration.several import Moves
 from engine.model.capacity import CapacityTarget, Pool, Resources
 from engine.model.ids import MoveId, NodeId, OfferId, PlanId, PoolId, RoundId
@@ -28,6 +30,7 @@ from engine.model.move import MoveReport, MoveRequest
 from engine.model.placement import Cell, ComponentName, NodeState, Shard, ShardState
 from engine.model.plan import CellPlan, MoveCause, Plan, PlannedNode
 from engine.model.value import Interval, Utc
+from engine.planner.inventory import Inventory
 from engine.planner.move_gate import propose_moves
 from engine.planner.planner import plan as make_plan
 from engine.planner.policy import PlanPolicy
@@ -73,6 +76,7 @@ class ControlSteps:
     updates: CellUpdates
     fleet: Fleet
     moves: Moves
+    watch: MarketWatch
     clock: Clock
     observe: Observe
 
@@ -102,7 +106,7 @@ class ControlSteps:
     def discover(self, targets: Sequence[CapacityTarget]) -> MarketView:
         need = OfferQuery(at_least=_smallest([target.pool.shard_type.resources for target in targets]))
         posted = discover(list(self.providers.values()), need, clock=self.clock, timeout_seconds=DISCOVERY_SECONDS)
-        view = with_agreements(posted, self.terms.agreements)
+        view = with_beliefs(with_agreements(posted, self.terms.agreements), self.watch.beliefs())
         metrics.observe_market(view)
         by_provider = dict.fromkeys(self.providers, 0)
         for offer in view.offers:
@@ -116,6 +120,9 @@ class ControlSteps:
         )
         for failure in view.failures:
             self._say("discover", f"the round goes on without {failure.provider}: {failure.reason}")
+        for offer in view.offers:
+            if offer.belief is not None:
+                self._say("discover", f"{offer.id}: {offer.belief}", free=offer.available)
         require_a_market(view, len(self.providers))
         return view
 
@@ -138,7 +145,12 @@ class ControlSteps:
             f"{len(result.quotes)} firm quotes: " + ", ".join(f"{name} {n}" for name, n in sorted(counts.items())),
             quotes=dict(counts),
         )
+        self.watch.quoted(round_id, result)
         return result
+
+    def ask_anyway(self, round_id: RoundId, targets: Sequence[CapacityTarget], view: MarketView) -> Negotiation:
+        self._say("negotiate", "what is believed to be left is too little: everything that is advertised is asked for")
+        return self.negotiate(round_id, targets, view)
 
     def decide(
         self,
@@ -154,7 +166,7 @@ class ControlSteps:
             plan = make_plan(
                 self.terms.policy,
                 targets,
-                current_inventory(self.shard_map, self.plans),
+                self._inventory(),
                 quotes,
                 view.offers,
                 (*view.rejections, *negotiation.rejections),
@@ -176,6 +188,7 @@ class ControlSteps:
 
     def hold(self, plan: Plan) -> HoldsReport:
         report = self.holds.hold_all(plan)
+        self.watch.held(plan, report)
         for refusal in report.refused:
             self._say("hold", f"{refusal.offer} cannot be held: {refusal.reason}")
         self._say("hold", f"{len(report.held)} holds", holds=len(report.held), refused=len(report.refused))
@@ -208,13 +221,13 @@ class ControlSteps:
         for planned in _planned(plan):
             if planned.quote is not None:
                 self.fleet.expect(planned.node)
-        return self._update(self._with_leaving(self._with_purchases(plan)))
+        return self._update(self._with_leaving(self._with_purchases(plan)), "grow")
 
     def _with_purchases(self, plan: Plan) -> Plan:
         """Every node that is yet to be created carries what it was bought on, by this plan or by an earlier one: the
         quote, and the provider's hold, which the create uses up.
         """
-        made = {node.id for node in self.shard_map.nodes() if node.instance_id is not None}
+        made = self._made()
         missing = [planned.node.id for planned in _planned(plan) if planned.node.id not in made]
         quotes = {planned.node.id: planned.quote for planned in self.plans.bought(missing)}
 
@@ -231,7 +244,8 @@ class ControlSteps:
         )
         return plan.model_copy(update={"cells": cells})
 
-    def _update(self, plan: Plan) -> tuple[CellResult, ...]:
+    def _update(self, plan: Plan, attempt: str) -> tuple[CellResult, ...]:
+        made = self._made()
         results = self.updates.run(plan, self.fleet.user_data(plan))
         for result in results:
             if isinstance(result, CellFailure):
@@ -245,7 +259,13 @@ class ControlSteps:
                 f"{result.cell.id}: {changes.create} created, {changes.update} updated, {changes.delete} deleted, "
                 f"{changes.same} unchanged in {result.seconds:.1f} s",
             )
+        asked = [planned for planned in _planned(plan) if planned.node.id not in made]
+        self.watch.created(plan, attempt, asked, results)
+        self.watch.running()
         return results
+
+    def _inventory(self) -> Inventory:
+        return current_inventory(self.shard_map, self.plans, self.watch.beliefs())
 
     def _with_leaving(self, plan: Plan) -> Plan:
         """The plan with the nodes that leave still in their cells: they go once their shards have moved.
@@ -253,7 +273,7 @@ class ControlSteps:
         Those that their providers are taking back too, since ending them any sooner would cut an evacuation short;
         but not those that never came up.
         """
-        inventory = current_inventory(self.shard_map, self.plans).nodes
+        inventory = self._inventory().nodes
         known = {item.node.id: item.planned for item in inventory if item.node.state is not NodeState.EXPECTED}
         staying: dict[str, list[PlannedNode]] = {}
         for node_id in plan.leaving:
@@ -268,7 +288,7 @@ class ControlSteps:
 
     def moves_off(self, plan: Plan) -> tuple[MoveRequest, ...]:
         self.fleet.wait_joined(self._there(plan))
-        inventory = current_inventory(self.shard_map, self.plans)
+        inventory = self._inventory()
         proposals = propose_moves(self.terms.policy, plan, inventory, self.shard_map.search())
         requests = tuple(
             MoveRequest(
@@ -348,8 +368,9 @@ class ControlSteps:
         for node_id in gone:
             for shard in self.shard_map.search(node=node_id):
                 self.fleet.release(shard)
-        final = self._with_leaving(self._with_purchases(plan).model_copy(update={"leaving": tuple(sorted(stuck))}))
-        results = self._update(final)
+        there = _without(self._with_purchases(plan), self.watch.beliefs().denied_nodes - self._made())
+        final = self._with_leaving(there.model_copy(update={"leaving": tuple(sorted(stuck))}))
+        results = self._update(final, "shrink")
         failed = {result.cell.id for result in results if isinstance(result, CellFailure)}
         for node_id in gone:
             node = self.shard_map.node(node_id)
@@ -375,12 +396,16 @@ class ControlSteps:
         )
         seconds = (record.finished_at - record.started_at).total_seconds()
         metrics.observe_round(seconds=seconds, ended_at=record.finished_at.timestamp())
+        self.watch.forget()
         self._say("record", f"round {record.id} is done")
 
     def _there(self, plan: Plan) -> tuple[PlannedNode, ...]:
         """The planned nodes whose instance exists; there is no use in waiting for the others."""
-        made = {node.id for node in self.shard_map.nodes() if node.instance_id is not None}
+        made = self._made()
         return tuple(planned for planned in _planned(plan) if planned.node.id in made)
+
+    def _made(self) -> frozenset[NodeId]:
+        return frozenset(node.id for node in self.shard_map.nodes() if node.instance_id is not None)
 
     def _say(self, step: str, text: str, **facts: object) -> None:
         self.observe(Event.model_validate({"step": step, "text": text, "facts": facts}))
@@ -388,6 +413,15 @@ class ControlSteps:
 
 def _planned(plan: Plan) -> tuple[PlannedNode, ...]:
     return tuple(node for cell in plan.cells for node in cell.nodes)
+
+
+def _without(plan: Plan, nodes: Collection[NodeId]) -> Plan:
+    """What was denied is not asked for twice in one round."""
+    cells = tuple(
+        cell.model_copy(update={"nodes": tuple(one for one in cell.nodes if one.node.id not in nodes)})
+        for cell in plan.cells
+    )
+    return plan.model_copy(update={"cells": cells})
 
 
 def _smallest(slices: Sequence[Resources]) -> Resources:

@@ -359,5 +359,8 @@ def _failure(cell: Cell, collector: EventCollector | None, problem: CommandError
     said = " | ".join(collector.problems) if collector is not None else ""
     reason = said or "\n".join(str(problem).strip().splitlines()[-_LAST_LINES:])
     codes = program_module(cell.kind).NO_CAPACITY
-    kind = InsufficientCapacity if any(code in reason for code in codes) else ProviderError
-    return kind(f"{cell.id}: the update failed", why=reason)
+    what = f"{cell.id}: the update failed"
+    if any(code in reason for code in codes):
+        nodes = collector.resources_with(codes) if collector is not None else ()
+        return InsufficientCapacity(what, why=reason, nodes=nodes)
+    return ProviderError(what, why=reason)

@@ -1,6 +1,6 @@
 """What happens during an update, as values; made from the engine's own event stream."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from enum import StrEnum
 from threading import Lock
 from typing import Any
@@ -41,7 +41,7 @@ class EventCollector:
     def __init__(self, cell: Cell, on_step: OnStep | None) -> None:
         self._cell, self._on_step, self._lock = cell, on_step, Lock()
         self._findings: list[PolicyFinding] = []
-        self._problems: list[str] = []
+        self._problems: list[tuple[str, str]] = []
         self._changes: dict[str, int] = {}
 
     def __call__(self, event: Any) -> None:
@@ -60,7 +60,12 @@ class EventCollector:
     @property
     def problems(self) -> tuple[str, ...]:
         """Error messages of the engine and the providers, without colours, each once."""
-        return tuple(dict.fromkeys(self._problems))
+        return tuple(dict.fromkeys(message for _, message in self._problems))
+
+    def resources_with(self, words: Collection[str]) -> tuple[str, ...]:
+        """Names of the resources of which an error message has one of these words; the stack's own is left out."""
+        found = (name for name, message in self._problems if name and any(word in message for word in words))
+        return tuple(sorted(set(found)))
 
     @property
     def changes(self) -> ResourceChanges:
@@ -77,7 +82,7 @@ class EventCollector:
         if event.policy_event:
             self._findings.append(_finding(event.policy_event))
         elif event.diagnostic_event and event.diagnostic_event.severity == "error":
-            self._problems.append(_reason(event.diagnostic_event.message))
+            self._problems.append((_resource(event.diagnostic_event.urn), _reason(event.diagnostic_event.message)))
         elif event.summary_event:
             self._changes = {str(getattr(op, "value", op)): n for op, n in event.summary_event.resource_changes.items()}
         elif self._on_step:
@@ -105,6 +110,11 @@ def _finding(event: Any) -> PolicyFinding:
         # The engine puts the policy's description on a line of its own in front.
         message=_plain(event.message).rpartition("\n")[2],
     )
+
+
+def _resource(urn: str | None) -> str:
+    """Its name; empty for the stack and what belongs to no resource."""
+    return "" if not urn or "pulumi:pulumi:Stack" in urn else urn.rpartition("::")[2]
 
 
 def _reason(message: str) -> str:

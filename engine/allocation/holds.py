@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from engine.allocation.lease import Lease, LeaseState
 from engine.allocation.locking import ResourceLocking
-from engine.errors import ConcurrentUpdate, NotFound, ProviderError
+from engine.errors import ConcurrentUpdate, InsufficientCapacity, NotFound, ProviderError
 from engine.model.ids import HoldId, NodeId, OfferId, PlanId
 from engine.model.market import Hold, Quote
 from engine.model.plan import Plan, PlannedNode
@@ -41,6 +41,8 @@ class Refusal(Value):
     offer: OfferId
     provider: str
     reason: str
+    denied: bool = False
+    """Whether the provider had none left, rather than that the quote had expired or our own limit was reached."""
 
 
 class HoldsReport(Value):
@@ -72,8 +74,11 @@ class PlanHolds:
         self._locking.set_phase(plan.id, HoldPhase.HOLDING)
         held, refused = [], []
         for planned, quote in _purchases(plan):
+            ours = True
             try:
-                held.append(self._hold_one(plan, planned, quote))
+                lease = self._locking.reserve_quote(quote, 1, key=planned.token, group=plan.id, holder=planned.node.id)
+                ours = False
+                held.append(self._hold_at_provider(planned, quote, lease))
             except ProviderError as error:
                 refused.append(
                     Refusal(
@@ -81,6 +86,7 @@ class PlanHolds:
                         offer=quote.offer.id,
                         provider=quote.offer.provider,
                         reason=str(error),
+                        denied=isinstance(error, InsufficientCapacity) and not ours,
                     )
                 )
         if refused:
@@ -137,8 +143,7 @@ class PlanHolds:
         self._locking.expire()
         return RecoveryReport(confirmed=tuple(confirmed), released=tuple(released))
 
-    def _hold_one(self, plan: Plan, planned: PlannedNode, quote: Quote) -> HeldNode:
-        lease = self._locking.reserve_quote(quote, 1, key=planned.token, group=plan.id, holder=planned.node.id)
+    def _hold_at_provider(self, planned: PlannedNode, quote: Quote, lease: Lease) -> HeldNode:
         provider = self._holder_of(quote)
         if provider is not None and lease.hold_document is None:
             lease = self._locking.note_hold(lease, provider.hold(_one_unit(quote), key=_key_at_provider(lease)))

@@ -145,8 +145,11 @@ def fetch_bills(
 
 
 def discover_offers(configuration: Configuration, *, vcpus: float, memory_gib: float) -> "MarketView":
+    """As rounds see them: at negotiated prices, and with what is believed because of earlier rounds."""
     from engine.market.agreements import with_agreements
+    from engine.market.beliefs import with_beliefs
     from engine.market.discovery import discover
+    from engine.market_watch import MarketWatch
     from engine.model.capacity import Resources
     from engine.model.market import OfferQuery
 
@@ -154,7 +157,9 @@ def discover_offers(configuration: Configuration, *, vcpus: float, memory_gib: f
     providers = list(open_providers(configuration, clock).values())
     need = OfferQuery(at_least=Resources(vcpus=vcpus, memory_gib=memory_gib))
     view = discover(providers, need, clock=clock, timeout_seconds=DISCOVERY_SECONDS)
-    return with_agreements(view, agreements(configuration))
+    with open_store(configuration) as store:
+        beliefs = MarketWatch(store.market, store.shard_map, store.plans, clock).beliefs()
+    return with_beliefs(with_agreements(view, agreements(configuration)), beliefs)
 
 
 def part_checks() -> "tuple[Check, ...]":

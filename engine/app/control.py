@@ -28,6 +28,7 @@ from engine.fleet.join import ControlListener, join_secret
 from engine.fleet.nodes import Fleet
 from engine.fleet.user_data import UserDataSettings
 from engine.market.strategies import open_strategies
+from engine.market_watch import MarketWatch
 from engine.metrics import observe_move
 from engine.migration import workflow as migration
 from engine.migration.base import MoveContext
@@ -127,6 +128,7 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
             updates=CellUpdates(driver, providers, max_workers=configuration.pulumi.parallel_cells, judging=judged.set),
             fleet=fleet,
             moves=moves,
+            watch=MarketWatch(store.market, store.shard_map, store.plans, clock),
             clock=clock,
             observe=observe,
         )

@@ -13,6 +13,7 @@ from engine.collection import collection_paused
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from engine.model.market import Offer
     from engine.model.plan import OfferDecision, OfferRejection, Plan
 
 OutputOption = Annotated[Output, typer.Option(help="table or json")]
@@ -46,11 +47,13 @@ def offers(
     for failure in view.failures:
         say(named(failure.provider, failure.reason))
     require_a_market(view, len(configuration.providers))
-    ranked = sorted(view.offers, key=lambda offer: offer.price.amount / Decimal(str(max(1.0, offer.resources.vcpus))))
+    refused = {one.offer for one in view.rejections}
+    usable = [offer for offer in view.offers if offer.id not in refused]
+    ranked = sorted(usable, key=lambda offer: offer.price.amount / Decimal(str(max(1.0, offer.resources.vcpus))))
     if output is Output.JSON:
         print_json("offers", ranked, refused=view.rejections, failures=view.failures)
         return
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             "✔",
             offer.provider,
@@ -64,10 +67,20 @@ def offers(
         )
         for offer in ranked[:limit]
     ]
-    columns = ("", "provider", "region", "zone", "instance type", "option", "vCPU", "GiB", "per hour")
+    columns: tuple[str, ...] = ("", "provider", "region", "zone", "instance type", "option", "vCPU", "GiB", "per hour")
+    learned = [_learned(offer) for offer in ranked[:limit]]
+    if any(learned):
+        columns = (*columns, "learned")
+        rows = [(*row, known) for row, known in zip(rows, learned, strict=True)]
     out().print(table(f"{len(ranked)} offers", columns, rows, right=(6, 7, 8)))
     if view.rejections:
         out().print(refused_table(view.rejections, limit))
+
+
+def _learned(offer: "Offer") -> str:
+    """What earlier rounds taught: how deep it is, how often nodes there were taken back."""
+    own = offer.reliability.own
+    return "; ".join(str(one) for one in (offer.belief, own if own is not None and own.reclaims else None) if one)
 
 
 def refused_table(rejections: "Sequence[OfferRejection]", limit: int) -> "Table":

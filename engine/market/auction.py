@@ -64,6 +64,7 @@ def worth_of(offer: Offer, need: Need, offers: Sequence[Offer]) -> Money:
         risk_adjusted(price, survival(other, need.term.hours))
         for other in offers
         if other.option is not PurchaseOption.AUCTION
+        and other.available != 0
         and (need.spot_substitutes or other.option is not PurchaseOption.SPOT)
         and other.price.currency == offer.price.currency
         and (price := price_per_slice(other, need.slice)) is not None

@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from threading import Thread
 from time import monotonic
+from typing import Annotated
+
+from pydantic import Field
 
 from engine.errors import (
     AuthenticationFailed,
@@ -21,10 +24,12 @@ from engine.errors import (
     QuoteExpired,
     ShardwrightError,
 )
-from engine.market.base import Declined, LiveMarket, Market, Need, Strategy
+from engine.market.base import Declined, LiveMarket, Market, Need, Strategy, units_wanted
+from engine.market.beliefs import is_exhausted
 from engine.market.discovery import MarketView
 from engine.market.scoring import ScoreWeights, rank
-from engine.model.market import Offer, PurchaseOption, Quote
+from engine.model.ids import OfferId
+from engine.model.market import Offer, Place, PurchaseOption, Quote
 from engine.model.plan import OfferRejection
 from engine.model.value import Value
 
@@ -34,11 +39,19 @@ TIMEOUT_SECONDS = 180.0
 """Of real time, for all of it: auctions take a minute, and every single call has a time-out of its own."""
 
 
+class DeniedQuote(Value):
+    """So many units at once could not be had, whoever asked."""
+
+    place: Place
+    units: Annotated[int, Field(gt=0)]
+
+
 class Negotiation(Value):
     """Firm quotes, best-scored offers first within a provider, and why the other shortlisted offers gave none."""
 
     quotes: tuple[Quote, ...]
     rejections: tuple[OfferRejection, ...]
+    denied: tuple[DeniedQuote, ...] = ()
 
 
 def shortlist(
@@ -48,7 +61,8 @@ def shortlist(
 
     Spot is taken from as many correlation groups as there are, the best of each first: what is alike fails together.
     """
-    ranked = [scored.offer for scored in rank(view.offers, need, weights or ScoreWeights())]
+    on_offer = [offer for offer in view.offers if not is_exhausted(offer)]
+    ranked = [scored.offer for scored in rank(on_offer, need, weights or ScoreWeights())]
     markets: dict[tuple[str, str, str], list[Offer]] = {}
     for offer in ranked:
         markets.setdefault((offer.provider, offer.region, offer.option.value), []).append(offer)
@@ -100,6 +114,7 @@ def negotiate(
     return Negotiation(
         quotes=tuple(quote for result in results for quote in result.quotes),
         rejections=tuple(rejection for result in results for rejection in result.rejections),
+        denied=tuple(denied for result in results for denied in result.denied),
     )
 
 
@@ -114,6 +129,7 @@ class _Table:
     offers: list[Offer] = field(default_factory=list)
     quotes: list[Quote] = field(default_factory=list)
     rejections: list[OfferRejection] = field(default_factory=list)
+    denied: dict[OfferId, DeniedQuote] = field(default_factory=dict)
     done: list[Offer] = field(default_factory=list)
     crash: Exception | None = None
 
@@ -145,6 +161,7 @@ class _Table:
         return Negotiation(
             quotes=tuple(quote for quote in list(self.quotes) if quote.offer.id in done),
             rejections=(*(one for one in list(self.rejections) if one.offer in done), *late),
+            denied=tuple(denied for offer, denied in list(self.denied.items()) if offer in done),
         )
 
     def _talk_about(self, offer: Offer) -> str | None:
@@ -156,6 +173,7 @@ class _Table:
         if got:
             self.quotes += min(got, key=_cheapest)
             del self.rejections[said_before:]  # one strategy passed, another bought: the offer is not refused
+            self.denied.pop(offer.id, None)
         elif len(self.rejections) > said_before + 1:
             reasons = "; ".join(one.reason for one in self.rejections[said_before:])
             self.rejections[said_before:] = [OfferRejection(offer=offer.id, provider=self.provider, reason=reasons)]
@@ -173,6 +191,7 @@ class _Table:
                 return None
             except InsufficientCapacity as short:
                 self._reject(offer, f"no capacity: {short}")
+                self.denied[offer.id] = DeniedQuote(place=offer.place, units=units_wanted(self.need, offer))
             except QuoteExpired as expired:
                 self._reject(offer, f"its quotes expire at once: {expired}")
             except (AuthenticationFailed, ProviderUnavailable) as gone:

@@ -65,10 +65,11 @@ def expected_price(offer: Offer) -> Money:
 
 def survival(offer: Offer, hours: float) -> float:
     """Probability that a unit is not taken back within ``hours``, from the share lost in a month."""
-    return float((1 - _lost_in_a_month(offer)) ** _months(hours))
+    return float((1 - lost_in_a_month(offer)) ** _months(hours))
 
 
-def _lost_in_a_month(offer: Offer) -> float:
+def lost_in_a_month(offer: Offer) -> float:
+    """Share of units taken back within a month: as it is known, else what is usual for the purchase option."""
     lost = offer.reliability.interruption_per_month
     return _UNPUBLISHED_INTERRUPTION.get(offer.option, _USUAL_INTERRUPTION) if lost is None else lost
 
@@ -112,7 +113,7 @@ def rank(offers: Sequence[Offer], need: Need, weights: ScoreWeights) -> tuple[Sc
     with np.errstate(divide="ignore", invalid="ignore"):
         cost = np.where(price > 0, price.min() / price, 1.0)
     performance = speed / speed.max()
-    reliability = (1 - np.array([_lost_in_a_month(offer) for offer in fitting])) ** _months(need.term.hours)
+    reliability = (1 - np.array([lost_in_a_month(offer) for offer in fitting])) ** _months(need.term.hours)
     total = weights.cost + weights.performance + weights.reliability
     score = weights.cost * cost + weights.performance * performance + weights.reliability * reliability
     score = np.minimum(1.0, score / total)

@@ -1,5 +1,6 @@
 """What providers sell, and what came of asking for it."""
 
+from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated
@@ -19,13 +20,57 @@ class PurchaseOption(StrEnum):
     AUCTION = "auction"
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Place:
+    """Where units come from: offers and nodes of one place share what was learned of it."""
+
+    cell: CellId
+    zone: str
+    instance_type: str
+    option: PurchaseOption
+
+    @property
+    def provider(self) -> str:
+        return self.cell.split("/", 1)[0]
+
+
+class OwnHistory(Value):
+    """What became of nodes of ours: how many were taken back, over how many node-hours."""
+
+    reclaims: Annotated[int, Field(ge=0)]
+    node_hours: Annotated[float, Field(ge=0)]
+
+    def __str__(self) -> str:
+        return f"{self.reclaims} taken back in {self.node_hours:.0f} node-hours"
+
+
 class Reliability(Value):
     """What is known about an offer's staying power."""
 
     interruption_per_month: Probability | None = None
-    """Published or observed share of instances reclaimed within a month; None: not published."""
+    """Share of instances reclaimed within a month, as published or, with ``own``, as corrected by it; None: neither."""
     correlation_group: str
     """What tends to fail together: provider/region/zone/family."""
+    published_per_month: Annotated[Probability | None, Field(exclude_if=lambda share: share is None)] = None
+    """What the provider publishes, where ``interruption_per_month`` was corrected; None: nothing."""
+    own: Annotated[OwnHistory | None, Field(exclude_if=lambda own: own is None)] = None
+    """Of this place; None: nothing of ours ever ran there or beside it."""
+
+
+class DepthBelief(Value):
+    """How much a place is believed to have, after it denied something or took it back."""
+
+    depth: Annotated[int, Field(ge=0)]
+    """Units in all, those of ours that run there included."""
+    ours: Annotated[int, Field(ge=0)] = 0
+    advertised: Annotated[int, Field(ge=0)] | None = None
+    """Units on offer as the provider tells; None: it does not."""
+    told: str
+    """What is believed because of: ``denied 2 of 3 at 10:40``."""
+
+    def __str__(self) -> str:
+        ours = f", {self.ours} of it ours" if self.ours else ""
+        return f"{self.told}; believed depth {self.depth}{ours}"
 
 
 class OfferQuery(Value):
@@ -62,14 +107,20 @@ class Offer(Value):
     """When the provider last stated this price."""
     price_history: tuple[PricePoint, ...] = ()
     available: Annotated[int, Field(ge=0)] | None = None
-    """Units on offer; None: not published."""
+    """Units to be had: those on offer or, with ``belief``, those believed to be free; None: not published."""
     reliability: Reliability
+    belief: Annotated[DepthBelief | None, Field(exclude_if=lambda belief: belief is None)] = None
+    """None: nothing was denied there lately."""
     expires_at: Utc | None = None
     auction_id: str | None = None
 
     @property
     def cell(self) -> CellId:
         return CellId(f"{self.provider}/{self.account}/{self.region}")
+
+    @property
+    def place(self) -> Place:
+        return Place(self.cell, self.zone, self.instance_type, self.option)
 
 
 class Quote(Value):

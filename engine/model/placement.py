@@ -7,7 +7,7 @@ from pydantic import Field
 
 from engine.model.capacity import Resources
 from engine.model.ids import CellId, NodeId, PoolId, ShardId
-from engine.model.market import PurchaseOption
+from engine.model.market import Place, PurchaseOption
 from engine.model.money import Money
 from engine.model.value import Utc, Value
 
@@ -56,6 +56,10 @@ class Node(Value):
     agent_url: str | None = None
     """Where the agent listens (mutual TLS), known once it has joined."""
     underlay_address: str | None = None
+
+    @property
+    def place(self) -> Place:
+        return Place(self.cell, self.zone, self.instance_type, self.option)
 
 
 class ShardState(StrEnum):

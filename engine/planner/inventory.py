@@ -22,6 +22,8 @@ class InventoryNode(Value):
     """As it was bought; its quote tells survival, correlation group and commitment."""
     in_use: Annotated[int, Field(ge=0)] | None = None
     """Shards bound to a component; None: all of them."""
+    denied: bool = False
+    """It is not there, for its provider had none left when it was to be created."""
 
     @property
     def shards(self) -> int:
@@ -33,8 +35,8 @@ class InventoryNode(Value):
 
     @property
     def stays(self) -> bool:
-        """Whether keeping it is a choice at all: not when it is gone or being reclaimed."""
-        return self.node.state in (NodeState.EXPECTED, NodeState.JOINED)
+        """Whether keeping it is a choice at all: not when it is gone, being reclaimed, or could not be had."""
+        return self.node.state in (NodeState.EXPECTED, NodeState.JOINED) and not self.denied
 
     @property
     def provider(self) -> str:

@@ -239,6 +239,8 @@ class Explainer:
             reason = fit.reason
         else:
             reason = self._why_not(offer, quotes, valid, float(price.amount), limits)
+        if offer.belief is not None and offer.id not in rejected:
+            reason = f"{reason}; {offer.belief}"
         return OfferDecision.model_construct(
             offer=offer.model_copy(update={"price_history": ()}) if offer.price_history else offer,
             verdict=Verdict.CHOSEN if taken else Verdict.WHY_NOT,
@@ -286,9 +288,11 @@ class Explainer:
             kept = quantile_kept(programme, pool, there.shards[pool], there.groups(pool))
             slack = kept - programme.asked_quantile(pool)
             if loss > slack:
+                own = offer.reliability.own
+                seen = f" ({own})" if own is not None else ""
                 return (
-                    f"risk: {loss:.1%} probability of losing it within the horizon, {max(0.0, slack):.1%} left to "
-                    f"{need.risk.name}'s {need.risk.quantile:g} quantile"
+                    f"risk: {loss:.1%} probability of losing it within the horizon{seen}, "
+                    f"{max(0.0, slack):.1%} left to {need.risk.name}'s {need.risk.quantile:g} quantile"
                 )
         budget = programme.policy.hourly_budget
         spent = self._spent

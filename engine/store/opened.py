@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from engine.clock import Clock
 from engine.store.database import Database
 from engine.store.ledger import SqlLedger
+from engine.store.market_memory import MarketMemory
 from engine.store.migrate import upgrade
 from engine.store.moves import MoveHistory
 from engine.store.plans import PlanStore
@@ -22,6 +23,7 @@ class Store:
     records: RoundRecords
     moves: MoveHistory
     ledger: SqlLedger
+    market: MarketMemory
 
 
 @contextmanager
@@ -37,6 +39,7 @@ def opened_store(url: str, clock: Clock) -> Iterator[Store]:
             records=RoundRecords(database),
             moves=MoveHistory(database),
             ledger=SqlLedger(database),
+            market=MarketMemory(database),
         )
     finally:
         database.dispose()

@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import exp
 from statistics import median
+
+from engine.market.depth import drifted
+from engine.market.reclaim_rate import shrunk_rate
 
 UNKNOWN_SHARDS = 24.0
 """Believed depth of an offer that was never asked for, until four others are known."""
@@ -90,7 +92,7 @@ class SupplyBelief:
     def reclaim_rate(self, fleet: str, offer: str) -> float:
         general = self._fleets.get(fleet, self._fleet_prior()).rate
         own = self._offers.get(offer, _Exposure(0.0, 0.0))
-        return (own.reclaimed + OFFER_PRIOR * general) / (own.shard_steps + OFFER_PRIOR)
+        return shrunk_rate(own.reclaimed, own.shard_steps, general, OFFER_PRIOR)
 
     def free_units(self, offer: str, step: int, shards: int) -> float:
         """Units beyond those held; ``shards`` of one unit turn the guess for an unknown offer into units."""
@@ -105,8 +107,7 @@ class SupplyBelief:
         if known is None:
             seen = [depth.total / depth.times * self.largest_slice[each] for each, depth in self._depths.items()]
             return (median(seen) if len(seen) > 3 else UNKNOWN_SHARDS) / shards
-        still = exp(-(step - known.step) / FORGET_STEPS)
-        return known.units * still + known.total / known.times * (1 - still)
+        return drifted(known.units, known.total / known.times, step - known.step, FORGET_STEPS)
 
     def _fleet_prior(self) -> _Exposure:
         steps = PRIOR_HOURS / self.step_hours

@@ -104,8 +104,9 @@ def test_no_capacity_is_said_as_such(make_driver: MakeDriver, cloud: Cloud) -> N
     endpoint = cloud.settings["gcp"].endpoint
     httpx.post(f"{endpoint}/_sandbox/fault", json={"mode": "no_capacity", "seconds": 60}).raise_for_status()
     try:
-        with pytest.raises(InsufficientCapacity, match="ZONE_RESOURCE_POOL_EXHAUSTED"):
+        with pytest.raises(InsufficientCapacity, match="ZONE_RESOURCE_POOL_EXHAUSTED") as denied:
             driver.up(cell_plan(GCP, node), user_data(node))
+        assert denied.value.nodes == ("nowhere-1",)
     finally:
         httpx.post(f"{endpoint}/_sandbox/fault", json={"mode": "none", "seconds": 0}).raise_for_status()
         driver.destroy(GCP)

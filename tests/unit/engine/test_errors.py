@@ -32,3 +32,8 @@ def test_exit_codes_are_the_documented_ones() -> None:
     assert errors.PolicyViolation.exit_code == ExitCode.BLOCKED
     assert errors.NoOfferFits.exit_code == ExitCode.BLOCKED
     assert errors.AuthenticationFailed.exit_code == ExitCode.AUTHENTICATION
+
+
+def test_what_could_not_be_had_survives_a_recorded_step() -> None:
+    again = pickle.loads(pickle.dumps(errors.InsufficientCapacity("none left", nodes=("n1", "n2"))))
+    assert again.nodes == ("n1", "n2")

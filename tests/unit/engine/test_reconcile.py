@@ -65,12 +65,13 @@ def failing(provider: str, error: ShardwrightError) -> Callable[[Cell], None]:
 
 
 def test_a_failed_cell_is_a_value_and_does_not_stop_the_others() -> None:
-    error = InsufficientCapacity("gcp: no n2", why="exhausted", next_step="wait")
+    error = InsufficientCapacity("gcp: no n2", why="exhausted", next_step="wait", nodes=("n2",))
     results = reconcile(plan(), Driver(failing("gcp", error)), {})
     assert [type(result).__name__ for result in results] == ["CellOutcome", "CellFailure", "CellOutcome"]
     failure = results[1]
     assert isinstance(failure, CellFailure)
     assert (failure.cell, failure.generation, failure.kind) == (CELLS[1], 3, "InsufficientCapacity")
+    assert failure.denied == ("n2",)
     again = failure.error()
     assert isinstance(again, InsufficientCapacity)
     assert (again.what, again.why, again.next_step) == (error.what, error.why, error.next_step)

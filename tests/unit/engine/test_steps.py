@@ -1,6 +1,5 @@
 """The steps of a round on a real store: what they hand to the cells, and what they put right after a bad end."""
 
-from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, cast
 
@@ -11,66 +10,22 @@ from engine.allocation.locking import ResourceLocking
 from engine.clock import ManualClock
 from engine.errors import ProviderUnavailable
 from engine.events import unseen
+from engine.market_watch import MarketWatch
 from engine.model.capacity import Resources
 from engine.model.ids import NodeId, PoolId, ShardId
 from engine.model.market import Hold, Quote, Reservation
-from engine.model.placement import NodeState, Shard, ShardState
-from engine.model.plan import Plan, PlannedNode
+from engine.model.placement import NodeState, ShardState
+from engine.model.plan import Plan
 from engine.planner.policy import PlanPolicy
-from engine.reconcile import CellFailure, CellResult
 from engine.steps import ControlSteps, Terms
 from engine.store.database import Database
+from engine.store.market_memory import MarketMemory
 from engine.store.plans import PlanStore
 from engine.store.shard_map import ShardMap
-from stacks.base import CellOutcome, ResourceChanges
 from tests.unit.engine.planner.cases import CELLS, certain, inventory_of, offer, plan_of, pool, quote
+from tests.unit.engine.small_round import Cells, Fleet
 
 WEB = pool()
-
-
-class Cells:
-    """Brings every node of the plan up, but those of ``failing`` providers."""
-
-    def __init__(self) -> None:
-        self.plans: list[Plan] = []
-        self.failing: set[str] = set()
-
-    def run(self, plan: Plan, user_data: Mapping[NodeId, str]) -> tuple[CellResult, ...]:
-        self.plans.append(plan)
-        return tuple(self._result(plan, number) for number in range(len(plan.cells)))
-
-    def _result(self, plan: Plan, number: int) -> CellResult:
-        cell = plan.cells[number]
-        if cell.cell.provider in self.failing:
-            return CellFailure(cell=cell.cell, generation=plan.generation, kind="ProviderError", what="down")
-        nodes = tuple((planned.node.id, f"i-{planned.node.id}") for planned in cell.nodes)
-        return CellOutcome(cell=cell.cell, generation=plan.generation, changes=ResourceChanges(), nodes=nodes)
-
-    @property
-    def last(self) -> dict[NodeId, PlannedNode]:
-        return {planned.node.id: planned for cell in self.plans[-1].cells for planned in cell.nodes}
-
-
-class Fleet:
-    """Knows nodes, has no agents."""
-
-    def __init__(self, shard_map: ShardMap) -> None:
-        self._map = shard_map
-        self.released: list[ShardId] = []
-
-    def expect(self, node: Any) -> None:
-        if node.id not in {known.id for known in self._map.nodes()}:
-            self._map.put_node(node)
-
-    def user_data(self, plan: Plan) -> Mapping[NodeId, str]:
-        return {}
-
-    def wait_joined(self, planned: Any) -> tuple[()]:
-        return ()
-
-    def release(self, shard: Shard) -> None:
-        self.released.append(shard.id)
-        self._map.remove(shard.id)
 
 
 class Harbor:
@@ -117,6 +72,7 @@ class World:
             terms=terms, demand=cast(Any, None), providers={}, strategies=(), shard_map=self.map, plans=self.plans,
             records=cast(Any, None), holds=self.holds, updates=cast(Any, self.cells), fleet=cast(Any, self.fleet),
             moves=cast(Any, None), clock=clock, observe=unseen,
+            watch=MarketWatch(MarketMemory(database), self.map, self.plans, clock),
         )  # fmt: skip
         quotes = [quote(offer("harbor-1", "0.05", cell=CELLS[3])), quote(offer("aws-1", "0.06"))]
         self.plan: Plan = plan_of([certain(WEB, 4)], quotes, PlanPolicy(max_provider_share=0.5))

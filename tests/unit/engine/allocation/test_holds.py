@@ -135,6 +135,22 @@ def test_one_refusal_gives_everything_back(
         holds.confirm_all(plan)
 
 
+def test_only_what_a_provider_has_none_of_is_told_as_denied(plan: Plan, holds: PlanHolds, harbor: Market) -> None:
+    harbor.fail = InsufficientCapacity("none left")
+    assert [refusal.denied for refusal in holds.hold_all(plan).refused] == [True, True]
+    harbor.fail = ProviderUnavailable("harbor is down")
+    assert [refusal.denied for refusal in holds.hold_all(plan).refused] == [False, False]
+
+
+def test_a_limit_of_our_own_is_no_denial(plan: Plan, holds: PlanHolds, locking: ResourceLocking) -> None:
+    """Somebody else here has all that the quote promises."""
+    quote = next(node.quote for cell in plan.cells for node in cell.nodes if node.quote is not None)
+    locking.reserve_quote(quote, quote.quantity, key="other", group="other", holder="other")
+    refused = holds.hold_all(plan).refused
+    assert {refusal.offer for refusal in refused} == {quote.offer.id}
+    assert not any(refusal.denied for refusal in refused)
+
+
 def test_a_plan_made_anew_is_held_anew(plan: Plan, holds: PlanHolds, harbor: Market) -> None:
     """Same nodes, same tokens, and the provider remembers the keys of what was given back."""
     holds.hold_all(plan)

@@ -8,6 +8,7 @@ from engine.app import configured
 from engine.errors import ExitCode
 from engine.market.discovery import MarketView, ProviderFailure
 from engine.model.ids import OfferId
+from engine.model.market import DepthBelief, OwnHistory, Reliability
 from engine.model.plan import OfferRejection
 from tests.command import InProcess
 from tests.unit.engine.market.counterparties import NOW, an_offer
@@ -58,3 +59,25 @@ def test_json_has_the_refused_ones_beside_the_offers(command: InProcess, market:
         "reason": "forged: price is not what was signed",
     }
     assert document["failures"][0]["kind"] == "TimedOut"
+
+
+def test_what_earlier_rounds_taught_is_told(
+    command: InProcess, market: MarketView, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    belief = DepthBelief(depth=1, advertised=4, told="denied 2 of 3 at 10:40")
+    own = OwnHistory(reclaims=2, node_hours=310.0)
+    offers = (
+        an_offer("left", available=1, belief=belief, zone="left"),
+        an_offer("shaky", zone="shaky", reliability=Reliability(correlation_group="g", own=own)),
+        an_offer("none", available=0, belief=belief, zone="none"),
+    )
+    learned = market.model_copy(update={"offers": offers, "rejections": (_refused("none", f"exhausted: {belief}"),)})
+    monkeypatch.setattr(configured, "discover_offers", lambda *_, **__: learned)
+    lines = command("offers").out.splitlines()
+    assert any("✔" in line and "left" in line and "denied 2 of 3 at 10:40; believed depth 1" in line for line in lines)
+    assert any("✔" in line and "shaky" in line and "2 taken back in 310 node-hours" in line for line in lines)
+    assert any("✘" in line and "exhausted: denied 2 of 3 at 10:40" in line for line in lines)
+    data = json.loads(command("offers", "--output", "json").out)["data"]
+    assert [offer["id"] for offer in data] == ["left", "shaky"]
+    assert data[0]["belief"] == {"depth": 1, "ours": 0, "advertised": 4, "told": "denied 2 of 3 at 10:40"}
+    assert data[1]["reliability"]["own"] == {"reclaims": 2, "node_hours": 310.0}

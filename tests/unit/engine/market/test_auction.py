@@ -54,6 +54,11 @@ def test_worth_counts_slices_and_lost_units() -> None:
     assert worth_of(LOT, a_need(hours=730), [POSTED, shaky]) == usd("0.10"), "0.05 with three in four lost"
 
 
+def test_what_is_exhausted_is_no_alternative() -> None:
+    gone = an_offer("gone", price="0.02", available=0, reliability=CERTAIN)
+    assert worth_of(LOT, a_need(), [POSTED, gone]) == usd("0.10")
+
+
 def test_passes_where_nothing_tells_the_worth_or_the_reserve_is_above_it() -> None:
     with pytest.raises(Declined, match="worth"):
         _negotiate(Auctioneer(lambda bid: (bid, bid)), others=())

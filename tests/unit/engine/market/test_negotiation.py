@@ -3,7 +3,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from engine.errors import AuthenticationFailed, ShardwrightError
+from engine.errors import AuthenticationFailed, InsufficientCapacity, ShardwrightError
 from engine.market.auction import AuctionStrategy
 from engine.market.base import Market, Need
 from engine.market.discovery import MarketView
@@ -12,7 +12,7 @@ from engine.market.negotiation import Negotiation, negotiate, shortlist
 from engine.market.rfq import RfqStrategy
 from engine.market.scoring import ScoreWeights
 from engine.market.spot import SpotStrategy
-from engine.model.market import Offer, PurchaseOption, Quote, Reliability
+from engine.model.market import DepthBelief, Offer, PurchaseOption, Quote, Reliability
 from engine.model.money import usd
 from engine.model.value import Interval
 from providers.base import Provider
@@ -190,3 +190,29 @@ def test_an_offer_that_one_strategy_passes_on_and_another_buys_is_not_refused() 
     found = negotiate(_view(an_offer("a"), cheaper), a_need(), [*ALL, RfqStrategy()], market)
     assert {quote.offer.id: quote.strategy for quote in found.quotes} == {"a": "fixed_price", "b": "fixed_price"}
     assert found.rejections == ()
+
+
+def test_what_was_denied_is_told_with_how_many_were_asked_for() -> None:
+    none_left = an_offer("none", provider="q", available=2)
+    found = _negotiate([an_offer("some"), none_left], Honest(), Stubborn("q"))
+    assert [(one.place, one.units) for one in found.denied] == [(none_left.place, 2)]
+
+
+def test_what_one_strategy_was_denied_and_another_got_was_not_denied() -> None:
+    class Denied(SpotStrategy):
+        name = "denied"
+
+        def negotiate(self, need: Need, offers: Sequence[Offer], market: Market) -> Sequence[Quote]:
+            raise InsufficientCapacity("none left")
+
+    found = negotiate(_view(an_offer()), a_need(), (Denied(), FixedPriceStrategy()), a_market(Honest()))
+    assert (len(found.quotes), found.denied) == (1, ())
+
+
+def test_an_exhausted_offer_is_not_asked_for_and_leaves_its_turn_to_others() -> None:
+    belief = DepthBelief(depth=0, told="denied 2 of 2 at 11:55")
+    offers = [an_offer("best", price="0.01", available=0, belief=belief), an_offer("next")]
+    seller = Honest()
+    found = negotiate(_view(*offers), a_need(), ALL, a_market(seller), per_market=1)
+    assert [quote.offer.id for quote in found.quotes] == ["next"]
+    assert [name for name, _ in seller.asked] == ["next"]

@@ -15,7 +15,7 @@ from engine.cli.market import plan_tables
 from engine.errors import BadUsageData, BudgetExceeded, ConfigurationError, NoOfferFits
 from engine.model.capacity import Placement, RiskClass
 from engine.model.ids import OfferId
-from engine.model.market import PurchaseOption, Quote
+from engine.model.market import DepthBelief, OwnHistory, PurchaseOption, Quote
 from engine.model.money import Money, usd
 from engine.model.placement import NodeState
 from engine.model.plan import OfferRejection, Plan, Verdict
@@ -292,6 +292,28 @@ def test_every_offer_gets_a_reason() -> None:
     }
     assert made.rejections[0].reason == "price is 400 days old"
     assert reasons["dearer"] == "dearer: 0.15 per shard-hour against 0.025"
+
+
+def test_no_more_is_bought_than_is_believed_to_be_there_and_the_reason_says_so() -> None:
+    belief = DepthBelief(depth=1, advertised=8, told="denied 2 of 3 at 10:40")
+    cheap = offer("cheap", "0.05", available=1).model_copy(update={"belief": belief})
+    dear = offer("dear", "0.09", cell=CELLS[1]).model_copy(update={"belief": belief})
+    made = plan_of([certain(pool(), 4)], [quote(cheap), quote(dear)])
+    assert {row.offer.id: row.units for row in made.decisions} == {"cheap": 1, "dear": 1}
+    told = "denied 2 of 3 at 10:40; believed depth 1"
+    assert _reasons(made)["cheap"] == f"1 unit(s) at 0.05 USD/h by fixed-price; {told}"
+    less = plan_of([certain(pool(), 2)], [quote(cheap), quote(dear)])
+    assert _reasons(less)["dear"] == f"dearer: 0.045 per shard-hour against 0.025; {told}"
+
+
+def test_what_was_seen_of_reclaims_is_part_of_the_risk() -> None:
+    own = OwnHistory(reclaims=2, node_hours=310.0)
+    shaky = offer("shaky", "0.01", option=PurchaseOption.SPOT)
+    shaky = shaky.model_copy(update={"reliability": shaky.reliability.model_copy(update={"own": own})})
+    need = [certain(pool(risk=CRITICAL), 2)]
+    made = plan_of(need, [quote(shaky, survival=0.05, quantity=1), quote(offer("sure", "0.05", cell=CELLS[1]))])
+    assert _reasons(made)["shaky"].startswith("risk: ")
+    assert "(2 taken back in 310 node-hours)" in _reasons(made)["shaky"]
 
 
 def test_limits_are_named_as_reasons() -> None:

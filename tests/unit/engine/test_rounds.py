@@ -1,0 +1,185 @@
+"""Rounds one after another, on a real store: what one learns of the market, the next ones keep to."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from engine import rounds
+from engine.clock import ManualClock
+from engine.errors import NoOfferFits
+from engine.market.depth import HALF_LIFE, MEMORY, STANDS
+from engine.model.capacity import CapacityTarget
+from engine.model.ids import NodeId, RoundId
+from engine.model.market import PurchaseOption, ReclaimNotice
+from engine.model.placement import NodeState
+from engine.round_record import RoundRecord
+from engine.store.database import Database
+from tests.unit.engine.planner.cases import CELLS, certain, offer, pool
+from tests.unit.engine.small_round import HoldingSeller, Seller, SmallRound
+
+WEB = pool()
+AWS, GCP, HARBOR = CELLS[0], CELLS[1], CELLS[3]
+SOON = timedelta(minutes=10)
+Runs = Callable[[SmallRound, int], RoundRecord]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, clock: ManualClock) -> Runs:
+    """One round for so many shards, its steps called as they are."""
+    workflow: Any = rounds.run_round
+    monkeypatch.setattr(rounds, "_step", lambda _, act, *args: act(*args))
+    counted = iter(range(100))
+
+    def one(world: SmallRound, shards: int) -> RoundRecord:
+        monkeypatch.setattr(rounds, "_steps", world.steps)
+        monkeypatch.setattr(world.demand, "now", (_wanted(shards),))
+        record: RoundRecord = workflow.__wrapped__(RoundId(f"round-{next(counted)}"))
+        clock.advance(SOON)
+        return record
+
+    return one
+
+
+def _wanted(shards: int) -> CapacityTarget:
+    return certain(WEB, shards)
+
+
+def running(world: SmallRound) -> dict[str, int]:
+    """Nodes that run or are on their way, by provider."""
+    found: dict[str, int] = {}
+    for node in world.map.nodes(states=[NodeState.EXPECTED, NodeState.JOINED]):
+        found[node.place.provider] = found.get(node.place.provider, 0) + 1
+    return found
+
+
+def shallow(database: Database, clock: ManualClock, room: int) -> tuple[SmallRound, HoldingSeller]:
+    """harbor is cheap, posts eight units and has fewer; gcp is dear and has any number. A unit carries two shards."""
+    harbor = HoldingSeller("harbor", clock, offer("harbor-1", "0.05", cell=HARBOR, available=8), room=room)
+    gcp = Seller("gcp", clock, offer("gcp-1", "0.08", cell=GCP))
+    return SmallRound(database, clock, WEB, harbor, gcp), harbor
+
+
+def test_what_was_denied_is_not_asked_for_again_until_it_drifts(
+    database: Database, clock: ManualClock, run: Runs
+) -> None:
+    world, harbor = shallow(database, clock, room=0)
+    run(world, 4)
+    assert len(harbor.hold_asked) == 2
+    assert running(world) == {"gcp": 2}
+    asked = len(harbor.asked)
+    second = run(world, 8)
+    assert (len(harbor.hold_asked), len(harbor.asked)) == (2, asked), "neither a price nor a hold"
+    assert running(world) == {"gcp": 4}
+    reasons = {one.offer: one.reason for one in second.plan.rejections}
+    assert reasons["harbor-1"] == "exhausted: denied 2 of 2 at 12:00; believed depth 0"
+    clock.advance(STANDS + HALF_LIFE)
+    harbor.room = 8
+    third = run(world, 12)
+    assert running(world) == {"gcp": 2, "harbor": 4}, "as many as are believed to be there, cheaper as they are"
+    chosen = {row.offer.id: row.reason for row in third.plan.decisions}
+    assert chosen["harbor-1"].endswith("; denied 2 of 2 at 12:00; believed depth 4")
+
+
+def test_a_place_that_granted_some_is_used_as_far_as_it_went(database: Database, clock: ManualClock, run: Runs) -> None:
+    world, harbor = shallow(database, clock, room=1)
+    run(world, 4)
+    assert running(world) == {"gcp": 2}, "within a round, what was refused is left out altogether"
+    run(world, 8)
+    assert running(world) == {"gcp": 3, "harbor": 1}
+    assert len(harbor.hold_asked) == 3, "one more, and granted"
+    run(world, 12)
+    assert running(world) == {"gcp": 5, "harbor": 1}
+    assert len(harbor.hold_asked) == 3
+
+
+def test_a_belief_gives_way_where_nothing_else_is_on_offer(database: Database, clock: ManualClock, run: Runs) -> None:
+    harbor = HoldingSeller("harbor", clock, offer("harbor-1", "0.05", cell=HARBOR, available=8), room=1)
+    world = SmallRound(database, clock, WEB, harbor)
+    with pytest.raises(NoOfferFits):
+        run(world, 4)
+    harbor.room = 4
+    run(world, 4)
+    assert running(world) == {"harbor": 2}
+    assert any("everything that is advertised is asked for" in said for said in world.said)
+
+
+def test_a_node_that_could_not_be_created_is_given_up_and_had_elsewhere(
+    database: Database, clock: ManualClock, run: Runs
+) -> None:
+    aws = Seller("aws", clock, offer("aws-1", "0.05", cell=AWS))
+    gcp = Seller("gcp", clock, offer("gcp-1", "0.08", cell=GCP))
+    world = SmallRound(database, clock, WEB, aws, gcp)
+    world.cells.room = {"aws": 1}
+    first = run(world, 6)
+    assert [len(failure.denied) for failure in first.failures] == [2]
+    denied = set(first.failures[0].denied)
+    asked = len(world.cells.asked)
+    second = run(world, 6)
+    assert set(second.plan.leaving) == denied
+    assert {world.map.node(node).state for node in denied} == {NodeState.GONE}
+    assert running(world) == {"aws": 1, "gcp": 2}
+    assert second.failures == ()
+    assert not denied & set(world.cells.asked[asked:])
+    told = {row.offer.id: row.reason for row in second.plan.decisions} | {
+        one.offer: one.reason for one in second.plan.rejections
+    }
+    assert "denied 2 of 3 at 12:00; believed depth 1, 1 of it ours" in told["aws-1"]
+    for node in denied:
+        assert world.holds.hold_of(world.plans.bought([node])[0].token) is None, "what was leased for it is free"
+
+
+def test_a_denied_node_is_asked_for_again_once_the_denial_is_forgotten(
+    database: Database, clock: ManualClock, run: Runs
+) -> None:
+    world = SmallRound(database, clock, WEB, Seller("aws", clock, offer("aws-1", "0.05", cell=AWS)))
+    world.cells.room = {"aws": 0}
+    denied = run(world, 2).failures[0].denied
+    clock.advance(MEMORY)
+    world.cells.room = {}
+    again = run(world, 2)
+    assert again.plan.leaving == ()
+    assert world.map.node(denied[0]).instance_id is not None
+
+
+def test_a_place_that_takes_back_is_left_alone_and_trusted_less(
+    database: Database, clock: ManualClock, run: Runs
+) -> None:
+    spot = offer("aws-1", "0.03", cell=AWS, option=PurchaseOption.SPOT)
+    world = SmallRound(
+        database, clock, WEB, Seller("aws", clock, spot), Seller("gcp", clock, offer("gcp-1", "0.05", cell=GCP))
+    )
+    first = run(world, 1)
+    node = next(planned.node.id for cell in first.plan.cells for planned in cell.nodes)
+    assert running(world) == {"aws": 1}
+    world.map.update_node(node, state=NodeState.RECLAIMING)
+    notice = ReclaimNotice(node=NodeId(node), provider="aws", seen_at=clock.now(), at=clock.now() + SOON)
+    for _ in range(2):
+        world.watch.taken_back(notice)
+    run(world, 1)
+    assert running(world) == {"gcp": 1}
+    known = world.watch.beliefs()
+    seen = known.of(spot)
+    assert seen.reliability.own is not None
+    assert (seen.reliability.own.reclaims, seen.reliability.own.node_hours) == (1, pytest.approx(1 / 6))
+    assert seen.reliability.interruption_per_month is not None
+    assert seen.reliability.interruption_per_month > 0.15
+
+
+def test_what_runs_where_others_were_taken_back_is_trusted_less(
+    database: Database, clock: ManualClock, run: Runs
+) -> None:
+    spot = offer("aws-1", "0.03", cell=AWS, option=PurchaseOption.SPOT)
+    world = SmallRound(database, clock, WEB, Seller("aws", clock, spot))
+    first = run(world, 4)
+    taken, stays = sorted(planned.node.id for cell in first.plan.cells for planned in cell.nodes)[:2]
+    world.map.update_node(taken, state=NodeState.RECLAIMING)
+    before = world.steps._inventory().nodes
+    world.watch.taken_back(ReclaimNotice(node=taken, provider="aws", seen_at=clock.now(), at=clock.now() + SOON))
+    after = world.steps._inventory().nodes
+    losses = [
+        next(item.loss_within(24, world.steps.terms.policy) for item in nodes if item.node.id == stays)
+        for nodes in (before, after)
+    ]
+    assert losses[0] * 1.5 < losses[1] < 0.5
