@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from importlib import import_module
 
 import numpy as np
 import psutil
@@ -94,6 +95,11 @@ def inference() -> Work:
 PARTS: dict[str, Callable[[], Work]] = {"backtest": backtest, "choice": choice, "inference": inference}
 
 
+def _load(_shared: None, _piece: int) -> None:
+    """What a worker brings in once is part of its start-up."""
+    import_module("forecasting.backtest")
+
+
 def _network() -> Network:
     return Network(pretrained(HOUR, HORIZON), loaded=True, origin="shipped")
 
@@ -161,6 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     good = True
     started = time.perf_counter()
     with spread_over(Engine.RAY, given.workers) as cluster:
+        list(cluster.map(_load, None, range(given.workers), what="loading"))
         print(f"start-up of {given.workers} workers: {time.perf_counter() - started:.1f} s")
         for name in given.only or PARTS:
             work = PARTS[name]()

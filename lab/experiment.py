@@ -11,6 +11,7 @@ from time import perf_counter
 
 import numpy as np
 
+from engine.errors import PlayFailed, ScaleOutFailed, ShardwrightError
 from engine.model.value import Value
 from forecasting.scale.spread import IN_PROCESS, Spread
 from lab.bound import Bound, clairvoyant_bound
@@ -102,8 +103,12 @@ def run_lab(
     spread: Spread = IN_PROCESS,
     tell: Callable[[str], None] = lambda _: None,
 ) -> LabReport:
-    """Play every case with every policy, and with ``command`` where there is one."""
-    known = [(case, clairvoyant_bound(case)) for case in cases]
+    """Play every case with every policy, and with ``command`` where there is one. ``tell`` hears each bound and play.
+
+    Raises what a policy raises on purpose; PlayFailed, which names case and policy, for all else that goes wrong in a
+    play, and when the play was lost with its worker.
+    """
+    known = list(zip(cases, _bounds(cases, spread, tell), strict=True))
     named = (*policies, *((COMMAND,) if command else ()))
     jobs = [Job(case, bound, name, seed, command) for case, bound in known for name in named]
     played = list(_told(spread.map(_played, None, jobs, what="playing"), jobs, tell))
@@ -121,9 +126,31 @@ def run_lab(
     )
 
 
-def _played(_shared: None, job: Job) -> Played:
+def _bounds(cases: Sequence[Case], spread: Spread, tell: Callable[[str], None]) -> Iterator[Bound]:
+    for bound in spread.map(_bound, None, cases, what="bounding"):
+        tell(f"bound of {bound.case}: {bound.cost:.2f} USD")
+        yield bound
+
+
+def _bound(_shared: None, case: Case) -> Bound:
     """A piece of work."""
-    return play_job(job)
+    return clairvoyant_bound(case)
+
+
+def _played(_shared: None, job: Job) -> Played:
+    """A piece of work; what fails in it is named here, since another process does not keep where it failed."""
+    try:
+        return play_job(job)
+    except ShardwrightError:
+        raise
+    except Exception as problem:
+        raise _failed(
+            job, f"{type(problem).__name__}: {problem}", f"play it alone: --policies {job.policy} --engine local"
+        ) from problem
+
+
+def _failed(job: Job, why: str, next_step: str) -> PlayFailed:
+    return PlayFailed(f"{job.case.id} could not be played with {job.policy}", why=why, next_step=next_step)
 
 
 def play_job(job: Job) -> Played:
@@ -147,10 +174,15 @@ def play_job(job: Job) -> Played:
 
 
 def _told(played: Iterable[Played], jobs: Sequence[Job], tell: Callable[[str], None]) -> Iterator[Played]:
-    for at, each in enumerate(played):
-        risk = "keeps the risk" if each.result.keeps_risk else "breaks the risk"
-        tell(f"{at + 1}/{len(jobs)} {each.result.case} {each.policy}: {each.result.cost:.2f} USD, {risk}")
-        yield each
+    """They come in the order of their jobs."""
+    at = 0
+    try:
+        for at, each in enumerate(played, start=1):
+            risk = "keeps the risk" if each.result.keeps_risk else "breaks the risk"
+            tell(f"{at}/{len(jobs)} {each.result.case} {each.policy}: {each.result.cost:.2f} USD, {risk}")
+            yield each
+    except ScaleOutFailed as problem:
+        raise _failed(jobs[at], str(problem), problem.next_step) from problem
 
 
 def _of_case(case: Case, bound: Bound, played: Sequence[Played]) -> CaseReport:

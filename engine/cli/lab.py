@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engine.cli.console import Output, err, out, plain, print_json, table
+from engine.cli.scale import EngineChoice, RayAddress, Workers
 from engine.errors import UsageError
 from engine.output_file import drafted, require_folder
+from forecasting.scale.engines import Engine, spread_over
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -45,6 +47,9 @@ def run(
     regions: Annotated[str | None, typer.Option(help="... only these, comma-separated. Default: all.")] = None,
     case_file: Annotated[Path | None, typer.Option(help="... also write the case that was built (gzip).")] = None,
     seed: Annotated[int, typer.Option(help="Of whatever is drawn at random.")] = 0,
+    engine: EngineChoice = Engine.LOCAL,
+    workers: Workers = None,
+    ray_address: RayAddress = None,
     output: Form = Output.TABLE,
     output_file: Annotated[Path | None, typer.Option(help="Also write the whole report as JSON.")] = None,
     html: Annotated[Path | None, typer.Option(help="Also write a page with plots.")] = None,
@@ -78,7 +83,8 @@ def run(
     say = plain(err())
     for note in notes:
         say(note)
-    report = run_lab(cases, chosen, seed=seed, command=policy_command, notes=notes, tell=say)
+    with spread_over(engine, workers, ray_address) as spread:
+        report = run_lab(cases, chosen, seed=seed, command=policy_command, notes=notes, spread=spread, tell=say)
     if output_file is not None:
         with drafted(output_file) as draft:
             draft.write_text(report.model_dump_json(indent=1), encoding="utf-8")

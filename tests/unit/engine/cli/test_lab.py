@@ -70,5 +70,6 @@ def test_bad_input_is_refused(command: InProcess, case: Path, tmp_path: Path) ->
     command("lab", "run", "--case", case, "--policies", "reactive", "--policy-command", "no-such-program").refused(
         2, "cannot be started"
     )
+    command("lab", "run", "--case", case, "--workers", "2").refused(2, "--workers needs --engine ray")
     case.write_text("{", encoding="utf-8")
     command("lab", "bound", "--case", case).refused(2, "not a case of the capacity game")
