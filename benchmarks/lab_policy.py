@@ -5,8 +5,8 @@
 Without ``--case`` the game cases under ``--data`` are played. Regret in USD: ``sizing`` is capacity that nobody needed,
 ``market`` is buying, packing and moving. Times are of the policy alone, in this process.
 
-Beside it stands quantile sizing on on-demand units: the baseline ``seasonal-quantile`` as hosted, whose levels are learnt
-from the history, and at equal risk: its lowest level, one for all fleets, that keeps every limit, chosen in hindsight.
+Beside it stands quantile sizing on on-demand units: the baseline ``seasonal-quantile`` as hosted, whose levels are
+learnt from the history, and at equal risk: its lowest level, one for all fleets, that keeps every limit in hindsight.
 """
 
 import argparse

@@ -17,6 +17,7 @@ from forecasting.scale.spread import IN_PROCESS, Spread
 from lab.bound import Bound, clairvoyant_bound
 from lab.case import Case
 from lab.host import play
+from lab.inputs import Inputs
 from lab.play_host import CommandPolicy
 from lab.policies.registry import BASELINES, policy_of
 from lab.regret import Regret, regret_of
@@ -81,12 +82,14 @@ class Standing(Value):
 
 
 class LabReport(Value):
-    """With ``seed``, ``policies`` and the cases' fingerprints, everything that is needed to repeat it."""
+    """With ``seed``, ``policies`` and the cases' fingerprints, everything that is needed to repeat it; ``inputs`` says
+    it as a command, with the files that the cases came from."""
 
     seed: int
     policies: tuple[str, ...]
     command: str | None
     notes: tuple[str, ...] = ()
+    inputs: Inputs | None = None
     cases: tuple[CaseReport, ...]
     standings: tuple[Standing, ...]
     best_baselines: float | None
@@ -100,6 +103,7 @@ def run_lab(
     seed: int = 0,
     command: str | None = None,
     notes: Sequence[str] = (),
+    inputs: Inputs | None = None,
     spread: Spread = IN_PROCESS,
     tell: Callable[[str], None] = lambda _: None,
 ) -> LabReport:
@@ -120,6 +124,7 @@ def run_lab(
         policies=tuple(policies),
         command=command,
         notes=tuple(notes),
+        inputs=inputs,
         cases=tuple(reports),
         standings=tuple(_standing(name, reports) for name in named),
         best_baselines=_mean([r.of(r.best_baseline).cost_to_bound if r.best_baseline else None for r in reports]),

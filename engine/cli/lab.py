@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from lab.case import Case
     from lab.experiment import CaseReport, LabReport, Played
+    from lab.inputs import Inputs
 
 app = typer.Typer(
     help="Replay demand and markets through policies; see what each would have cost.", no_args_is_help=True
@@ -26,10 +27,15 @@ Cases = Annotated[list[Path] | None, typer.Option("--case", help="A case file; m
 More = Annotated[list[Path] | None, typer.Argument(help="More case files.", show_default=False)]
 Form = Annotated[Output, typer.Option(help="table or json")]
 ALL = "all"
+NOT_RECORDED = {"output", "output_file", "html", "case_file", "engine", "workers", "ray_address"}
+"""Options that change no figure."""
+BUILDING = {"risk", "days", "metric", "per_shard", "vcpus", "memory_gib", "regions"}
+"""Options of a case that is built from ``--usage``."""
 
 
 @app.command()
 def run(
+    context: typer.Context,
     more: More = None,
     case: Cases = None,
     policies: Annotated[str, typer.Option(help="Comma-separated names, or all.")] = ALL,
@@ -84,7 +90,16 @@ def run(
     for note in notes:
         say(note)
     with spread_over(engine, workers, ray_address) as spread:
-        report = run_lab(cases, chosen, seed=seed, command=policy_command, notes=notes, spread=spread, tell=say)
+        report = run_lab(
+            cases,
+            chosen,
+            seed=seed,
+            command=policy_command,
+            notes=notes,
+            inputs=_inputs(context, chosen),
+            spread=spread,
+            tell=say,
+        )
     if output_file is not None:
         with drafted(output_file) as draft:
             draft.write_text(report.model_dump_json(indent=1), encoding="utf-8")
@@ -149,6 +164,25 @@ def _read(paths: Sequence[Path]) -> "list[Case]":
     return [read_case(path) for path in paths]
 
 
+def _inputs(context: typer.Context, chosen: tuple[str, ...]) -> "Inputs":
+    """Of whatever the figures depend on: the options as they stand, and the files that they name."""
+    from lab.inputs import recorded
+
+    given = {**context.params, "policies": ",".join(chosen)}
+    silent = NOT_RECORDED if given["usage"] is not None else NOT_RECORDED | BUILDING
+    words: list[str] = []
+    files: list[tuple[str, Path]] = []
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        option = "--case" if name == "more" else max(parameter.opts, key=len)
+        values = given[name] if isinstance(given[name], list | tuple) else [given[name]]
+        for value in values:
+            if value is not None and name not in silent:
+                words += [option, str(value)]
+                files += [(option, value)] if isinstance(value, Path) else []
+    return recorded(words, files)
+
+
 def _policies(text: str) -> tuple[str, ...]:
     from lab.policies.registry import names, policy_of
 
@@ -177,8 +211,11 @@ def _print(report: "LabReport") -> None:
         for s in report.standings
     ]
     best = f"; best baseline of each case: {_ratio(report.best_baselines)} x bound"
-    title = f"All cases, geometric means{best}"
+    title = f"All cases, geometric means{best}; seed {report.seed}"
     out().print(table(title, ("policy", "/ bound", "/ best baseline", "risk kept"), rows, right=(1, 2, 3)))
+    if report.inputs is not None:
+        files = [(each.option, each.path, each.sha256[:16]) for each in report.inputs.files]
+        out().print(table("Inputs", ("option", "file", "SHA-256 begins"), files))
 
 
 def _case_table(report: "CaseReport") -> "Table":

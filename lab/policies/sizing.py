@@ -47,8 +47,10 @@ class Peak:
 
 
 class QuantileOf:
-    """A guess plus the quantile of its errors; ``guess`` makes a fresh one for each fleet. ``level``: of the quantile, for
-    all fleets, instead of the one that is learnt from the history."""
+    """A guess plus the quantile of its errors; ``guess`` makes a fresh one for each fleet.
+
+    ``level``: of the quantile, for all fleets, instead of the one that is learnt from the history.
+    """
 
     def __init__(self, guess: type[Guess], level: float | None = None) -> None:
         self._kind = guess

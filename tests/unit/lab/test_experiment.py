@@ -11,6 +11,7 @@ from engine.errors import PlayFailed, ScaleOutFailed
 from forecasting.scale.spread import Piece, Result, Shared
 from lab.bound import clairvoyant_bound
 from lab.experiment import COMMAND, Job, LabReport, play_job, run_lab
+from lab.inputs import InputFile, Inputs
 from lab.policies.registry import BASELINES
 from lab.report import as_html, write_report
 from lab.wire import Init
@@ -113,10 +114,21 @@ def test_the_report_comes_back_from_json() -> None:
 
 def test_the_page_needs_no_network_and_names_everybody(tmp_path: Path) -> None:
     cases = (generated(steps=12),)
-    report: LabReport = run_lab(cases, ["reactive", "greedy-spot"], notes=["a <note>"])
+    inputs = Inputs(
+        version="0.1.0",
+        arguments=("--case", "a <case>", "--seed", "0"),
+        files=(InputFile(option="--case", path="a <case>", sha256="c0ffee"),),
+    )
+    report: LabReport = run_lab(cases, ["reactive", "greedy-spot"], notes=["a <note>"], inputs=inputs)
     page = as_html(report, cases)
     assert "src=" not in page.split("</style>")[0]
     for words in ("reactive", "greedy-spot", "a &lt;note&gt;", "Cost by cause", "Shortfall as a share", "plotly"):
         assert words in page
+    for words in ("lab run --case &#x27;a &lt;case&gt;&#x27; --seed 0", "a &lt;case&gt;<td><code>c0ffee</code>"):
+        assert words in page
+    for name in ("gold", "silver", "bronze", "overall"):
+        assert f"<th>{name} short (at most {report.cases[0].played[0].result.limits[name]:.3%})" in page
+    for each in report.cases[0].played:
+        assert f"<td>{each.result.shortfall_by_class['bronze']:.3%}" in page
     write_report(tmp_path / "lab.html", report, cases)
     assert [path.name for path in tmp_path.iterdir()] == ["lab.html"]
