@@ -14,7 +14,7 @@ from lab.case import Case
 from lab.experiment import CaseReport, LabReport, Played
 
 STYLE = """body{font-family:system-ui,sans-serif;margin:2rem auto;max-width:75rem;color:#222}
-table{border-collapse:collapse}th,td{padding:.3rem .7rem;text-align:right;border-bottom:1px solid #ddd}
+table{border-collapse:collapse;margin:1rem 0}th,td{padding:.3rem .7rem;text-align:right;border-bottom:1px solid #ddd}
 th:first-child,td:first-child{text-align:left}.broken{color:#b00020}"""
 Figure = Any  # plotly brings no types
 
