@@ -4,28 +4,49 @@
 
 Without ``--case`` the game cases under ``--data`` are played. Regret in USD: ``sizing`` is capacity that nobody needed,
 ``market`` is buying, packing and moving. Times are of the policy alone, in this process.
+
+Beside it stands quantile sizing on on-demand units: the baseline ``seasonal-quantile`` as hosted, whose levels are
+learnt from the history, and at equal risk: its lowest level, one for all fleets, that keeps every limit in hindsight.
 """
 
 import argparse
 import json
 import os
 import sys
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from lab.bound import clairvoyant_bound
-from lab.case import read_case
+from lab.case import Case, read_case
 from lab.host import play
+from lab.policies.on_demand import OnDemandPolicy
 from lab.policies.registry import policy_of
+from lab.policies.sizing import QuantileOf, SeasonalNaive
 from lab.regret import regret_of
+from lab.tally import Result
 from lab.timed_policy import TimedPolicy
+
+LEVELS = 1000
+SPOT_IS_RICH = "spot-rich"
+"""In the name of a case that says so."""
+
+
+@dataclass(frozen=True)
+class Quantiles:
+    """Quantile sizing on on-demand units, USD: as hosted, and at ``level``, the lowest that keeps the risk."""
+
+    hosted: float
+    fair: float
+    level: float
 
 
 @dataclass(frozen=True)
 class Row:
-    """Shortfalls are shares; decision times milliseconds."""
+    """Shortfalls are shares; decision times milliseconds. ``quantiles``: None where no level keeps the risk."""
 
     case: str
     cost: float
@@ -39,6 +60,7 @@ class Row:
     init_seconds: float
     decision_p50_ms: float
     decision_p95_ms: float
+    quantiles: Quantiles | None
 
 
 def measured(path: Path, name: str) -> Row:
@@ -61,7 +83,43 @@ def measured(path: Path, name: str) -> Row:
         init_seconds=policy.init_seconds,
         decision_p50_ms=float(p50),
         decision_p95_ms=float(p95),
+        quantiles=quantiles_on_demand(case),
     )
+
+
+def quantiles_on_demand(case: Case) -> Quantiles | None:
+    level = bisect_left(range(LEVELS + 1), True, key=lambda level: at_level(case, level).keeps_risk)
+    if level > LEVELS:
+        return None
+    hosted = play(case, policy_of("seasonal-quantile")).cost
+    return Quantiles(float(hosted), float(at_level(case, level).cost), level / LEVELS)
+
+
+def at_level(case: Case, level: int) -> Result:
+    """What ``seasonal-quantile`` comes to when all fleets have that quantile; ``level``: of ``LEVELS``."""
+    return play(case, OnDemandPolicy(QuantileOf(SeasonalNaive, level / LEVELS)))
+
+
+def cheaper(rows: Sequence[Row]) -> str:
+    """By how much than quantile sizing on on-demand units: geometric mean over these cases."""
+    known = [(row.cost, row.quantiles) for row in rows if row.quantiles]
+    if not known:
+        return "no case where quantile sizing keeps the risk"
+    hosted = np.exp(np.mean([np.log(cost / quantiles.hosted) for cost, quantiles in known]))
+    fair = np.exp(np.mean([np.log(cost / quantiles.fair) for cost, quantiles in known]))
+    return f"{1 - hosted:.1%} cheaper as hosted, {1 - fair:.1%} at equal risk"
+
+
+def against_quantiles(rows: Sequence[Row]) -> list[str]:
+    lines = ["quantile sizing on demand   hosted      at equal risk, level"]
+    for row in rows:
+        if row.quantiles:
+            sums = f"{row.quantiles.hosted:10.2f} {row.quantiles.fair:10.2f}    {row.quantiles.level:.3f}"
+            lines.append(f"{row.case:20} {sums}   {cheaper([row])}")
+    lines.append(f"all {len(rows)} cases: {cheaper(rows)}")
+    if rich := [row for row in rows if SPOT_IS_RICH in row.case]:
+        lines.append(f"where spot is rich ({', '.join(row.case for row in rich)}): {cheaper(rich)}")
+    return lines
 
 
 def line(row: Row) -> str:
@@ -94,6 +152,7 @@ def main() -> None:
     if chosen.output == "json":
         print(json.dumps({"cases": [asdict(row) for row in rows], "geometric_mean": mean, "kept": kept, "load": load}))
     else:
+        print("\n".join(against_quantiles(rows)))
         print(f"geometric mean {mean:.4f}; risk kept on {kept} of {len(rows)}; load at the end {load:.1f}")
 
 

@@ -8,6 +8,7 @@ ShardwrightError
 │   └── UnknownName               no shard, node or shard:// name of that name
 ├── MissingPart                   exit 1: Pulumi, QEMU, a kernel … is not installed
 ├── ScaleOutFailed                exit 1: a cluster of workers did not come up, or lost a piece of work too often
+├── PlayFailed                   exit 1: a case of the lab could not be played with a policy; both are named
 ├── StateInUse                    exit 1: a second control plane on the same state
 ├── AuthenticationFailed          exit 3
 ├── ProviderError                 exit 4
@@ -82,6 +83,10 @@ class MissingPart(ShardwrightError):
 
 
 class ScaleOutFailed(ShardwrightError):
+    pass
+
+
+class PlayFailed(ShardwrightError):
     pass
 
 

@@ -11,11 +11,13 @@ from time import perf_counter
 
 import numpy as np
 
+from engine.errors import PlayFailed, ScaleOutFailed, ShardwrightError
 from engine.model.value import Value
 from forecasting.scale.spread import IN_PROCESS, Spread
 from lab.bound import Bound, clairvoyant_bound
 from lab.case import Case
 from lab.host import play
+from lab.inputs import Inputs
 from lab.play_host import CommandPolicy
 from lab.policies.registry import BASELINES, policy_of
 from lab.regret import Regret, regret_of
@@ -80,12 +82,14 @@ class Standing(Value):
 
 
 class LabReport(Value):
-    """With ``seed``, ``policies`` and the cases' fingerprints, everything that is needed to repeat it."""
+    """With ``seed``, ``policies`` and the cases' fingerprints, everything that is needed to repeat it; ``inputs`` says
+    it as a command, with the files that the cases came from."""
 
     seed: int
     policies: tuple[str, ...]
     command: str | None
     notes: tuple[str, ...] = ()
+    inputs: Inputs | None = None
     cases: tuple[CaseReport, ...]
     standings: tuple[Standing, ...]
     best_baselines: float | None
@@ -99,11 +103,16 @@ def run_lab(
     seed: int = 0,
     command: str | None = None,
     notes: Sequence[str] = (),
+    inputs: Inputs | None = None,
     spread: Spread = IN_PROCESS,
     tell: Callable[[str], None] = lambda _: None,
 ) -> LabReport:
-    """Play every case with every policy, and with ``command`` where there is one."""
-    known = [(case, clairvoyant_bound(case)) for case in cases]
+    """Play every case with every policy, and with ``command`` where there is one. ``tell`` hears each bound and play.
+
+    Raises what a policy raises on purpose; PlayFailed, which names case and policy, for all else that goes wrong in a
+    play, and when the play was lost with its worker.
+    """
+    known = list(zip(cases, _bounds(cases, spread, tell), strict=True))
     named = (*policies, *((COMMAND,) if command else ()))
     jobs = [Job(case, bound, name, seed, command) for case, bound in known for name in named]
     played = list(_told(spread.map(_played, None, jobs, what="playing"), jobs, tell))
@@ -115,15 +124,38 @@ def run_lab(
         policies=tuple(policies),
         command=command,
         notes=tuple(notes),
+        inputs=inputs,
         cases=tuple(reports),
         standings=tuple(_standing(name, reports) for name in named),
         best_baselines=_mean([r.of(r.best_baseline).cost_to_bound if r.best_baseline else None for r in reports]),
     )
 
 
-def _played(_shared: None, job: Job) -> Played:
+def _bounds(cases: Sequence[Case], spread: Spread, tell: Callable[[str], None]) -> Iterator[Bound]:
+    for bound in spread.map(_bound, None, cases, what="bounding"):
+        tell(f"bound of {bound.case}: {bound.cost:.2f} USD")
+        yield bound
+
+
+def _bound(_shared: None, case: Case) -> Bound:
     """A piece of work."""
-    return play_job(job)
+    return clairvoyant_bound(case)
+
+
+def _played(_shared: None, job: Job) -> Played:
+    """A piece of work; what fails in it is named here, since another process does not keep where it failed."""
+    try:
+        return play_job(job)
+    except ShardwrightError:
+        raise
+    except Exception as problem:
+        raise _failed(
+            job, f"{type(problem).__name__}: {problem}", f"play it alone: --policies {job.policy} --engine local"
+        ) from problem
+
+
+def _failed(job: Job, why: str, next_step: str) -> PlayFailed:
+    return PlayFailed(f"{job.case.id} could not be played with {job.policy}", why=why, next_step=next_step)
 
 
 def play_job(job: Job) -> Played:
@@ -147,10 +179,15 @@ def play_job(job: Job) -> Played:
 
 
 def _told(played: Iterable[Played], jobs: Sequence[Job], tell: Callable[[str], None]) -> Iterator[Played]:
-    for at, each in enumerate(played):
-        risk = "keeps the risk" if each.result.keeps_risk else "breaks the risk"
-        tell(f"{at + 1}/{len(jobs)} {each.result.case} {each.policy}: {each.result.cost:.2f} USD, {risk}")
-        yield each
+    """They come in the order of their jobs."""
+    at = 0
+    try:
+        for at, each in enumerate(played, start=1):
+            risk = "keeps the risk" if each.result.keeps_risk else "breaks the risk"
+            tell(f"{at}/{len(jobs)} {each.result.case} {each.policy}: {each.result.cost:.2f} USD, {risk}")
+            yield each
+    except ScaleOutFailed as problem:
+        raise _failed(jobs[at], str(problem), problem.next_step) from problem
 
 
 def _of_case(case: Case, bound: Bound, played: Sequence[Played]) -> CaseReport:

@@ -14,7 +14,7 @@ from lab.case import Case
 from lab.experiment import CaseReport, LabReport, Played
 
 STYLE = """body{font-family:system-ui,sans-serif;margin:2rem auto;max-width:75rem;color:#222}
-table{border-collapse:collapse}th,td{padding:.3rem .7rem;text-align:right;border-bottom:1px solid #ddd}
+table{border-collapse:collapse;margin:1rem 0}th,td{padding:.3rem .7rem;text-align:right;border-bottom:1px solid #ddd}
 th:first-child,td:first-child{text-align:left}.broken{color:#b00020}"""
 Figure = Any  # plotly brings no types
 
@@ -31,6 +31,7 @@ def as_html(report: LabReport, cases: tuple[Case, ...]) -> str:
         f"<script>{get_plotlyjs()}</script><h1>Capacity game: {len(cases)} cases</h1>",
         f"<p>Seed {report.seed}. Cost is above the clairvoyant bound, which knows all demand, prices and depths.</p>",
         *(f"<p>{escape(note)}</p>" for note in report.notes),
+        _inputs(report),
         _standings(report),
     ]
     for case_report, case in zip(report.cases, cases, strict=True):
@@ -39,6 +40,14 @@ def as_html(report: LabReport, cases: tuple[Case, ...]) -> str:
         figures = (_causes(case_report), _shortfall(case_report), _capacity(case_report, case))
         parts += [figure.to_html(full_html=False, include_plotlyjs=False) for figure in figures]
     return "\n".join(parts) + "</html>\n"
+
+
+def _inputs(report: LabReport) -> str:
+    if report.inputs is None:
+        return ""
+    rows = [(each.option, escape(each.path), f"<code>{each.sha256}</code>") for each in report.inputs.files]
+    said = f"<p>Made by version {escape(report.inputs.version)} with <code>{escape(report.inputs.command())}</code></p>"
+    return said + _table(("input", "file", "SHA-256"), rows)
 
 
 def _ratio(ratio: float | None) -> str:
@@ -64,6 +73,7 @@ def _standings(report: LabReport) -> str:
 
 
 def _plays(report: CaseReport) -> str:
+    limits = report.played[0].result.limits
     rows = []
     for each in report.played:
         result, kept = each.result, "" if each.result.keeps_risk else " class=broken"
@@ -74,13 +84,15 @@ def _plays(report: CaseReport) -> str:
                 _ratio(each.cost_to_bound),
                 f"{each.regret.sizing:.2f}",
                 f"{each.regret.market:.2f}",
-                f"{result.shortfall_rate:.3%}",
+                *(f"{_of_class(each, name):.3%}" for name in limits),
+                "kept" if result.keeps_risk else "<span class=broken>broken</span>",
                 str(result.preemptions),
                 str(result.moves),
                 str(result.malformed + result.late),
             )
         )
-    headings = ("policy", "cost", "/ bound", "sizing", "market", "shortfall", "reclaimed", "moved", "no answer")
+    short = tuple(f"{escape(name)} short (at most {limit:.3%})" for name, limit in limits.items())
+    headings = ("policy", "cost, USD", "/ bound", "sizing", "market", *short, "risk", "reclaimed", "moved", "no answer")
     return _table(headings, rows)
 
 

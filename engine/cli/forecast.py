@@ -11,6 +11,7 @@ import typer
 
 from engine.cli import retraining, usage_history
 from engine.cli.console import Output, err, out, plain, print_json, table
+from engine.cli.scale import EngineChoice, RayAddress, Workers
 from engine.errors import BadUsageData, UsageError
 from engine.output_file import require_folder
 from forecasting.scale.engines import Engine, spread_over
@@ -36,11 +37,6 @@ Events = Annotated[Path | None, typer.Option(help="CSV of scheduled events: kind
 Budget = Annotated[float, typer.Option(min=0.1, help="Seconds that training may take.")]
 Seed = Annotated[int, typer.Option(help="Same seed, same forecast.")]
 Models = Annotated[Path, typer.Option(help="Folder of trained networks; the same history is not trained on twice.")]
-EngineChoice = Annotated[Engine, typer.Option("--engine", help="Work in this process, or spread over Ray workers.")]
-Workers = Annotated[
-    int | None, typer.Option(min=1, max=1024, help="Ray workers on this machine. Default: one per CPU.")
-]
-RayAddress = Annotated[str | None, typer.Option(help="HOST:PORT of a running Ray cluster to join instead.")]
 Form = Annotated[Output, typer.Option("--output", help="How to print.")]
 
 app = typer.Typer(help="Forecast usage as a distribution.", invoke_without_command=True)

@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engine.cli.console import Output, err, out, plain, print_json, table
+from engine.cli.scale import EngineChoice, RayAddress, Workers
 from engine.errors import UsageError
 from engine.output_file import drafted, require_folder
+from forecasting.scale.engines import Engine, spread_over
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from lab.case import Case
     from lab.experiment import CaseReport, LabReport, Played
+    from lab.inputs import Inputs
 
 app = typer.Typer(
     help="Replay demand and markets through policies; see what each would have cost.", no_args_is_help=True
@@ -24,10 +27,15 @@ Cases = Annotated[list[Path] | None, typer.Option("--case", help="A case file; m
 More = Annotated[list[Path] | None, typer.Argument(help="More case files.", show_default=False)]
 Form = Annotated[Output, typer.Option(help="table or json")]
 ALL = "all"
+NOT_RECORDED = {"output", "output_file", "html", "case_file", "engine", "workers", "ray_address"}
+"""Options that change no figure."""
+BUILDING = {"risk", "days", "metric", "per_shard", "vcpus", "memory_gib", "regions"}
+"""Options of a case that is built from ``--usage``."""
 
 
 @app.command()
 def run(
+    context: typer.Context,
     more: More = None,
     case: Cases = None,
     policies: Annotated[str, typer.Option(help="Comma-separated names, or all.")] = ALL,
@@ -45,6 +53,9 @@ def run(
     regions: Annotated[str | None, typer.Option(help="... only these, comma-separated. Default: all.")] = None,
     case_file: Annotated[Path | None, typer.Option(help="... also write the case that was built (gzip).")] = None,
     seed: Annotated[int, typer.Option(help="Of whatever is drawn at random.")] = 0,
+    engine: EngineChoice = Engine.LOCAL,
+    workers: Workers = None,
+    ray_address: RayAddress = None,
     output: Form = Output.TABLE,
     output_file: Annotated[Path | None, typer.Option(help="Also write the whole report as JSON.")] = None,
     html: Annotated[Path | None, typer.Option(help="Also write a page with plots.")] = None,
@@ -78,7 +89,17 @@ def run(
     say = plain(err())
     for note in notes:
         say(note)
-    report = run_lab(cases, chosen, seed=seed, command=policy_command, notes=notes, tell=say)
+    with spread_over(engine, workers, ray_address) as spread:
+        report = run_lab(
+            cases,
+            chosen,
+            seed=seed,
+            command=policy_command,
+            notes=notes,
+            inputs=_inputs(context, chosen),
+            spread=spread,
+            tell=say,
+        )
     if output_file is not None:
         with drafted(output_file) as draft:
             draft.write_text(report.model_dump_json(indent=1), encoding="utf-8")
@@ -143,6 +164,25 @@ def _read(paths: Sequence[Path]) -> "list[Case]":
     return [read_case(path) for path in paths]
 
 
+def _inputs(context: typer.Context, chosen: tuple[str, ...]) -> "Inputs":
+    """Of whatever the figures depend on: the options as they stand, and the files that they name."""
+    from lab.inputs import recorded
+
+    given = {**context.params, "policies": ",".join(chosen)}
+    silent = NOT_RECORDED if given["usage"] is not None else NOT_RECORDED | BUILDING
+    words: list[str] = []
+    files: list[tuple[str, Path]] = []
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        option = "--case" if name == "more" else max(parameter.opts, key=len)
+        values = given[name] if isinstance(given[name], list | tuple) else [given[name]]
+        for value in values:
+            if value is not None and name not in silent:
+                words += [option, str(value)]
+                files += [(option, value)] if isinstance(value, Path) else []
+    return recorded(words, files)
+
+
 def _policies(text: str) -> tuple[str, ...]:
     from lab.policies.registry import names, policy_of
 
@@ -171,8 +211,11 @@ def _print(report: "LabReport") -> None:
         for s in report.standings
     ]
     best = f"; best baseline of each case: {_ratio(report.best_baselines)} x bound"
-    title = f"All cases, geometric means{best}"
+    title = f"All cases, geometric means{best}; seed {report.seed}"
     out().print(table(title, ("policy", "/ bound", "/ best baseline", "risk kept"), rows, right=(1, 2, 3)))
+    if report.inputs is not None:
+        files = [(each.option, each.path, each.sha256[:16]) for each in report.inputs.files]
+        out().print(table("Inputs", ("option", "file", "SHA-256 begins"), files))
 
 
 def _case_table(report: "CaseReport") -> "Table":

@@ -1,1 +1,1 @@
-"""Independent pieces of forecasting work, in this process or over a cluster; the results are the same."""
+"""Independent pieces of work, in this process or over a cluster; the results are the same."""

@@ -8,11 +8,13 @@ import os
 import pickle
 import secrets
 import socket
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from hashlib import sha256
+from importlib.metadata import version
 from itertools import accumulate, pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
@@ -28,7 +30,8 @@ from forecasting.scale.spread import Piece, Progress, Result, Shared, untold
 RETRIES = 3
 """A piece whose worker dies is done again so many times."""
 WARM_SECONDS = 120.0
-PIECE_SECONDS = 1800.0
+PIECE_SECONDS = 7200.0
+"""A play of the lab with an outside program may take an hour by itself."""
 CONNECT_SECONDS = 5.0
 STOP_SECONDS = 10.0
 AHEAD = 4
@@ -45,6 +48,10 @@ JOINING = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_NUM_REDIS_GET_RETRIES": "1",  # of asking a head that takes the connection and does not answer; else 15 minutes
 }
+ROOT = Path(__file__).resolve().parents[2]
+CODE = ("engine", "forecasting", "lab")
+"""Whatever a piece may run: forecasts, replays, and the planner and values that both use."""
+LIBRARIES = ("highspy", "numpy", "pandas", "scipy", "torch")
 Packed = tuple[bytes, NDArray[np.uint8], list[int]]
 """A pickle, the bytes of its arrays one behind the other, and where each ends."""
 _kept: dict[str, Any] = {}
@@ -77,15 +84,15 @@ class RaySpread:
                 self._ray.cancel(piece, force=True)
 
     def warm_up(self) -> None:
-        """Load what the work needs in every worker, and see that it is what this process has: other versions would
-        give other results. Raises ScaleOutFailed."""
+        """See that the workers have what this process has: other versions would give other results. Raises
+        ScaleOutFailed."""
         task = self._ray.remote(signature).options(num_cpus=1, max_retries=RETRIES, name="loading")
         answers, own = [task.remote() for _ in range(self._cpus)], signature()
         for answer in answers:
             if self._result(answer, "loading", WARM_SECONDS) != own:
                 raise ScaleOutFailed(
-                    "the cluster's workers run another version of this package, of NumPy or of PyTorch",
-                    why="their results would differ",
+                    "the cluster's workers run another version of this package or of a library that it computes with",
+                    why=f"their results would differ; compared are {', '.join((*CODE, *LIBRARIES))}",
                     next_step="install the same versions on every node, or use --engine local",
                 )
 
@@ -165,29 +172,36 @@ def joined(address: str, progress: Progress = untold) -> Iterator[RaySpread]:
 
 
 def signature() -> tuple[str, ...]:
-    """What the results depend on beside the input. Importing it loads what the pieces need."""
-    import torch
-
-    import forecasting.backtest
-
-    folder = Path(forecasting.backtest.__file__).parent
+    """What the results depend on beside the input: a digest of the source, and the libraries' versions."""
     digest = sha256()
-    for path in sorted(folder.rglob("*.py")):
-        digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
-    return digest.hexdigest(), np.__version__, torch.__version__
+    for folder in CODE:
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest(), *map(version, LIBRARIES)
 
 
 def _packed(work: Callable[[Any, Any], object], common: list[Any], piece: object) -> Packed:
     """Runs on a worker. A result's arrays travel as one block beside the pickle, which is copied once on each side."""
-    from forecasting.rnn.threads import one_thread
-
     buffers: list[pickle.PickleBuffer] = []
-    with one_thread():
-        result = work(_shared(common[0]), piece)
+    shared = _shared(common[0])
+    with _one_thread():
+        result = work(shared, piece)
     head = pickle.dumps(result, protocol=5, buffer_callback=buffers.append)
     parts = [np.frombuffer(buffer.raw(), dtype=np.uint8) for buffer in buffers]
     block = np.concatenate(parts) if parts else np.empty(0, dtype=np.uint8)
     return head, block, [0, *accumulate(len(part) for part in parts)]
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Of torch, if the work or what it shares has brought it: a worker that needs none starts seconds sooner."""
+    if "torch" not in sys.modules:
+        yield
+        return
+    from forecasting.rnn.threads import one_thread
+
+    with one_thread():
+        yield
 
 
 def _unpacked(packed: Packed) -> Any:

@@ -47,10 +47,14 @@ class Peak:
 
 
 class QuantileOf:
-    """A guess plus the quantile of its errors; ``guess`` makes a fresh one for each fleet."""
+    """A guess plus the quantile of its errors; ``guess`` makes a fresh one for each fleet.
 
-    def __init__(self, guess: type[Guess]) -> None:
+    ``level``: of the quantile, for all fleets, instead of the one that is learnt from the history.
+    """
+
+    def __init__(self, guess: type[Guess], level: float | None = None) -> None:
         self._kind = guess
+        self._given = level
         self._guesses: dict[str, Guess] = {}
         self._level: dict[str, float] = {}
         self._window = 1
@@ -60,7 +64,7 @@ class QuantileOf:
         for fleet in board.fleets:
             guess = self._guesses[fleet.id] = self._kind()
             guess.start(fleet, board.steps_a_day)
-            self._level[fleet.id] = self._learnt(fleet, guess)
+            self._level[fleet.id] = self._learnt(fleet, guess) if self._given is None else self._given
 
     def shards(self, fleet: FleetView) -> int:
         series, guess = fleet.series, self._guesses[fleet.id]

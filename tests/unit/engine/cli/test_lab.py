@@ -1,7 +1,9 @@
 """``shardwright lab``: cases in, a table, JSON or a page out."""
 
 import json
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,8 +57,31 @@ def test_a_case_is_built_from_ones_own_history(command: InProcess, tmp_path: Pat
     assert told.code == 0, told.err
     assert told.data["notes"]
     assert "rows left out" in told.err
+    inputs = told.data["inputs"]
+    assert [each["option"] for each in inputs["files"]] == ["--usage", "--offers", "--spot", "--availability"]
+    repeated = command("lab", "run", *inputs["arguments"], "--output", "json")
+    assert [figures(each) for each in repeated.data["cases"]] == [figures(each) for each in told.data["cases"]]
+    assert repeated.data["inputs"] == inputs
     again = command("lab", "run", "--case", built, "--policies", "reactive", "--output", "json")
     assert again.data["cases"][0]["fingerprint"] == told.data["cases"][0]["fingerprint"]
+
+
+def figures(case: dict[str, Any]) -> list[Any]:
+    return [case["fingerprint"], *[(each["policy"], each["result"], each["regret"]) for each in case["played"]]]
+
+
+def test_the_table_names_seed_and_inputs(command: InProcess, case: Path) -> None:
+    told = command("lab", "run", case, "--policies", "reactive", "--seed", "5")
+    assert "seed 5" in told.out
+    assert sha256(case.read_bytes()).hexdigest()[:16] in told.out
+
+
+def test_options_that_change_no_figure_are_not_recorded(command: InProcess, case: Path, tmp_path: Path) -> None:
+    told = command(
+        "lab", "run", "--policies", "reactive", "--html", tmp_path / "x.html", "--engine", "local",
+        "--output", "json", case,
+    )  # fmt: skip
+    assert told.data["inputs"]["arguments"] == ["--case", str(case), "--policies", "reactive", "--seed", "0"]
 
 
 def test_bad_input_is_refused(command: InProcess, case: Path, tmp_path: Path) -> None:
@@ -70,5 +95,6 @@ def test_bad_input_is_refused(command: InProcess, case: Path, tmp_path: Path) ->
     command("lab", "run", "--case", case, "--policies", "reactive", "--policy-command", "no-such-program").refused(
         2, "cannot be started"
     )
+    command("lab", "run", "--case", case, "--workers", "2").refused(2, "--workers needs --engine ray")
     case.write_text("{", encoding="utf-8")
     command("lab", "bound", "--case", case).refused(2, "not a case of the capacity game")

@@ -1,4 +1,4 @@
-"""A real cluster of two workers on this machine, shared by the tests of this file."""
+"""A real cluster of two workers on this machine, shared by the tests of this file: its start takes seconds."""
 
 import os
 import signal
@@ -18,20 +18,24 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
-import forecasting.champion
 from engine.cli.main import app
-from engine.errors import BadUsageData, ScaleOutFailed
+from engine.errors import BadUsageData, PlayFailed, ScaleOutFailed
 from forecasting.backtest import Judge, Judged, judge
 from forecasting.base import History
-from forecasting.champion import Champions, Choice, chosen
+from forecasting.champion import Champions, chosen
 from forecasting.network import Network
 from forecasting.pretrained import pretrained
 from forecasting.sample_forecast import SampleForecast
-from forecasting.scale.ray_cluster import RETRIES, RaySpread, started
-from forecasting.scale.spread import IN_PROCESS, Spread, batches
+from forecasting.scale import ray_cluster
+from forecasting.scale.ray_cluster import RaySpread, signature, started
+from forecasting.scale.spread import IN_PROCESS, Spread
 from forecasting.synthetic import synthetic_fleet
 from forecasting.traces import Trace
 from forecasting.train import HOURLY_RECIPE, training_set
+from lab.bound import clairvoyant_bound
+from lab.experiment import Job, LabReport, play_job, run_lab
+from lab.tally import Result
+from tests.unit.lab.generated import generated
 
 HORIZON = 24
 PATIENCE = 60
@@ -107,59 +111,23 @@ def test_a_training_set_is_the_same_to_the_last_bit(tmp_path: Path, cluster: Ray
     assert there[1].tobytes() == here[1].tobytes()
 
 
-def scored_once_killed(shared: tuple[Path, object], rows: Sequence[int]) -> list[Choice]:
-    """The genuine work, but its first worker says who it is and goes no further."""
-    marker, setting = shared
-    try:
-        with marker.open("x") as file:
-            file.write(f"{os.getpid()}\n")
-    except FileExistsError:
-        return forecasting.champion._choices(setting, rows)  # type: ignore[arg-type]
-    time.sleep(PATIENCE)
-    raise AssertionError("nobody killed this worker")
+def figures(report: LabReport) -> dict[str, object]:
+    """All but how long it took."""
+    took = {"init_seconds", "answer_p95_seconds", "seconds"}
+    return report.model_dump(exclude={"cases": {"__all__": {"bound": {"seconds"}, "played": {"__all__": took}}}})
 
 
-def test_a_worker_that_is_killed_costs_no_result(
-    network: Network,
-    series: list[History],
-    cluster: RaySpread,
-    tmp_path: Path,
-) -> None:
-    marker, setting = tmp_path / "pid", (network.rnn, series, HORIZON)
-    killed: list[int] = []
-
-    def kill() -> None:
-        limit = time.monotonic() + PATIENCE
-        while not (marker.exists() and marker.read_text().endswith("\n")) and time.monotonic() < limit:
-            threading.Event().wait(0.01)
-        killed.append(int(marker.read_text()))
-        os.kill(killed[0], signal.SIGKILL)
-
-    pieces = batches(range(len(series)))
-    killer = threading.Thread(target=kill)
-    killer.start()
-    found = list(cluster.map(scored_once_killed, (marker, setting), pieces, what="scoring"))
-    killer.join()
-    assert killed
-    assert killed[0] != os.getpid()
-    assert found == list(IN_PROCESS.map(forecasting.champion._choices, setting, pieces, what="scoring"))
-
-
-def deadly(counter: Path, piece: int) -> int:
-    with counter.open("a") as file:
-        file.write("x")
-    os.kill(os.getpid(), signal.SIGKILL)
-    return piece
-
-
-def test_a_piece_that_kills_every_worker_is_given_up(
-    cluster: RaySpread, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(ScaleOutFailed, match=f"lost with its worker {RETRIES + 1} times") as failed:
-        list(cluster.map(deadly, tmp_path / "tries", [1], what="dying"))
-    assert len((tmp_path / "tries").read_text()) == RETRIES + 1
-    assert "--engine local" in failed.value.next_step
-    assert capfd.readouterr().out == ""
+def test_replays_are_the_same_to_the_last_digit(cluster: RaySpread) -> None:
+    told.clear()
+    cases, policies = (generated(1, steps=24), generated(2, steps=24)), ("quantile-diversified", "greedy-spot")
+    lines: list[str] = []
+    here, there = (
+        run_lab(cases, policies, seed=3, spread=spread, tell=lines.append) for spread in (IN_PROCESS, cluster)
+    )
+    assert figures(there) == figures(here)
+    assert there.cases[1].of("greedy-spot").result.bought == here.cases[1].of("greedy-spot").result.bought
+    assert lines[: len(lines) // 2] == lines[len(lines) // 2 :]
+    assert told[-1] == ("playing", 4, 4)
 
 
 def bad(kind: type[Exception], piece: int) -> int:
@@ -171,6 +139,27 @@ def test_what_the_work_raises_comes_back(cluster: RaySpread) -> None:
         list(cluster.map(bad, BadUsageData, [1], what="failing"))
     with pytest.raises(ScaleOutFailed, match="a piece failed on its worker; piece 1"):
         list(cluster.map(bad, ValueError, [1], what="failing"))
+
+
+def test_workers_with_other_code_are_refused(
+    cluster: RaySpread, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.warm_up()
+    monkeypatch.setattr(ray_cluster, "ROOT", tmp_path)
+    with pytest.raises(ScaleOutFailed, match="another version of this package"):
+        cluster.warm_up()
+
+
+@pytest.mark.parametrize("folder", ["engine", "forecasting", "lab"])
+def test_a_changed_line_changes_the_signature(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_cluster, "ROOT", tmp_path)
+    code = tmp_path / folder / "deep" / "part.py"
+    code.parent.mkdir(parents=True)
+    code.write_text("x = 1\n")
+    before = signature()
+    assert signature() == before
+    code.write_text("x = 2\n")
+    assert signature() != before
 
 
 def test_it_listens_on_loopback_only(cluster: RaySpread) -> None:
@@ -195,7 +184,7 @@ def usage_file(path: Path, series: Sequence[History], column: str = "value") -> 
 
 
 def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-c", "from engine.cli import main; main()", "forecast", *map(str, arguments)]
+    return [sys.executable, "-c", "from engine.cli import main; main()", *map(str, arguments)]
 
 
 def test_a_command_joins_a_running_cluster_and_prints_only_data(
@@ -203,8 +192,8 @@ def test_a_command_joins_a_running_cluster_and_prints_only_data(
 ) -> None:
     import ray
 
-    usage_file(tmp_path / "usage.parquet", [History(h.series_id, h.start, h.freq, h.values[-40:]) for h in series])
-    common = ("--usage", tmp_path / "usage.parquet", "--models", tmp_path / "models", "--output", "json")
+    usage_file(tmp_path / "usage.parquet", [History(h.series_id, h.start, h.freq, h.values[-40:]) for h in series[:5]])
+    common = ("forecast", "--usage", tmp_path / "usage.parquet", "--models", tmp_path / "models", "--output", "json")
     address = ray.get_runtime_context().gcs_address
     there = subprocess.run(
         command(*common, "--engine", "ray", "--ray-address", address),
@@ -213,11 +202,61 @@ def test_a_command_joins_a_running_cluster_and_prints_only_data(
         timeout=PATIENCE,
         check=False,
     )
-    here = CliRunner().invoke(app, ["forecast", *map(str, common)])
+    here = CliRunner().invoke(app, [*map(str, common)])
     assert (there.returncode, here.exit_code) == (0, 0), there.stderr
     assert there.stdout == here.stdout
     assert there.stdout.startswith("{")
     assert "ray" not in there.stderr.lower()
+
+
+def jobs() -> list[Job]:
+    case = generated(steps=24)
+    return [Job(case, clairvoyant_bound(case), policy) for policy in ("reactive", "greedy-spot", "peak-on-demand")]
+
+
+def played_once_killed(marker: Path, job: Job) -> Result:
+    """The genuine work, but its first worker says who it is and goes no further."""
+    try:
+        with marker.open("x") as file:
+            file.write(f"{os.getpid()}\n")
+    except FileExistsError:
+        return play_job(job).result
+    time.sleep(PATIENCE)
+    raise AssertionError("nobody killed this worker")
+
+
+def test_a_worker_that_is_killed_costs_no_result(cluster: RaySpread, tmp_path: Path) -> None:
+    marker = tmp_path / "pid"
+    killed: list[int] = []
+
+    def kill() -> None:
+        limit = time.monotonic() + PATIENCE
+        while not (marker.exists() and marker.read_text().endswith("\n")) and time.monotonic() < limit:
+            threading.Event().wait(0.01)
+        killed.append(int(marker.read_text()))
+        os.kill(killed[0], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    found = list(cluster.map(played_once_killed, marker, jobs(), what="playing"))
+    killer.join()
+    assert killed
+    assert killed[0] != os.getpid()
+    assert found == [play_job(job).result for job in jobs()]
+
+
+def test_a_replay_that_kills_every_worker_is_given_up_and_named(
+    cluster: RaySpread, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_cluster, "RETRIES", 1)
+    deadly = tmp_path / "deadly.py"
+    deadly.write_text(f"import os\nopen({str(tmp_path / 'tries')!r}, 'a').write('x')\nos.kill(os.getppid(), 9)\n")
+    with pytest.raises(PlayFailed, match="generated-7 could not be played with command") as failed:
+        run_lab([generated(steps=24)], [], command=f"{sys.executable} {deadly}", spread=cluster)
+    assert (tmp_path / "tries").read_text() == "xx"
+    assert "lost with its worker 2 times" in failed.value.why
+    assert "--engine local" in failed.value.next_step
+    assert capfd.readouterr().out == ""
 
 
 def _heeds_interrupts() -> None:
@@ -225,13 +264,13 @@ def _heeds_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def test_ctrl_c_leaves_nothing_behind(series: list[History], tmp_path: Path) -> None:
-    usage_file(tmp_path / "usage.parquet", series)
+def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "case.json").write_text(generated(steps=24).model_dump_json(), encoding="utf-8")
     with TemporaryDirectory(prefix="c", dir="/tmp") as folder:  # a short name, for the sockets
         running = subprocess.Popen(
             command(
-                *("evaluate", "--usage", tmp_path / "usage.parquet", "--models", tmp_path / "models"),
-                *("--budget", 0.1, "--origins", 40, "--engine", "ray", "--workers", 2),
+                *("lab", "run", *[tmp_path / "case.json"] * 40, "--policies", "shardwright"),
+                *("--engine", "ray", "--workers", 2),
             ),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -241,7 +280,7 @@ def test_ctrl_c_leaves_nothing_behind(series: list[History], tmp_path: Path) -> 
             env={**{k: v for k, v in os.environ.items() if not k.startswith("RAY_")}, "TMPDIR": folder},
         )
         assert running.stderr is not None
-        while not running.stderr.readline().startswith("calibrating"):
+        while not running.stderr.readline().startswith("bound of"):
             assert running.poll() is None
         family = psutil.Process(running.pid).children(recursive=True)
         os.killpg(running.pid, signal.SIGINT)

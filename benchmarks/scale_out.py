@@ -1,9 +1,10 @@
 """The same work in one process and over Ray workers of this machine, in one run: wall time, CPU time, and the bytes.
 
-    python -m benchmarks.forecast_ray [--workers 2] [--only backtest inference …] [--rounds 3]
+    python -m benchmarks.scale_out [--workers 2] [--only backtest inference …] [--rounds 3] [--data ../shared/data]
 
 Each round does the work once each way; the best of each way counts. The cluster starts once, before; its start-up is
-told beside the ratios. Exits with 1 where a result differs or a ratio is below the bar.
+told beside the ratios. ``replays`` needs the game cases under ``--data``. Exits with 1 where a result differs or a
+ratio is below the bar.
 """
 
 import argparse
@@ -15,6 +16,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -30,10 +33,13 @@ from forecasting.scale.engines import Engine, spread_over
 from forecasting.scale.spread import IN_PROCESS, Spread
 from forecasting.scores import Tally
 from forecasting.synthetic import red_noise, synthetic_fleet
+from lab.case import read_case
+from lab.experiment import run_lab
 
 HOUR = timedelta(hours=1)
 HORIZON, PATHS = 24, 200
 BAR = 1.6
+BASELINE = "quantile-diversified"
 
 Result = Callable[[], object]
 Work = Callable[[Spread], Result]
@@ -50,7 +56,7 @@ class Run:
     digest: str
 
 
-def backtest() -> Work:
+def backtest(_data: Path) -> Work:
     """Two hundred series of ten weeks, eight origins, every forecaster."""
     usable = [Judge(h, int(0.8 * len(h.values))) for h in synthetic_fleet(200, seed=1, days=70)]
     network = _network()
@@ -67,7 +73,7 @@ def backtest() -> Work:
     return work
 
 
-def choice() -> Work:
+def choice(_data: Path) -> Work:
     """What ``shardwright forecast`` does after training, for a thousand pools: score, choose, mix, forecast."""
     network, pools = _network(), _pools(1000)
 
@@ -79,7 +85,7 @@ def choice() -> Work:
     return work
 
 
-def inference() -> Work:
+def inference(_data: Path) -> Work:
     """Ten thousand pools by the network alone: the least work for each byte that has to travel."""
     network, pools = _network(), _pools(10_000)
     field = Champions(network.rnn, (), network, "")
@@ -91,7 +97,30 @@ def inference() -> Work:
     return work
 
 
-PARTS: dict[str, Callable[[], Work]] = {"backtest": backtest, "choice": choice, "inference": inference}
+def replays(data: Path) -> Work:
+    """Every game case with the best baseline, their bounds included: a play is one piece, so the longest one tells."""
+    cases = [read_case(path) for path in sorted((data / "game").glob("*.json.gz"))]
+    if not cases:
+        raise SystemExit("no cases found; give their folder's parent with --data")
+
+    def work(spread: Spread) -> Result:
+        report = run_lab(cases, [BASELINE], spread=spread)
+        return lambda: [(case.bound.cost, case.of(BASELINE).result, case.of(BASELINE).regret) for case in report.cases]
+
+    return work
+
+
+PARTS: dict[str, Callable[[Path], Work]] = {
+    "backtest": backtest,
+    "choice": choice,
+    "inference": inference,
+    "replays": replays,
+}
+
+
+def _load(_shared: None, _piece: int) -> None:
+    """What a worker brings in once is part of its start-up."""
+    import_module("forecasting.backtest")
 
 
 def _network() -> Network:
@@ -152,18 +181,20 @@ def _told(name: str, alone: Sequence[Run], spread: Sequence[Run], workers: int) 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.forecast_ray")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scale_out")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--only", nargs="*", choices=sorted(PARTS), help="measure only these")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     good = True
     started = time.perf_counter()
     with spread_over(Engine.RAY, given.workers) as cluster:
+        list(cluster.map(_load, None, range(given.workers), what="loading"))
         print(f"start-up of {given.workers} workers: {time.perf_counter() - started:.1f} s")
         for name in given.only or PARTS:
-            work = PARTS[name]()
+            work = PARTS[name](given.data)
             alone, spread = [], []
             for _ in range(given.rounds):
                 alone.append(_measured(work, IN_PROCESS))
