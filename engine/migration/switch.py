@@ -1,7 +1,5 @@
 """From the start of pre-copy until one side runs for good: look, decide (engine.migration.decisions), act, again."""
 
-import time
-
 from agent.wire import (
     CommitRequest,
     DestinationStatus,
@@ -216,12 +214,12 @@ class Switch:
 
     def _commit(self, memory: MemoryDigest | None) -> None:
         """Run on the destination; memory that the migration has lost on its way is brought there first."""
-        sent = time.perf_counter()
+        sent = self._now()
         move, epoch = self._request.id, self._plan.epoch + 1
         for _ in range(_MOST_REPAIRS):
             done = self._destination.commit(self._shard, CommitRequest(move=move, epoch=epoch, memory=memory))
             if not done.differing:
-                self._seconds_to_run = max(0.0, time.perf_counter() - sent - done.seconds_since_running)
+                self._seconds_to_run = max(0.0, self._now() - sent - done.seconds_since_running)
                 return
             for at in range(0, len(done.differing), _CHUNKS_A_PATCH):
                 indexes = done.differing[at : at + _CHUNKS_A_PATCH]

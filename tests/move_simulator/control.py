@@ -65,14 +65,19 @@ class Control:
         self.excused = 0.0
         """Seconds in which no move could be worked on: the control plane was down, hung, or at another move."""
         self.worked: dict[MoveId, float] = {}
-        self._dead = False
+        self._dead = self._down = False
         self._deaths_left = 6
         """A control plane that dies for ever never comes to the end of its patience."""
         self._recorded: dict[tuple[MoveId, str], tuple[bool, Any]] = {}
         self._current: list[MoveId] = []
         self._pending: list[MoveRequest] = []
         self._sweeping = False
-        self.context = MoveContext(agents=lambda node: Client(world, node), shards=self, clock=self)  # type: ignore[arg-type, return-value]
+        self.context = MoveContext(
+            agents=lambda node: Client(world, node),  # type: ignore[arg-type, return-value]
+            shards=self,
+            clock=self,
+            observer=lambda _move, phase: world.phases.append(phase),
+        )
         workflow.configure(self.context)
         world.timeline.later(_SWEEP_SECONDS, self._sweep)
 
@@ -89,14 +94,16 @@ class Control:
         return self._stored(lambda: self._world.store.get(shard))
 
     def move(self, shard: ShardId, **swap: Any) -> Shard:
-        return self._stored(lambda: self._world.store.move(shard, **swap))
+        self.live(4 * self._world.faults.crash)
+        return self._stored(lambda: self._world.store.move(shard, **swap), hangs=8.0)
 
-    def _stored(self, act: Callable[[], Shard]) -> Shard:
+    def _stored(self, act: Callable[[], Shard], hangs: float = 1.0) -> Shard:
         world, before = self._world, self._world.timeline.seconds
         self.live(world.faults.crash)
+        planned = world.before_call()
         fate = world.dice.random()
-        world.timeline.sleep(world.dice.uniform(0.5, 60) if fate < world.faults.hang else 0.002)
-        if fate < world.faults.hang:
+        world.timeline.sleep(world.dice.uniform(0.5, 60) if fate < hangs * world.faults.hang else 0.002)
+        if fate < hangs * world.faults.hang:
             self.excused += world.timeline.seconds - before
         self.live()
         if world.dice.random() < world.faults.store:
@@ -105,6 +112,7 @@ class Control:
         world.check()
         if world.dice.random() < world.faults.store:
             raise RuntimeError("the connection to the database broke")
+        world.after_call(planned)
         self.live(world.faults.crash)
         return answer
 
@@ -148,15 +156,17 @@ class Control:
                 self.excused = excused + took
 
     def restart(self) -> None:
-        self.up, self._dead, self._sweeping = False, False, False
-        down = self._world.dice.choice((1.0, 20.0, 200.0))
+        # Where several control planes share a store, another one may still answer the nodes.
+        self.up, self._dead, self._sweeping = self._world.dice.random() < 0.5, False, False
+        down = self._world.dice.choice((1.0, 20.0, 200.0)) if self._world.chaos else 1.0
         self.excused += down
+        self._down = True
         self._world.timeline.sleep(down)
-        self.up = True
+        self.up, self._down = True, False
 
     def _sweep(self) -> None:
         self._world.timeline.later(_SWEEP_SECONDS, self._sweep)
-        if not self.up or self._dead or self._sweeping:
+        if self._down or self._dead or self._sweeping:
             return
         self._sweeping, before = True, self._world.timeline.seconds
         try:
@@ -169,7 +179,7 @@ class Control:
             self.restart()
 
     def verdict(self, node: NodeId, asked: KeepRequest) -> Verdict:
-        if not self.up or self._dead:
+        if not self.up:
             raise ProviderUnavailable("the control plane is down")
         return keep(self._world.store, node, SHARD, asked)
 
@@ -214,9 +224,13 @@ class Client:
         return lambda _shard, *body: self._call(method, body)
 
     def _call(self, method: str, body: tuple[Any, ...]) -> Any:
+        planned = self._world.before_call()
+        answer = self._attempts(method, body)
+        self._world.after_call(planned)
+        return answer
+
+    def _attempts(self, method: str, body: tuple[Any, ...]) -> Any:
         world, faults, node = self._world, self._world.faults, self._node
-        if method == "release":
-            raise AssertionError("a move releases nothing")
         for _attempt in range(3):
             world.control.live(faults.crash)
             world.timeline.sleep(0.003)

@@ -4,22 +4,26 @@
 
 - at most one guest of the shard runs, and only where the store says (but for the moments in which QEMU runs on by
   itself after a copy that broke, before its agent stops it);
-- what runs has seen every write that was acknowledged.
+- what runs has seen every write that was acknowledged;
+- a guest that its node owns does not stay paused while that node can ask the store.
 
 At the end, once everything is mended: every move is settled, nothing of it is left on any node, the shard runs on its
 owner with every acknowledged write (or has died with its guest, and its owner's disk has them all), and no move took
 longer than its bound.
 """
 
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
 from random import Random
 
+from agent.fences import UNHEARD_SECONDS
 from agent.wire import KeepRequest, Verdict
 from engine.errors import MoveFailed, ProviderUnavailable
 from engine.migration.base import MoveLimits
 from engine.model.ids import MoveId, NodeId
-from engine.model.move import MoveRequest
+from engine.model.move import MovePhase, MoveReport, MoveRequest
 from engine.model.plan import MoveCause
 from tests.move_simulator.control import Control, ControllerDied, Store
 from tests.move_simulator.node import RECORD, SHARD, Guest, SimNode
@@ -28,8 +32,9 @@ from tests.move_simulator.timeline import Timeline
 NODES = (NodeId("nA"), NodeId("nB"), NodeId("nC"))
 _CALLS_SECONDS = 180.0
 """On top of a move's bound: calls that were under way when it was over, and clearing up."""
-_WATCH_SECONDS = 2.0
+_WATCH_SECONDS = 5.0
 _MENDED_SECONDS = 900.0
+_LEFT_SECONDS = UNHEARD_SECONDS + 3 * _WATCH_SECONDS
 
 
 class LawBroken(BaseException):
@@ -48,24 +53,41 @@ class Faults:
     store: float = 0.0
 
 
+class Planned(StrEnum):
+    """What happens at one call of the controller, counted from 0 over its calls of nodes and store."""
+
+    REQUEST_LOST = "request_lost"
+    ANSWER_LOST = "answer_lost"
+    CRASH_BEFORE = "crash_before"
+    CRASH_AFTER = "crash_after"
+    KILL_SOURCE = "kill_source"
+    KILL_DESTINATION = "kill_destination"
+
+
 class World:
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int = 0, *, quiet: bool = False, planned: Mapping[int, Planned] | None = None) -> None:
+        """``quiet``: nothing goes wrong but what is ``planned``."""
         self.dice = Random(seed)
         self.timeline = Timeline(self.check)
         self.acknowledged = 0
-        self.chaos = 1.0
         self.killed = False
+        self._left_since = 0.0
         self._cuts: dict[tuple[str, str], float] = {}
         self.nodes = {name: SimNode(name, self) for name in NODES}
         self.store = Store(NODES[0])
         self.nodes[NODES[0]].guest = Guest(RECORD, running=True, memory=0, disk=0)
         self.nodes[NODES[0]].epochs[SHARD] = 1
-        # With no source to compare with, memory is taken as it came: a migration that loses some needs one that answers.
+        # Without a source to compare with, memory is taken as it came: what loses some needs a source that answers.
         self.loses_memory = self.dice.random() < 0.1
-        self.faults = self._faults()
+        self.phases: list[MovePhase] = []
+        self.planned, self.calls = dict(planned or {}), 0
+        self.chaos = 0.0 if quiet else 1.0
+        self.faults = Faults() if quiet else self._faults()
+        if quiet:
+            self.loses_memory = False
         self.control = Control(self)
         self.timeline.later(_WATCH_SECONDS, self._watch)
-        for _ in range(0 if self.loses_memory else self.dice.randrange(5)):
+        for _ in range(0 if quiet or self.loses_memory else self.dice.randrange(5)):
             self.timeline.later(self.dice.uniform(0, 60), self._mishap)
 
     def _faults(self) -> Faults:
@@ -101,6 +123,25 @@ class World:
 
     # -- the network
 
+    def before_call(self) -> Planned | None:
+        """Raises what is planned for the next call; returns what is to happen after it."""
+        fault = self.planned.get(self.calls)
+        self.calls += 1
+        if fault is Planned.CRASH_BEFORE:
+            raise ControllerDied
+        if fault is Planned.REQUEST_LOST:
+            raise ProviderUnavailable("lost")
+        if fault in (Planned.KILL_SOURCE, Planned.KILL_DESTINATION):
+            self._kill(self.nodes[NODES[0] if fault is Planned.KILL_SOURCE else NODES[1]])
+        return fault
+
+    @staticmethod
+    def after_call(fault: Planned | None) -> None:
+        if fault is Planned.CRASH_AFTER:
+            raise ControllerDied
+        if fault is Planned.ANSWER_LOST:
+            raise ProviderUnavailable("lost")
+
     def cut(self, one: str, other: str) -> bool:
         return self._cuts.get((one, other), 0.0) > self.timeline.seconds
 
@@ -130,17 +171,17 @@ class World:
             if here.mirror_to is there and here.alive and there.alive:
                 here.mirror_ready, there.disk = True, here.disk
 
-        self.timeline.later(self.dice.choice((0.2, 5.0)), ready)
+        self.timeline.later(self.dice.choice((0.2, 5.0)) if self.chaos else 0.2, ready)
 
     def start_copy(self, node: SimNode, here: Guest, target: NodeId) -> None:
         there = self._landing(node, here, target)
         here.migration, here.sends_to = ("failed", None) if there is None else ("active", there)
-        stubborn = self.dice.random() < 0.15
-        self.timeline.later(1000 if stubborn else self.dice.choice((0.2, 3.0, 25.0)), lambda: self._converge(here, there))
+        seconds = 1000 if self.dice.random() < 0.15 else self.dice.choice((0.2, 3.0, 25.0))
+        self.timeline.later(seconds if self.chaos else 0.2, lambda: self._converge(here, there))
 
     def converges_sooner(self, here: Guest) -> None:
         there = here.sends_to
-        if self.dice.random() < 0.8:
+        if self.dice.random() < 0.8 or not self.chaos:
             self.timeline.later(0.5, lambda: self._converge(here, there))
 
     def _converge(self, here: Guest, there: Guest | None) -> None:
@@ -174,7 +215,7 @@ class World:
             else:
                 here.migration, here.running = "failed", True
 
-        self.timeline.later(self.dice.choice((0.02, 0.02, 6.0, 40.0)), finish)
+        self.timeline.later(self.dice.choice((0.02, 0.02, 6.0, 40.0)) if self.chaos else 0.02, finish)
 
     def _landing(self, node: SimNode, here: Guest, target: NodeId) -> Guest | None:
         there = self.nodes[target].guest
@@ -191,6 +232,18 @@ class World:
         self.timeline.later(_WATCH_SECONDS, self._watch)
         for node in self.nodes.values():
             node.watch()
+        self._no_guest_is_left_paused()
+
+    def _no_guest_is_left_paused(self) -> None:
+        """A law about time: where a node may run its guest and can ask, nobody else is needed for that."""
+        node = self.nodes[self.store.owner]
+        here = node.guest
+        can_ask = node.alive and self.control.up and not self.cut(node.name, "control")
+        left = here is not None and here.alive and not here.running and not here.busy and not here.record.incoming
+        if not (left and can_ask and not self.cut("control", node.name) and not self.faults.lost):
+            self._left_since = self.timeline.seconds
+        elif here is not None and self.timeline.seconds - max(self._left_since, here.heard) > _LEFT_SECONDS:
+            raise LawBroken(f"the guest on {node.name} was left paused by {here.record.move}")
 
     def _mishap(self) -> None:
         if not self.chaos:
@@ -228,22 +281,30 @@ class World:
         deadline = None
         if self.dice.random() < 0.3:
             deadline = self.timeline.now() + timedelta(seconds=self.dice.choice((10, 60)))
-        request = MoveRequest(
-            id=MoveId(f"{name}-{len(self.store.reports)}"), shard=SHARD, source=source, destination=destination,
-            cause=MoveCause.OPERATOR, deadline=deadline,
-        )  # fmt: skip
-        self.control.run(request)
+        self.control.run(request(f"{name}-{len(self.store.reports)}", source, destination, deadline))
 
     def run(self) -> None:
+        """As many moves as the seed says."""
         with self.control.recording():
             for _ in range(self.dice.choice((1, 1, 2, 3))):
                 self._move("m")
                 self.timeline.sleep(self.dice.choice((0.0, 20.0)))
-            self.chaos, self.faults = 0.0, Faults()
-            self._cuts.clear()
-            self.timeline.until(self._settled, _MENDED_SECONDS)
-            self.timeline.sleep(MoveLimits().reserve_ttl + 200.0)  # late messages and reservations run out
-            self._last_check()
+            self._mend()
+
+    def move(self, asked: MoveRequest) -> MoveReport:
+        """That move alone; the report as it was when the move ended, before anything was swept."""
+        with self.control.recording():
+            self.control.run(asked)
+            report = self.store.reports[asked.id]
+            self._mend()
+        return report
+
+    def _mend(self) -> None:
+        self.chaos, self.faults = 0.0, Faults()
+        self._cuts.clear()
+        self.timeline.until(self._settled, _MENDED_SECONDS)
+        self.timeline.sleep(MoveLimits().reserve_ttl + 200.0)  # late messages and reservations run out
+        self._last_check()
 
     def _settled(self) -> bool:
         return self.control.up and not self.store.unsettled()
@@ -274,10 +335,18 @@ class World:
             raise LawBroken(f"{self.acknowledged - owner.disk} acknowledged writes are lost")
 
 
-def simulate(seed: int, **faults: float) -> World:
-    """Raises LawBroken; ``faults`` replace what the seed says."""
-    world = World(seed)
-    world.faults = replace(world.faults, **faults)
+def request(
+    name: str = "m1", source: NodeId = NODES[0], destination: NodeId = NODES[1], deadline: datetime | None = None
+) -> MoveRequest:
+    return MoveRequest(
+        id=MoveId(name), shard=SHARD, source=source, destination=destination, cause=MoveCause.OPERATOR,
+        deadline=deadline,
+    )  # fmt: skip
+
+
+def simulate(seed: int, *, quiet: bool = False) -> World:
+    """Raises LawBroken; ``quiet``: nothing goes wrong."""
+    world = World(seed, quiet=quiet)
     try:
         world.run()
     except ControllerDied as problem:
