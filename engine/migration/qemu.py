@@ -113,8 +113,11 @@ class QemuMove:
     def settle(self, epoch_before: int, transfer: Transfer) -> Transfer:
         """One look at a move that did not come to its end, and what can be done about it now; nothing is raised."""
         if transfer.phase is MovePhase.IN_DOUBT:
-            transfer = Switch(self._context, MoveInDoubt(request=self._request, epoch=epoch_before), None).run()
-        return transfer if transfer.phase is MovePhase.IN_DOUBT else self.end(epoch_before, transfer)
+            found = Switch(self._context, MoveInDoubt(request=self._request, epoch=epoch_before), None).run()
+            if found.phase is MovePhase.IN_DOUBT:
+                return _told(transfer, found.error)
+            transfer = found
+        return self.end(epoch_before, transfer)
 
     def _keep(self, epoch_before: int) -> None:
         """The other end of a move: the shard stays on the source, and nothing of the old epoch is obeyed any more."""

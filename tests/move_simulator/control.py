@@ -78,7 +78,6 @@ class Control:
             clock=self,
             observer=lambda _move, phase: world.phases.append(phase),
         )
-        workflow.configure(self.context)
         world.timeline.later(_SWEEP_SECONDS, self._sweep)
 
     # -- a Clock and a ShardOwnership for the code under test
@@ -204,6 +203,7 @@ class Control:
 
             return run
 
+        workflow.configure(self.context)
         kept = {name: getattr(workflow, name) for name in _STEPS}
         for name in _STEPS:
             setattr(workflow, name, recorded(name))
