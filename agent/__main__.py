@@ -18,6 +18,7 @@ from agent.identity import Identity
 from agent.peer import PeerProtocol, server_context
 from agent.reclaim import EVERY_SECONDS, WELL_KNOWN_URL, MetadataWatch, watch
 from agent.shards import ShardHost
+from agent.watchdog import Watchdog
 from engine.clock import SystemClock
 from engine.errors import ConfigurationError, ShardwrightError
 
@@ -54,9 +55,10 @@ async def serve(config: AgentConfig, *, stop_guests_on_exit: bool = False) -> No
     tls = server_context(
         certificate=identity.certificate_file, key=identity.key_file, ca=identity.ca_file, client_certificate=True
     )
+    api = AgentApi(config, host, clock.now())
     server = uvicorn.Server(
         uvicorn.Config(
-            AgentApi(config, host, clock.now()).app(),
+            api.app(),
             http=PeerProtocol,
             ws="none",
             lifespan="off",
@@ -68,7 +70,10 @@ async def serve(config: AgentConfig, *, stop_guests_on_exit: bool = False) -> No
             ssl_context_factory=lambda _config, _default: tls,
         )
     )
-    tasks = [asyncio.create_task(_keep_renewed(identity, tls, clock))]
+    tasks = [
+        asyncio.create_task(_keep_renewed(identity, tls, clock)),
+        asyncio.create_task(Watchdog(host, api.moves, identity.keep).run()),
+    ]
     metadata_url = config.metadata_url or WELL_KNOWN_URL.get(config.metadata_flavour)
     if metadata_url:
         tasks.append(asyncio.create_task(_watch_for_reclaim(metadata_url, config, identity, clock)))

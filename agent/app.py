@@ -69,7 +69,7 @@ class AgentApi:
 
     def __init__(self, config: AgentConfig, host: ShardHost, started_at: datetime) -> None:
         self._config, self._host, self._started_at = config, host, started_at
-        self._moves = MoveAgent(host, config)
+        self.moves = MoveAgent(host, config)
 
     def app(self) -> Starlette:
         shard, move = "/v1/shards/{shard}", "/v1/shards/{shard}/move"
@@ -91,7 +91,6 @@ class AgentApi:
             ("POST", f"{move}/memory", self._memory),
             ("POST", f"{move}/patch", self._patch),
             ("POST", f"{move}/commit", self._commit),
-            ("POST", f"{move}/cancel", self._cancel),
             ("POST", f"{move}/abort", self._abort),
             ("POST", f"{move}/resume", self._resume),
         ]
@@ -128,56 +127,53 @@ class AgentApi:
         return Response(status_code=204)
 
     async def _source(self, request: Request) -> Response:
-        return reply(await self._moves.source_status(_shard_of(request)))
+        return reply(await self.moves.source_status(_shard_of(request)))
 
     async def _destination(self, request: Request) -> Response:
-        return reply(await self._moves.destination_status(_shard_of(request)))
+        return reply(await self.moves.destination_status(_shard_of(request)))
 
     async def _reserve(self, request: Request) -> Response:
-        self._moves.reserve(_shard_of(request), await body(request, ReserveRequest))
+        self.moves.reserve(_shard_of(request), await body(request, ReserveRequest))
         return Response(status_code=204)
 
     async def _prepare(self, request: Request) -> Response:
-        return reply(await self._moves.prepare(_shard_of(request), await body(request, PrepareRequest)))
+        return reply(await self.moves.prepare(_shard_of(request), await body(request, PrepareRequest)))
 
     async def _mirror(self, request: Request) -> Response:
-        return reply(await self._moves.mirror(_shard_of(request), await body(request, MirrorRequest)))
+        return reply(await self.moves.mirror(_shard_of(request), await body(request, MirrorRequest)))
 
     async def _precopy(self, request: Request) -> Response:
-        return reply(await self._moves.precopy(_shard_of(request), await body(request, MirrorRequest)))
+        return reply(await self.moves.precopy(_shard_of(request), await body(request, MirrorRequest)))
 
     async def _tune(self, request: Request) -> Response:
-        return reply(await self._moves.tune(_shard_of(request), await body(request, TuneRequest)))
+        return reply(await self.moves.tune(_shard_of(request), await body(request, TuneRequest)))
 
     async def _switchover(self, request: Request) -> Response:
         try:
             wait = min(float(request.query_params.get("wait", "1")), _LONGEST_WAIT_SECONDS)
         except ValueError:
             raise UsageError("wait is a number of seconds") from None
-        return reply(await self._moves.switchover(_shard_of(request), await body(request, MoveCommand), wait))
+        return reply(await self.moves.switchover(_shard_of(request), await body(request, MoveCommand), wait))
 
     async def _proceed(self, request: Request) -> Response:
-        return reply(await self._moves.proceed(_shard_of(request), await body(request, MoveCommand)))
+        return reply(await self.moves.proceed(_shard_of(request), await body(request, MoveCommand)))
 
     async def _commit(self, request: Request) -> Response:
         wanted = await body(request, CommitRequest, LARGEST_MEMORY_BODY_BYTES)
-        return reply(await self._moves.commit(_shard_of(request), wanted))
+        return reply(await self.moves.commit(_shard_of(request), wanted))
 
     async def _memory(self, request: Request) -> Response:
-        return reply(await self._moves.memory(_shard_of(request), await body(request, MemoryRequest)))
+        return reply(await self.moves.memory(_shard_of(request), await body(request, MemoryRequest)))
 
     async def _patch(self, request: Request) -> Response:
-        await self._moves.patch(_shard_of(request), await body(request, PatchRequest, LARGEST_MEMORY_BODY_BYTES))
+        await self.moves.patch(_shard_of(request), await body(request, PatchRequest, LARGEST_MEMORY_BODY_BYTES))
         return Response(status_code=204)
 
-    async def _cancel(self, request: Request) -> Response:
-        return reply(await self._moves.cancel(_shard_of(request), await body(request, MoveCommand)))
-
     async def _abort(self, request: Request) -> Response:
-        return reply(await self._moves.abort(_shard_of(request), await body(request, MoveCommand)))
+        return reply(await self.moves.abort(_shard_of(request), await body(request, MoveCommand)))
 
     async def _resume(self, request: Request) -> Response:
-        return reply(await self._moves.resume(_shard_of(request), await body(request, MoveCommand)))
+        return reply(await self.moves.resume(_shard_of(request), await body(request, MoveCommand)))
 
 
 def guarded(handler: Handler) -> Handler:

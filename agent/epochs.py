@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from engine.errors import StaleEpoch
+from agent import fences
 from engine.model.ids import ShardId
 
 
@@ -24,8 +24,7 @@ class EpochStore:
     def accept(self, shard: ShardId, epoch: int) -> None:
         """Raise StaleEpoch for a lower epoch than the stored one; store a higher one, flushed, before returning."""
         stored = self.get(shard)
-        if epoch < stored:
-            raise StaleEpoch(f"shard {shard} is at epoch {stored} here", why=f"the command carries epoch {epoch}")
+        fences.current(shard, stored, epoch)
         if epoch > stored:
             write_durably(self._folder / shard, f"{epoch}\n".encode())
 

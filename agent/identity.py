@@ -17,9 +17,19 @@ from pydantic import ValidationError
 from agent.config import AgentConfig
 from agent.epochs import write_durably
 from agent.peer import client_context
-from agent.wire import CONTROL_NAME, Certificate, JoinRequest, NoticeReport, Problem, RenewRequest
+from agent.wire import (
+    CONTROL_NAME,
+    Certificate,
+    JoinRequest,
+    KeepRequest,
+    NoticeReport,
+    Problem,
+    RenewRequest,
+    Verdict,
+)
 from engine.clock import Clock
 from engine.errors import AuthenticationFailed, ProviderAnswerInvalid, ProviderUnavailable
+from engine.model.ids import ShardId
 from engine.model.value import Value
 
 _TIMEOUT = httpx.Timeout(10.0, connect=5.0)
@@ -87,6 +97,15 @@ class Identity:
 
     async def report_notice(self, notice: NoticeReport) -> None:
         await self._post(f"/v1/nodes/{self._config.node}/notices", notice, with_certificate=True)
+
+    async def keep(self, shard: ShardId, request: KeepRequest) -> Verdict:
+        """Ask the store for a shard that a move has left paused here. Raises ShardwrightError without an answer."""
+        path = f"/v1/nodes/{self._config.node}/shards/{shard}/keep"
+        answer = await self._post(path, request, with_certificate=True)
+        try:
+            return Verdict.model_validate_json(answer.content)
+        except ValidationError as problem:
+            raise ProviderAnswerInvalid("the control plane's answer is not a verdict") from problem
 
     async def _post(self, path: str, body: Value, *, with_certificate: bool) -> httpx.Response:
         context = client_context(

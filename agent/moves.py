@@ -3,14 +3,19 @@
 Source:       mirror -> precopy -> switchover (guest pauses, mirror ends) -> proceed -> (released by the controller)
 Destination:  reserve -> prepare -> (patch ->) commit
 
-``proceed`` and ``commit`` carry the new epoch: the store has raised it by then, so nothing of the old epoch is obeyed.
+Either side:  resume (run on here, the store says so) | abort (kill what the move left here)
+
+Everything after ``switchover`` carries a new epoch, whether the move was committed or given up: the store has raised it
+by then, so nothing of the old one is obeyed, however late it comes. What is allowed at all is in agent.fences.
 """
 
 import asyncio
 import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
-from agent import memory, network
+from agent import fences, memory, network
 from agent.config import AgentConfig
 from agent.guest import GuestRecord
 from agent.monitor import poll
@@ -34,7 +39,7 @@ from agent.wire import (
     SourceStatus,
     TuneRequest,
 )
-from engine.errors import ConcurrentUpdate, MoveFailed, NotFound, StaleEpoch, UsageError
+from engine.errors import ConcurrentUpdate, MoveFailed, NotFound, UsageError
 from engine.model.ids import NodeId, ShardId
 
 # AES-GCM makes GnuTLS renegotiate keys after 16 M records and QEMU crash with a return path; ChaCha20 does not.
@@ -45,6 +50,7 @@ _SWITCH_SECONDS = 30.0
 _CANCEL_SECONDS = 15.0
 _ARRIVAL_SECONDS = 5.0
 _SETUP_SECONDS = 5.0
+_Rule = Callable[[GuestRecord, MoveCommand], None]
 _ENDED = ("completed", "failed", "cancelled", "none")
 
 
@@ -98,9 +104,7 @@ class MoveAgent:
 
     async def commit(self, shard: ShardId, command: CommitRequest) -> Committed:
         """The store says that the shard belongs here: run, once the memory is here and the same. Raises MoveFailed."""
-        here = self._of_move(shard, command)
-        self._host.epochs.accept(shard, command.epoch)
-        async with here.busy:
+        async with self._driven(shard, command, fences.may_commit) as here:
             status = await self._arrived(shard)
             if status.committed and status.running:
                 return Committed()
@@ -109,21 +113,20 @@ class MoveAgent:
                 if differing := memory.differing(command.memory, found):
                     return Committed(differing=differing)
             await quietly(here, "nbd-server-stop")
-            here.save(incoming=False)  # before it runs: from here on no rollback to the source is right
+            # Before it runs: from here on no rollback to the source is right. And in one piece: a guest that runs while
+            # its move still stands in the record could never be moved again.
+            here.save(incoming=False, move=None)
             await here.monitor.execute("cont")
             began = time.perf_counter()
             await quietly(here, "announce-self", initial=20, max=300, rounds=6, step=60)
             await quietly(here, "object-del", id=_TLS)
             await quietly(here, "object-del", id=_AUTHZ)
             await self._host.apply_limits(here, here.record.resources)
-            here.save(move=None)
         return Committed(seconds_since_running=time.perf_counter() - began)
 
     async def patch(self, shard: ShardId, request: PatchRequest) -> None:
         """Memory that the migration lost, into a guest that has not run yet."""
-        here = self._of_move(shard, request)
-        self._host.epochs.accept(shard, request.epoch)
-        async with here.busy:
+        async with self._driven(shard, request) as here:
             if not here.record.incoming:
                 raise UsageError(f"shard {shard} has run here: its memory is its own")
             await asyncio.to_thread(memory.write_chunks, here.record.pid, request.patch)
@@ -145,14 +148,18 @@ class MoveAgent:
         return last[0]
 
     async def abort(self, shard: ShardId, command: MoveCommand) -> DestinationStatus:
-        """Kill what waits here for this move; its absence on return is proof. Not there = success."""
+        """Kill what this move left here: a guest that waits, or a copy that was given away. Not there = success.
+
+        The answer says what is here then; only ``present`` false is proof.
+        """
         self._host.epochs.accept(shard, command.epoch)
         self._host.unreserve(command.move)
         here = self._host.guests.get(shard)
-        if here is not None and here.record.move == command.move and here.record.incoming:
+        if here is not None:
             async with here.busy:
-                await self._host.discard(here)
-        return DestinationStatus(present=False)
+                if self._host.guests.get(shard) is here and fences.may_kill(here.record, command):
+                    await self._host.discard(here)
+        return await self.destination_status(shard)
 
     async def destination_status(self, shard: ShardId) -> DestinationStatus:
         here = self._host.guests.get(shard)
@@ -181,7 +188,7 @@ class MoveAgent:
             async with here.busy:
                 await self._host.discard(here)
             return
-        raise ConcurrentUpdate(f"shard {request.move} is here already", why="its guest runs on this node")
+        raise ConcurrentUpdate(f"shard {here.record.shard} is here already", why="its guest runs on this node")
 
     async def _listen(self, here: Guest, source: NodeId) -> None:
         """Accept disk and memory over TLS, from the source's certificate only."""
@@ -232,11 +239,7 @@ class MoveAgent:
 
     async def mirror(self, shard: ShardId, request: MirrorRequest) -> SourceStatus:
         """Start copying the disk; from now on every write goes to both sides before the guest hears of it."""
-        here = self._host.guest(shard)
-        self._host.epochs.accept(shard, request.epoch)
-        async with here.busy:
-            if here.record.move not in (None, request.move):
-                raise ConcurrentUpdate(f"shard {shard} is in another move", why=str(here.record.move))
+        async with self._driven(shard, request, fences.may_join) as here:
             here.save(move=request.move)
             status = await self.source_status(shard)
             if not status.mirror_present and status.migration in _ENDED:
@@ -256,9 +259,7 @@ class MoveAgent:
 
     async def precopy(self, shard: ShardId, request: MirrorRequest) -> SourceStatus:
         """Start sending memory; QEMU will wait for us before it hands over."""
-        here = self._of_move(shard, request)
-        self._host.epochs.accept(shard, request.epoch)
-        async with here.busy:
+        async with self._driven(shard, request) as here:
             status = await self.source_status(shard)
             if not (status.mirror_ready or status.migration not in _ENDED):
                 raise MoveFailed("memory cannot go before the disk is mirrored", why=status.error)
@@ -298,12 +299,11 @@ class MoveAgent:
                 await here.monitor.execute("cont")
 
     async def tune(self, shard: ShardId, request: TuneRequest) -> SourceStatus:
-        here = self._of_move(shard, request)
-        self._host.epochs.accept(shard, request.epoch)
-        if request.downtime_limit_ms is not None:
-            await here.monitor.execute("migrate-set-parameters", {"downtime-limit": request.downtime_limit_ms})
-        if request.stop_guest:
-            await here.monitor.execute("stop")
+        async with self._driven(shard, request) as here:
+            if request.downtime_limit_ms is not None:
+                await here.monitor.execute("migrate-set-parameters", {"downtime-limit": request.downtime_limit_ms})
+            if request.stop_guest:
+                await here.monitor.execute("stop")
         return await self.source_status(shard)
 
     async def switchover(self, shard: ShardId, command: MoveCommand, wait_seconds: float) -> SourceStatus:
@@ -311,8 +311,8 @@ class MoveAgent:
 
         Returns the present status when that has not happened in time (``migration`` is then still "active").
         """
-        here = self._of_move(shard, command)
-        self._host.epochs.accept(shard, command.epoch)
+        here = self._host.guest(shard)
+        self._admit(here, command, fences.in_move)
 
         async def reached() -> str | None:
             said = (await here.monitor.execute("query-migrate")).get("status", "none")
@@ -325,7 +325,7 @@ class MoveAgent:
         status = await self.source_status(shard)
         if status.migration != "pre-switchover" or not status.mirror_present:
             return status
-        async with here.busy:
+        async with self._driven(shard, command):
             await quietly(here, "block-job-cancel", device=_JOB)
             await poll(lambda: _no_jobs(here), seconds=_SWITCH_SECONDS, every=0.002, what="the end of the mirror")
         if here.record.profile.accelerator == "tcg":
@@ -335,9 +335,7 @@ class MoveAgent:
 
     async def proceed(self, shard: ShardId, command: MoveCommand) -> Proceeded:
         """After the store has given the shard away: send the rest. The guest stays paused here as a rollback copy."""
-        here = self._of_move(shard, command)
-        self._host.epochs.accept(shard, command.epoch)
-        async with here.busy:
+        async with self._driven(shard, command) as here:
             if not here.record.ceded_epoch:
                 here.save(ceded_epoch=command.epoch)
             await quietly(here, "migrate-continue", state="pre-switchover")
@@ -347,14 +345,15 @@ class MoveAgent:
                 return said if said in _ENDED else None
 
             await poll(ended, seconds=_SWITCH_SECONDS, every=0.002, what="the last part of the memory")
+            await self.stop_given_away(here)
             status = await self.source_status(shard)
             exact = here.record.profile.accelerator != "tcg" or status.migration != "completed"
             return Proceeded(status=status, memory=None if exact else await self._digest(here))
 
     async def memory(self, shard: ShardId, request: MemoryRequest) -> MemoryPatch:
         """Chunks of what was sent, for a destination that has not got them."""
-        here = self._of_move(shard, request)
-        self._host.epochs.accept(shard, request.epoch)
+        here = self._host.guest(shard)
+        self._admit(here, request, fences.in_move)
         if not here.record.ceded_epoch:
             raise UsageError(f"shard {shard} runs here: its memory is not for copying by hand")
         return await asyncio.to_thread(memory.read_chunks, here.record.pid, request.indexes)
@@ -363,27 +362,30 @@ class MoveAgent:
         begun, here.digesting = here.digesting, None
         return await (begun or asyncio.to_thread(memory.digest, here.record.pid))
 
-    async def cancel(self, shard: ShardId, command: MoveCommand) -> SourceStatus:
-        """Before the commit point only (the epoch says so): give the move up, the guest goes on here."""
+    async def resume(self, shard: ShardId, command: MoveCommand) -> SourceStatus:
+        """The store says that the shard stays here or is given back: end the move, run on from the memory that is here.
+
+        Nothing happens to a guest that takes part in another move. Raises StaleEpoch, NotFound for one that has died.
+        """
         here = self._host.guest(shard)
+        fences.may_run(here.record, command.move, command.epoch)
         self._host.epochs.accept(shard, command.epoch)
         async with here.busy:
-            if here.record.move not in (None, command.move):
-                return await self.source_status(shard)
-            await self._stop_sending(here)
-            await self._run_on(here)
+            self._host.epochs.accept(shard, command.epoch)
+            if fences.may_run(here.record, command.move, command.epoch):
+                if not here.alive:
+                    here.save(move=None, ceded_epoch=0)  # the shard is this node's, so its disk may be booted again
+                    raise NotFound(f"the guest of shard {shard} is gone")
+                await self._stop_sending(here)
+                await self._run_on(here)
         return await self.source_status(shard)
 
-    async def resume(self, shard: ShardId, command: MoveCommand) -> SourceStatus:
-        """After the store has given the shard back (a newer epoch still): run on from the memory that stayed here."""
-        here = self._host.guest(shard)
-        if command.epoch <= here.record.ceded_epoch:
-            raise StaleEpoch(f"shard {shard} was given away at epoch {here.record.ceded_epoch}")
-        self._host.epochs.accept(shard, command.epoch)
-        async with here.busy:
-            await self._stop_sending(here)
-            await self._run_on(here)
-        return await self.source_status(shard)
+    async def stop_given_away(self, here: Guest) -> None:
+        """QEMU lets a guest run on when the rest cannot be sent; but the store has given this one away already."""
+        if here.record.ceded_epoch:
+            running = bool((await here.monitor.execute("query-status"))["running"])
+            if fences.must_stop(here.record, running=running):
+                await here.monitor.execute("stop")
 
     async def _stop_sending(self, here: Guest) -> None:
         await quietly(here, "migrate_cancel")
@@ -409,11 +411,21 @@ class MoveAgent:
 
     # -- both
 
-    def _of_move(self, shard: ShardId, command: MoveCommand) -> Guest:
+    @asynccontextmanager
+    async def _driven(
+        self, shard: ShardId, command: MoveCommand, allowed: _Rule = fences.in_move
+    ) -> AsyncIterator[Guest]:
+        """Alone with the guest. What was right when the command came is read again when its turn comes."""
         here = self._host.guest(shard)
-        if here.record.move != command.move and not (here.record.move is None and not here.record.incoming):
-            raise ConcurrentUpdate(f"shard {shard} is in another move", why=str(here.record.move))
-        return here
+        self._admit(here, command, allowed)
+        async with here.busy:
+            self._admit(here, command, allowed)
+            yield here
+
+    def _admit(self, here: Guest, command: MoveCommand, allowed: _Rule) -> None:
+        allowed(here.record, command)
+        self._host.epochs.accept(here.record.shard, command.epoch)
+        here.heard_now()
 
     def _tls_object(self, endpoint: str) -> dict[str, Any]:
         # Added for one move, so that QEMU reads the certificate that is valid now.

@@ -37,6 +37,11 @@ class Guest:
         self.busy = asyncio.Lock()
         self.digesting: asyncio.Task[MemoryDigest] | None = None
         """Begun when a switchover paused the guest."""
+        self.heard_now()
+
+    def heard_now(self) -> None:
+        """Somebody drives its move, or the agent has just begun to look."""
+        self.heard = time.monotonic()
 
     def save(self, **changes: object) -> None:
         """Change the record, on disk first."""

@@ -170,7 +170,7 @@ class NodeStatus(Value):
 
 
 class EpochRequest(Value):
-    """A bare command to one shard: release, resume."""
+    """A bare command to one shard: release."""
 
     epoch: Epoch
 
@@ -283,6 +283,17 @@ class PatchRequest(MoveCommand):
 class CommitRequest(MoveCommand):
     memory: MemoryDigest | None = None
     """What the destination's memory must be before it may run; None: not compared (KVM, or the source is gone)."""
+
+
+class KeepRequest(MoveCommand):
+    """From a node to the control plane: my guest is paused and nobody drives the move; may I end it and run on?"""
+
+
+class Verdict(Value):
+    """The store's answer. ``epoch`` is what the node must run at when the shard is its own, else the owner's."""
+
+    yours: bool
+    epoch: Epoch
 
 
 class Proceeded(Value):

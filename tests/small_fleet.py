@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from uuid import uuid4
@@ -21,6 +22,7 @@ from engine.fleet.agent_client import AgentClients
 from engine.fleet.certificates import CertificateAuthority, ControlCredentials
 from engine.fleet.join import ControlListener, NodeJoined, join_secret
 from engine.fleet.user_data import UserDataSettings, render_user_data
+from engine.migration.keeping import keep
 from engine.model.capacity import Resources
 from engine.model.ids import CellId, NodeId, PoolId, ShardId
 from engine.model.market import PurchaseOption
@@ -78,6 +80,7 @@ class SmallFleet:
             self.underlay.root_address, 0,
             authority=self.authority, credentials=self.credentials, tokens=self.tokens,
             on_join=self._on_join, on_notice=lambda node, notice: self.notices.append((node, notice)),
+            on_keep=partial(keep, self.shard_map),
         )  # fmt: skip
         self.control_url = self.listener.start()
         self.clients = AgentClients(self.shard_map.node, self.credentials, self.clock, random.Random(1))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 from engine.allocation.holds import PlanHolds
@@ -32,7 +33,9 @@ from engine.market_watch import MarketWatch
 from engine.metrics import observe_move
 from engine.migration import workflow as migration
 from engine.migration.base import MoveContext
-from engine.migration.several import Moves
+from engine.migration.keeping import keep
+from engine.migration.several import Moves, moved
+from engine.migration.sweep import Sweeper, sweep
 from engine.model.move import MoveReport
 from engine.model.plan import CellPlan, Plan
 from engine.retraining import workflow as retrainings
@@ -103,6 +106,7 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
             tokens=tokens,
             on_join=fleet.on_join,
             on_notice=desk,
+            on_keep=partial(keep, store.shard_map),
         )
         judged = _JudgedPlan(configuration)
         driver = stack.enter_context(_cell_driver(configuration, settings, judged, clock))
@@ -132,7 +136,8 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
             clock=clock,
             observe=observe,
         )
-        migration.configure(MoveContext(agents=agents, shards=store.shard_map, clock=clock))
+        move_context = MoveContext(agents=agents, shards=store.shard_map, clock=clock)
+        migration.configure(move_context)
         evacuations.configure(
             evacuations.EvacuationContext(
                 shard_map=store.shard_map,
@@ -151,6 +156,14 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
         workflows = workflow_database_url(state, configuration.database_url)
         stack.enter_context(durable_workflows(configuration.name, workflows))
         stack.callback(retraining.close)
+
+        def sweep_moves() -> None:
+            for report in sweep(move_context, store.moves):
+                observe(moved(report))
+
+        sweeper = Sweeper(sweep_moves)
+        sweeper.start()
+        stack.callback(sweeper.stop)
         plane = ControlPlane(
             name=configuration.name,
             store=store,

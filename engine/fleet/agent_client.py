@@ -33,11 +33,11 @@ from agent.wire import (
 )
 from engine import errors
 from engine.clock import Clock
-from engine.errors import ProviderAnswerInvalid, ProviderUnavailable, ShardwrightError
+from engine.errors import ProviderAnswerInvalid, ProviderUnavailable, ShardwrightError, UnknownName
 from engine.fleet.certificates import ControlCredentials
 from engine.model.capacity import Resources
 from engine.model.ids import NodeId, ShardId
-from engine.model.placement import Node
+from engine.model.placement import Node, NodeState
 from engine.model.value import Value
 
 _CONNECT_SECONDS, _READ_SECONDS = 3.0, 15.0
@@ -88,9 +88,6 @@ class AgentClient:
     def patch(self, shard: ShardId, request: PatchRequest) -> None:
         self._tell(f"/v1/shards/{shard}/move/patch", request)
 
-    def abort(self, shard: ShardId, command: MoveCommand) -> DestinationStatus:
-        return self._post(f"/v1/shards/{shard}/move/abort", command, DestinationStatus, seconds=_MOVE_SECONDS)
-
     def destination_status(self, shard: ShardId) -> DestinationStatus:
         return self._get(f"/v1/shards/{shard}/move/destination", DestinationStatus)
 
@@ -118,11 +115,13 @@ class AgentClient:
     def memory(self, shard: ShardId, request: MemoryRequest) -> MemoryPatch:
         return self._post(f"/v1/shards/{shard}/move/memory", request, MemoryPatch)
 
-    def cancel(self, shard: ShardId, command: MoveCommand) -> SourceStatus:
-        return self._post(f"/v1/shards/{shard}/move/cancel", command, SourceStatus, seconds=_MOVE_SECONDS)
+    # -- moves: either side
 
     def resume(self, shard: ShardId, command: MoveCommand) -> SourceStatus:
         return self._post(f"/v1/shards/{shard}/move/resume", command, SourceStatus, seconds=_MOVE_SECONDS)
+
+    def abort(self, shard: ShardId, command: MoveCommand) -> DestinationStatus:
+        return self._post(f"/v1/shards/{shard}/move/abort", command, DestinationStatus, seconds=_MOVE_SECONDS)
 
     # -- plumbing
 
@@ -176,8 +175,11 @@ class AgentClients:
         self._clients: dict[tuple[NodeId, str], AgentClient] = {}
 
     def __call__(self, node: NodeId) -> AgentClient:
-        """Raises UnknownName, or ProviderUnavailable for a node that has not joined."""
-        url = self._node(node).agent_url
+        """Raises UnknownName, also for a node that is gone, and ProviderUnavailable for one that has not joined."""
+        known = self._node(node)
+        if known.state is NodeState.GONE:
+            raise UnknownName(f"node {node} is gone, and everything on it")
+        url = known.agent_url
         if url is None:
             raise ProviderUnavailable(f"node {node} has not joined")
         with self._lock:

@@ -1,8 +1,9 @@
-"""Where nodes report to the control plane: joining with a token, renewing, reclaim notices.
+"""Where nodes report to the control plane: joining with a token, renewing, reclaim notices, moves that were left.
 
 POST /v1/join                 server TLS + one-use token -> certificate
 POST /v1/renew                mutual TLS -> certificate for the same node
 POST /v1/nodes/NODE/notices   mutual TLS, that node only -> 204
+POST /v1/nodes/NODE/shards/SHARD/keep   mutual TLS, that node only -> who owns a shard that a move has left paused
 """
 
 import asyncio
@@ -24,11 +25,11 @@ from starlette.routing import Route
 
 from agent.app import body, refusal, reply
 from agent.peer import PeerProtocol, peer_of, server_context
-from agent.wire import JoinRequest, NoticeReport, RenewRequest, node_identity
+from agent.wire import JoinRequest, KeepRequest, NoticeReport, RenewRequest, Verdict, node_identity
 from engine.errors import AuthenticationFailed, ConfigurationError, ShardwrightError
 from engine.fleet.certificates import CertificateAuthority, ControlCredentials, public_key_digest, write_private
 from engine.model.capacity import Resources
-from engine.model.ids import NodeId
+from engine.model.ids import NodeId, ShardId
 from engine.model.value import Value
 from engine.store.join_tokens import JoinTokens
 
@@ -48,6 +49,7 @@ class NodeJoined(Value):
 
 OnJoin = Callable[[NodeJoined], None]
 OnNotice = Callable[[NodeId, NoticeReport], None]
+OnKeep = Callable[[NodeId, ShardId, KeepRequest], Verdict]
 
 
 def join_secret(folder: Path) -> bytes:
@@ -60,7 +62,7 @@ def join_secret(folder: Path) -> bytes:
 
 
 class ControlListener:
-    """An HTTPS server in a thread. ``on_join`` and ``on_notice`` are called from worker threads and may raise."""
+    """An HTTPS server in a thread. The callbacks are called from worker threads and may raise."""
 
     def __init__(
         self,
@@ -72,12 +74,13 @@ class ControlListener:
         tokens: JoinTokens,
         on_join: OnJoin,
         on_notice: OnNotice,
+        on_keep: OnKeep,
         listener: socket.socket | None = None,
     ) -> None:
         """``listener``: a bound socket to serve instead of ``host`` and ``port`` (it may live in another namespace)."""
         self.host, self.port = host, port
         self._authority, self._credentials, self._tokens = authority, credentials, tokens
-        self._on_join, self._on_notice = on_join, on_notice
+        self._on_join, self._on_notice, self._on_keep = on_join, on_notice, on_keep
         self._socket = listener
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
@@ -120,6 +123,7 @@ class ControlListener:
             Route("/v1/join", self._guarded(self._join), methods=["POST"]),
             Route("/v1/renew", self._guarded(self._renew), methods=["POST"]),
             Route("/v1/nodes/{node}/notices", self._guarded(self._notice), methods=["POST"]),
+            Route("/v1/nodes/{node}/shards/{shard}/keep", self._guarded(self._keep), methods=["POST"]),
         ]
         return Starlette(routes=routes, lifespan=self._lifespan)
 
@@ -144,12 +148,17 @@ class ControlListener:
         return reply(self._authority.sign_node(node, asked.csr_pem))
 
     async def _notice(self, request: Request) -> Response:
-        node = _node_of(request)
-        if request.path_params["node"] != node:
-            raise AuthenticationFailed(f"node {node} may only speak for itself")
+        node = _speaking(request)
         notice = await body(request, NoticeReport)
         await run_in_threadpool(self._on_notice, node, notice)
         return Response(status_code=204)
+
+    async def _keep(self, request: Request) -> Response:
+        node, shard = _speaking(request), ShardId(request.path_params["shard"])
+        asked = await body(request, KeepRequest)
+        verdict = await run_in_threadpool(self._on_keep, node, shard, asked)
+        _log.info("a move was left", node=node, shard=shard, move=asked.move, kept=verdict.yours, epoch=verdict.epoch)
+        return reply(verdict)
 
     @staticmethod
     def _guarded(handler: Callable[[Request], object]) -> Callable[[Request], object]:
@@ -183,6 +192,14 @@ def _node_of(request: Request) -> NodeId:
     if not peer.startswith(prefix):
         raise AuthenticationFailed("only a node with a certificate of this fleet may do this")
     return NodeId(peer.removeprefix(prefix))
+
+
+def _speaking(request: Request) -> NodeId:
+    """The node of the certificate, which must be the node of the path. Raises AuthenticationFailed."""
+    node = _node_of(request)
+    if request.path_params["node"] != node:
+        raise AuthenticationFailed(f"node {node} may only speak for itself")
+    return node
 
 
 def _bind(host: str, port: int) -> socket.socket:

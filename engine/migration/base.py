@@ -30,7 +30,9 @@ class Mover(Protocol):
 class ShardOwnership(Protocol):
     """The part of the shard map that decides who may run (engine.store.shard_map.ShardMap)."""
 
-    def get(self, shard_id: ShardId) -> Shard: ...
+    def get(self, shard_id: ShardId) -> Shard:
+        """Raises UnknownName for a shard that is not there any more."""
+        ...
 
     def move(self, shard_id: ShardId, *, expected_epoch: int, to_node: NodeId, move_id: MoveId | None = None) -> Shard:
         """Owner := ``to_node``, epoch := ``expected_epoch`` + 1, or StaleEpoch; a repeat by the same move succeeds."""
@@ -51,11 +53,25 @@ class MoveLimits(Value):
     max_downtime_ms: Annotated[int, Field(gt=0)] = 2000
     """The downtime limit is raised up to this for a pre-copy that stalls."""
     switch: Positive = 20.0
-    """From the pause of the guest to its running again."""
+    """From the pause of the guest to its running again; longer is in doubt."""
     deadline_reserve: Positive = 5.0
     """Kept of a deadline for fencing and switching."""
     unreachable: Positive = 20.0
     """How long a node may stay silent before the move decides without it."""
+    prepare: Positive = 60.0
+    """For room and a waiting guest at the destination."""
+
+    def mirror(self, disk_mib: int) -> float:
+        """Seconds that a disk of that size may take."""
+        return self.mirror_at_least + 2 * disk_mib / self.mirror_floor_mib_per_second
+
+    def before_commit(self, disk_mib: int) -> float:
+        """Seconds from the beginning to the commit point; after that a move without a deadline is given up."""
+        return self.prepare + self.mirror(disk_mib) + self.precopy + self.switch + self.unreachable
+
+    def after_commit(self) -> float:
+        """Seconds from the commit point until one side runs; after that the move is in doubt, and swept."""
+        return self.switch + self.unreachable
 
 
 class MovePlan(Value):
@@ -81,11 +97,18 @@ class MovePlan(Value):
         )  # fmt: skip
 
 
+class MoveInDoubt(Value):
+    """What is still known of a move that is looked at again: enough to decide and to clear up, not to copy."""
+
+    request: MoveRequest
+    epoch: int
+
+
 class Transfer(Value):
     """How the part of a move ended that carries memory and ownership."""
 
     phase: MovePhase
-    """COMMITTED, ROLLING_BACK (ended before the commit point), ABORTED (given back after it) or IN_DOUBT."""
+    """Where the move stands: COMMITTED, ROLLING_BACK (before the commit point or given back after it) or IN_DOUBT."""
     strategy: str = "pre-copy"
     epoch_after: int
     downtime_seconds: float = 0.0

@@ -1,24 +1,88 @@
-"""What a move must do next, from what can be seen now. Pure, and the same after a crash as without one.
+"""A move as a state machine: which states there are, what leads from one to the next, what to do in each. Pure.
 
-The store alone says who may run. Before its commit point the source goes on whatever happens; after it only the
-destination may run, until the store has given the shard back, which it does only once the destination is proven dead.
+The store alone says who may run, and a move ends there: by the swap that gives the shard to the destination (the commit
+point), or by the one that keeps it on the source. Both raise the epoch from the same value, so exactly one of them
+happens, whoever asks for it and however late. Before the end the source goes on whatever happens; after a commit only
+the destination may run, until the store has given the shard back, which it does only once the destination is proven
+dead. Everything here is decided from what can be seen now, so it is the same after a crash as without one.
 """
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 from agent.wire import DestinationStatus, SourceStatus
+from engine.model.ids import NodeId
+from engine.model.move import MovePhase, MoveRequest
 from engine.model.value import Value
+
+# --- states -----------------------------------------------------------------------------------------------------------
+
+
+class Step(StrEnum):
+    """What the durable workflow records one by one."""
+
+    RESERVE = "reserve"
+    PREPARE = "prepare"
+    MIRROR = "mirror"
+    TRANSFER = "transfer"
+    """Pre-copy and switchover: a record between them would be downtime. Decided look by look: ``next_act``."""
+    END = "end"
+    """Remove what is left on the side that lost: ``leftovers``."""
+
+
+_STEP_IN: Mapping[MovePhase, Step] = {
+    MovePhase.REQUESTED: Step.RESERVE,
+    MovePhase.RESERVED: Step.PREPARE,
+    MovePhase.PREPARED: Step.MIRROR,
+    MovePhase.MIRRORING: Step.TRANSFER,
+    MovePhase.ROLLING_BACK: Step.END,
+    MovePhase.COMMITTED: Step.END,
+}
+LEADS_TO: Mapping[MovePhase, tuple[MovePhase, ...]] = {
+    MovePhase.REQUESTED: (MovePhase.RESERVED, MovePhase.ROLLING_BACK),
+    MovePhase.RESERVED: (MovePhase.PREPARED, MovePhase.ROLLING_BACK),
+    MovePhase.PREPARED: (MovePhase.MIRRORING, MovePhase.ROLLING_BACK),
+    MovePhase.MIRRORING: (MovePhase.PRECOPY, MovePhase.ROLLING_BACK, MovePhase.IN_DOUBT),
+    MovePhase.PRECOPY: (MovePhase.SWITCHING, MovePhase.ROLLING_BACK, MovePhase.IN_DOUBT),
+    MovePhase.SWITCHING: (MovePhase.COMMITTED, MovePhase.ROLLING_BACK, MovePhase.IN_DOUBT),
+    MovePhase.COMMITTED: (MovePhase.CLEANED, MovePhase.ROLLING_BACK, MovePhase.IN_DOUBT),
+    MovePhase.ROLLING_BACK: (MovePhase.ABORTED,),
+    MovePhase.IN_DOUBT: (MovePhase.COMMITTED, MovePhase.ROLLING_BACK),
+}
+"""From COMMITTED back only by GIVE_BACK. The picture in docs/design/0009 is drawn from this table."""
+FINAL = (MovePhase.CLEANED, MovePhase.ABORTED)
+
+
+def next_step(phase: MovePhase, tried: frozenset[Step]) -> Step | None:
+    """What the workflow does next, None: the rest is the sweep's. ``tried``: no step is done twice by one workflow."""
+    step = _STEP_IN.get(phase)
+    return None if step in tried else step
+
+
+# --- what can be seen -------------------------------------------------------------------------------------------------
 
 
 class Ownership(StrEnum):
     """What the shard map says, seen from one move."""
 
     SOURCE = "source"
+    """At the epoch at which the move began: nothing is decided yet."""
+    KEPT = "kept"
+    """The source's at a later epoch: the move was given up, or given back."""
     DESTINATION = "destination"
-    GIVEN_BACK = "given_back"
-    """The move committed and was undone: the source again, two epochs on."""
     ELSEWHERE = "elsewhere"
-    """Someone else has moved the shard."""
+    """Later moves have taken the shard on, or it has been released."""
+
+
+def ownership(request: MoveRequest, epoch_before: int, owner: tuple[NodeId, int] | None) -> Ownership:
+    """``owner``: node and epoch in the shard map, None for a shard that it does not know any more."""
+    if owner == (request.source, epoch_before):
+        return Ownership.SOURCE
+    if owner == (request.destination, epoch_before + 1):
+        return Ownership.DESTINATION
+    if owner is not None and owner[0] == request.source and owner[1] > epoch_before:
+        return Ownership.KEPT
+    return Ownership.ELSEWHERE
 
 
 class Sight(StrEnum):
@@ -33,10 +97,15 @@ class Observation(Value):
     when its agent is silent."""
 
     owner: Ownership
+    overdue: bool = False
+    """The move has had all the time it may take before its commit point."""
     source_sight: Sight
     source: SourceStatus | None = None
     destination_sight: Sight
     destination: DestinationStatus | None = None
+
+
+# --- decisions --------------------------------------------------------------------------------------------------------
 
 
 class Act(StrEnum):
@@ -49,18 +118,15 @@ class Act(StrEnum):
     DONE = "done"
     ROLL_BACK = "roll_back"
     GIVE_BACK = "give_back"
-    RESUME = "resume"
     LOOK_AGAIN = "look_again"
 
 
 def next_act(seen: Observation) -> Act:
     """The one safe act. LOOK_AGAIN until the caller's patience ends; then ``out_of_patience`` says what follows."""
     if seen.owner is Ownership.SOURCE:
-        return _before_commit(seen)
+        return Act.ROLL_BACK if seen.overdue else _before_commit(seen)
     if seen.owner is Ownership.DESTINATION:
         return _after_commit(seen)
-    if seen.owner is Ownership.GIVEN_BACK:
-        return Act.RESUME if seen.source_sight is not Sight.SILENT else Act.LOOK_AGAIN
     return Act.ROLL_BACK
 
 
@@ -100,5 +166,33 @@ def _after_commit(seen: Observation) -> Act:
 
 
 def out_of_patience(seen: Observation) -> Act:
-    """After looking for as long as the limits allow: before the commit point give up, after it stay in doubt."""
-    return Act.ROLL_BACK if seen.owner is Ownership.SOURCE else Act.LOOK_AGAIN
+    """After looking for as long as the limits allow: before the commit point give up, after it stay in doubt.
+
+    But where the source's guest is dead and the memory has not arrived, it never will. The shard goes back to the disk
+    that nothing is missing from: QEMU may have let the source's guest run on for a moment, and it has run nowhere else.
+    """
+    if seen.owner is Ownership.SOURCE:
+        return Act.ROLL_BACK
+    lost = seen.owner is Ownership.DESTINATION and seen.source_sight is Sight.GUEST_GONE
+    waits = seen.destination is not None and not (seen.destination.committed or seen.destination.arrived)
+    return Act.GIVE_BACK if lost and waits else Act.LOOK_AGAIN
+
+
+class Removal(StrEnum):
+    """What a move that has ended still owes to its two nodes."""
+
+    RESUME_SOURCE = "resume_source"
+    ABORT_SOURCE = "abort_source"
+    """The copy that was given away, if it is still there."""
+    ABORT_DESTINATION = "abort_destination"
+
+
+def leftovers(owner: Ownership) -> tuple[Removal, ...]:
+    """In order, read from the store at the moment of the act. Empty: nothing is decided, so nothing may be removed."""
+    if owner is Ownership.KEPT:
+        return (Removal.RESUME_SOURCE, Removal.ABORT_DESTINATION)
+    if owner is Ownership.DESTINATION:
+        return (Removal.ABORT_SOURCE,)
+    if owner is Ownership.ELSEWHERE:
+        return (Removal.ABORT_SOURCE, Removal.ABORT_DESTINATION)
+    return ()

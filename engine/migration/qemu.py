@@ -1,33 +1,14 @@
 """The steps of a live QEMU move between two agents. Each may be repeated after a crash: it looks before it acts."""
 
-import time
-
-from agent.wire import (
-    CommitRequest,
-    DestinationStatus,
-    Landing,
-    MemoryDigest,
-    MemoryRequest,
-    MirrorRequest,
-    MoveCommand,
-    PatchRequest,
-    PrepareRequest,
-    ReserveRequest,
-    SourceStatus,
-    TuneRequest,
-)
-from engine.errors import MoveFailed, NotFound, ShardwrightError, StaleEpoch
+from agent.wire import GuestState, Landing, MirrorRequest, MoveCommand, PrepareRequest, ReserveRequest
+from engine.errors import ConcurrentUpdate, MoveFailed, NotFound, StaleEpoch, UnknownName
 from engine.fleet.agent_client import AgentClient
-from engine.migration.base import MoveContext, MovePlan, Transfer
-from engine.migration.decisions import Act, Observation, Ownership, Sight, next_act, out_of_patience
-from engine.migration.strategies import Advice, Sample, Verb, advise
+from engine.migration.base import MoveContext, MoveInDoubt, MovePlan, Transfer
+from engine.migration.decisions import Ownership, Removal, leftovers
+from engine.migration.switch import Switch, owner_now
 from engine.model.move import MovePhase, MoveRequest
 
-_FIRST_DOWNTIME_LIMIT_MS = 100
 _LOOK_SECONDS = 0.1
-_SWITCHOVER_WAIT_SECONDS = 0.5
-_MOST_REPAIRS = 3
-_CHUNKS_A_PATCH = 64
 
 
 class QemuMove:
@@ -46,7 +27,10 @@ class QemuMove:
         return self._context.agents(self._request.destination)
 
     def begin(self) -> MovePlan:
-        """Raises StaleEpoch when the shard is not on the source, MoveFailed for a move that makes no sense."""
+        """Raises StaleEpoch when the shard is not on the source, MoveFailed for a move that makes no sense.
+
+        Raises ConcurrentUpdate when the guest does not run, or is in another move.
+        """
         request = self._request
         if request.source == request.destination:
             raise MoveFailed(f"shard {request.shard} is on node {request.destination} already")
@@ -54,6 +38,11 @@ class QemuMove:
         if shard.node != request.source:
             raise StaleEpoch(f"shard {request.shard} is not on node {request.source}", why=f"it is on {shard.node}")
         status = self._source.shard(request.shard)
+        if status.move not in (None, request.id) or status.state is not GuestState.RUNNING:
+            # What another move has not settled yet may be the only copy: it is not to be built upon, nor cleared away.
+            raise ConcurrentUpdate(
+                f"shard {request.shard} cannot move now", why=f"it is {status.state}, in move {status.move}"
+            )
         return MovePlan.of(request, shard, status, self._context.clock.now())
 
     def reserve(self, plan: MovePlan) -> None:
@@ -74,7 +63,7 @@ class QemuMove:
     def mirror(self, plan: MovePlan, landing: Landing) -> None:
         """Until every block is on both sides and every write goes to both. Raises MoveFailed past the limit."""
         limits, clock = self._context.limits, self._context.clock
-        allowed = limits.mirror_at_least + 2 * plan.disk_mib / limits.mirror_floor_mib_per_second
+        allowed = limits.mirror(plan.disk_mib)
         began = clock.now()
         request = MirrorRequest(move=self._request.id, epoch=plan.epoch, landing=landing)
         status = self._source.mirror(self._shard, request)
@@ -89,265 +78,70 @@ class QemuMove:
 
     def transfer(self, plan: MovePlan, landing: Landing) -> Transfer:
         """Memory and ownership: from the start of pre-copy until one side runs for good."""
-        return _Switch(self._context, plan, landing, self._source, self._destination).run()
+        return Switch(self._context, plan, landing).run()
 
-    def clean(self, plan: MovePlan, transfer: Transfer) -> None:
-        """Remove what the move left on the side that lost."""
-        if transfer.phase is MovePhase.COMMITTED:
-            self._source.release(self._shard, transfer.epoch_after)
-            self._enter(MovePhase.CLEANED)
+    def end(self, epoch_before: int, transfer: Transfer) -> Transfer:
+        """Decide a rollback in the store, then remove what the move left behind; nothing is raised.
 
-    def roll_back(self, plan: MovePlan) -> None:
-        """Before the commit point: the destination's guest is killed, the source's goes on."""
-        self._enter(MovePhase.ROLLING_BACK)
-        command = MoveCommand(move=self._request.id, epoch=plan.epoch)
-        problems = []
-        for act in (
-            lambda: self._source.cancel(self._shard, command),
-            lambda: self._destination.abort(self._shard, command),
-        ):
+        CLEANED or ABORTED once nothing is left, else the phase it came with and the reason: again later.
+        """
+        problems: list[str] = []
+        try:
+            if transfer.phase is MovePhase.ROLLING_BACK:
+                self._enter(MovePhase.ROLLING_BACK)
+                self._keep(epoch_before)
+            owner, epoch = owner_now(self._context.shards, self._request, epoch_before)
+        except Exception as problem:
+            return _told(transfer, f"the store does not answer: {problem}")
+        if owner is Ownership.SOURCE or (owner, transfer.phase) == (Ownership.DESTINATION, MovePhase.ROLLING_BACK):
+            return _told(transfer.model_copy(update={"phase": MovePhase.IN_DOUBT}), "the store says otherwise")
+        command = MoveCommand(move=self._request.id, epoch=epoch)
+        for removal in leftovers(owner):
             try:
-                act()
-            except NotFound:
+                self._remove(removal, command)
+            except (NotFound, UnknownName):
                 continue
-            except ShardwrightError as problem:
-                problems.append(str(problem))
-        self._enter(MovePhase.ABORTED)
-        if problems:
-            raise MoveFailed(f"move {self._request.id} could not be taken back everywhere", why="; ".join(problems))
-
-    def _enter(self, phase: MovePhase) -> None:
-        self._context.observer(self._request.id, phase)
-
-
-class _Switch:
-    """The loop look -> decide -> act of ``transfer``; holds what one run of it has measured."""
-
-    def __init__(
-        self, context: MoveContext, plan: MovePlan, landing: Landing, source: AgentClient, destination: AgentClient
-    ) -> None:
-        self._context, self._plan, self._landing = context, plan, landing
-        self._source, self._destination = source, destination
-        self._request, self._shard = plan.request, plan.request.shard
-        self._strategy, self._downtime_limit_ms = "pre-copy", _FIRST_DOWNTIME_LIMIT_MS
-        self._samples: list[Sample] = []
-        self._last: SourceStatus | None = None
-        self._disk_bytes = 0
-        self._seconds_to_run = 0.0
-        self._problem = ""
-        self._swap_tried = False
-
-    def run(self) -> Transfer:
-        limits, patience_began = self._context.limits, self._now()
-        while True:
-            seen = None
-            try:
-                seen = self._look()
-                act = next_act(seen)
-                if act is not Act.LOOK_AGAIN:
-                    outcome = self._do(act, seen)
-                    if outcome is not None:
-                        return outcome
-                    patience_began = self._now()
-                    continue
             except Exception as problem:
-                # Node, QEMU or store: whatever it was, the next look tells what became of it. Only while nothing can
-                # have been swapped may a refusal end the move at once.
-                self._problem = str(problem) or type(problem).__name__
-                hopeless = isinstance(problem, MoveFailed | StaleEpoch)
-                if hopeless and not self._swap_tried and seen is not None and seen.owner is Ownership.SOURCE:
-                    return self._ended(MovePhase.ROLLING_BACK, self._problem)
-            if self._now() - patience_began > limits.unreachable:
-                if seen is not None and out_of_patience(seen) is Act.ROLL_BACK:
-                    return self._ended(MovePhase.ROLLING_BACK, self._problem or "a node does not answer")
-                return self._ended(MovePhase.IN_DOUBT, self._problem or "no side can be asked who runs")
-            self._context.clock.sleep(_LOOK_SECONDS)
+                problems.append(str(problem) or type(problem).__name__)
+        if problems:
+            return _told(transfer, "; ".join(problems))
+        phase = MovePhase.CLEANED if transfer.phase is MovePhase.COMMITTED else MovePhase.ABORTED
+        self._enter(phase)
+        epoch_after = transfer.epoch_after if phase is MovePhase.CLEANED else epoch
+        return transfer.model_copy(update={"phase": phase, "epoch_after": epoch_after})
 
-    def _do(self, act: Act, seen: Observation) -> Transfer | None:
-        """One act; a Transfer when the move has ended with it."""
-        if act is Act.DONE:
-            died = seen.destination is not None and not seen.destination.running
-            self._last = seen.source or self._last
-            return self._ended(MovePhase.COMMITTED, "the guest has died on its new node" if died else "")
-        if act is Act.ROLL_BACK:
-            return self._ended(MovePhase.ROLLING_BACK, self._problem or _story(seen))
-        if act is Act.START_COPY:
-            self._start_copy()
-        if act in (Act.START_COPY, Act.AWAIT_SWITCHOVER):
-            return self._await_switchover()
-        if act is Act.SWAP:
-            return self._swap_and_finish()
-        if act is Act.PROCEED:
-            self._last = self._source.proceed(self._shard, self._command(1)).status
-        elif act is Act.COMMIT:
-            # A source that still answers tells what the memory must be; from one that is gone it is taken as it came.
-            self._commit(self._source.proceed(self._shard, self._command(1)).memory if seen.source else None)
-        elif act is Act.GIVE_BACK:
-            self._give_back()
-        elif act is Act.RESUME:
-            self._source.resume(self._shard, self._command(2))
-            return self._ended(MovePhase.ABORTED, self._problem or "the destination was lost; the source runs again")
-        return None
+    def settle(self, epoch_before: int, transfer: Transfer) -> Transfer:
+        """One look at a move that did not come to its end, and what can be done about it now; nothing is raised."""
+        if transfer.phase is MovePhase.IN_DOUBT:
+            found = Switch(self._context, MoveInDoubt(request=self._request, epoch=epoch_before), None).run()
+            if found.phase is MovePhase.IN_DOUBT:
+                return _told(transfer, found.error)
+            transfer = found
+        return self.end(epoch_before, transfer)
 
-    def _start_copy(self) -> None:
-        request = MirrorRequest(move=self._request.id, epoch=self._plan.epoch, landing=self._landing)
-        self._source.precopy(self._shard, request)
-        self._enter(MovePhase.PRECOPY)
-
-    def _await_switchover(self) -> Transfer | None:
-        """Bounded waits for the pause, the ladder between them; no other look, since the guest may pause any time."""
-        began = self._now()
-        while True:
-            status = self._source.switchover(self._shard, self._command(0), _SWITCHOVER_WAIT_SECONDS)
-            self._last, self._disk_bytes = status, max(self._disk_bytes, status.disk_bytes_done)
-            if status.migration == "pre-switchover" and not status.mirror_present:
-                return self._swap_and_finish()
-            if status.migration not in ("setup", "active"):
-                return None
-            self._samples.append(
-                Sample(
-                    at=self._now() - began,
-                    remaining_bytes=status.remaining_bytes,
-                    bytes_per_second=status.bytes_per_second,
-                )
+    def _keep(self, epoch_before: int) -> None:
+        """The other end of a move: the shard stays on the source, and nothing of the old epoch is obeyed any more."""
+        try:
+            self._context.shards.move(
+                self._shard, expected_epoch=epoch_before, to_node=self._request.source, move_id=self._request.id
             )
-            advice = self._advice()
-            if advice.verb is Verb.GIVE_UP:
-                return self._ended(MovePhase.ROLLING_BACK, advice.reason)
-            self._help(advice)
+        except (StaleEpoch, UnknownName):
+            return  # decided already: by the source's own watchdog, by a give-back, or by whoever moved or released it
 
-    def _advice(self) -> Advice:
-        deadline = self._request.deadline
-        return advise(
-            self._samples,
-            seconds_left=None if deadline is None else (deadline - self._context.clock.now()).total_seconds(),
-            downtime_limit_ms=self._downtime_limit_ms,
-            limits=self._context.limits,
-        )
-
-    def _help(self, advice: Advice) -> None:
-        if advice.verb is Verb.KEEP_ON or self._strategy == "stop-and-copy":
-            return
-        stop = advice.verb is Verb.STOP_GUEST
-        self._strategy = "stop-and-copy" if stop else self._strategy
-        self._downtime_limit_ms = advice.downtime_limit_ms or self._downtime_limit_ms
-        tune = TuneRequest(
-            move=self._request.id, epoch=self._plan.epoch, downtime_limit_ms=advice.downtime_limit_ms, stop_guest=stop
-        )
-        self._source.tune(self._shard, tune)
-
-    def _swap_and_finish(self) -> Transfer | None:
-        """The guest is paused: from here every millisecond counts, so the straight path does not look again."""
-        self._enter(MovePhase.SWITCHING)
-        self._swap_tried = True
-        self._context.shards.move(
-            self._shard,
-            expected_epoch=self._plan.epoch,
-            to_node=self._request.destination,
-            move_id=self._request.id,
-        )
-        self._enter(MovePhase.COMMITTED)
-        proceeded = self._source.proceed(self._shard, self._command(1))
-        self._last = proceeded.status
-        if self._last.migration != "completed":
-            return None
-        self._commit(proceeded.memory)
-        return self._ended(MovePhase.COMMITTED)
-
-    def _commit(self, memory: MemoryDigest | None) -> None:
-        """Run on the destination; memory that the migration has lost on its way is brought there first."""
-        sent = time.perf_counter()
-        move, epoch = self._request.id, self._plan.epoch + 1
-        for _ in range(_MOST_REPAIRS):
-            done = self._destination.commit(self._shard, CommitRequest(move=move, epoch=epoch, memory=memory))
-            if not done.differing:
-                self._seconds_to_run = max(0.0, time.perf_counter() - sent - done.seconds_since_running)
-                return
-            for at in range(0, len(done.differing), _CHUNKS_A_PATCH):
-                indexes = done.differing[at : at + _CHUNKS_A_PATCH]
-                lost = self._source.memory(self._shard, MemoryRequest(move=move, epoch=epoch, indexes=indexes))
-                self._destination.patch(self._shard, PatchRequest(move=move, epoch=epoch, patch=lost))
-            memory = self._source.proceed(self._shard, self._command(1)).memory
-        raise MoveFailed(f"the memory of shard {self._shard} stays different after {_MOST_REPAIRS} repairs")
-
-    def _give_back(self) -> None:
-        """The store decides again, and only after the destination's guest is proven dead."""
-        self._destination.abort(self._shard, self._command(1))
-        self._context.shards.move(
-            self._shard,
-            expected_epoch=self._plan.epoch + 1,
-            to_node=self._request.source,
-            move_id=self._request.id,
-        )
-
-    def _look(self) -> Observation:
-        shard = self._context.shards.get(self._shard)
-        source_sight, source = self._ask_source()
-        destination_sight, destination = self._ask_destination()
-        return Observation(
-            owner=self._owner(shard.node, shard.epoch),
-            source_sight=source_sight,
-            source=source,
-            destination_sight=destination_sight,
-            destination=destination,
-        )
-
-    def _owner(self, node: str, epoch: int) -> Ownership:
-        source, destination, before = self._request.source, self._request.destination, self._plan.epoch
-        known = {
-            (source, before): Ownership.SOURCE,
-            (destination, before + 1): Ownership.DESTINATION,
-            (source, before + 2): Ownership.GIVEN_BACK,
-        }
-        return next(
-            (owner for (where, when), owner in known.items() if (where, when) == (node, epoch)), Ownership.ELSEWHERE
-        )
-
-    def _ask_source(self) -> tuple[Sight, SourceStatus | None]:
-        try:
-            return Sight.ANSWERS, self._source.source_status(self._shard)
-        except NotFound:
-            return Sight.GUEST_GONE, None
-        except ShardwrightError as problem:
-            self._problem = str(problem)
-            return Sight.SILENT, None
-
-    def _ask_destination(self) -> tuple[Sight, DestinationStatus | None]:
-        try:
-            status = self._destination.destination_status(self._shard)
-        except ShardwrightError as problem:
-            self._problem = str(problem)
-            return Sight.SILENT, None
-        return (Sight.ANSWERS if status.present else Sight.GUEST_GONE), status
-
-    def _command(self, raised: int) -> MoveCommand:
-        return MoveCommand(move=self._request.id, epoch=self._plan.epoch + raised)
-
-    def _ended(self, phase: MovePhase, error: str = "") -> Transfer:
-        last = self._last
-        raised = {MovePhase.COMMITTED: 1, MovePhase.ABORTED: 2, MovePhase.IN_DOUBT: 1}.get(phase, 0)
-        return Transfer(
-            phase=phase,
-            strategy=self._strategy,
-            epoch_after=self._plan.epoch + raised,
-            downtime_seconds=((last.downtime_ms / 1000 if last else 0.0) + self._seconds_to_run) if raised else 0.0,
-            memory_bytes=last.transferred_bytes if last else 0,
-            disk_bytes=self._disk_bytes,
-            error=error,
-        )
+    def _remove(self, removal: Removal, command: MoveCommand) -> None:
+        if removal is Removal.RESUME_SOURCE:
+            self._source.resume(self._shard, command)
+        elif removal is Removal.ABORT_SOURCE:
+            self._source.abort(self._shard, command)
+        else:
+            self._destination.abort(self._shard, command)
 
     def _enter(self, phase: MovePhase) -> None:
         self._context.observer(self._request.id, phase)
 
-    def _now(self) -> float:
-        return self._context.clock.now().timestamp()
 
-
-def _story(seen: Observation) -> str:
-    if seen.source_sight is Sight.GUEST_GONE:
-        return "the source's guest is gone"
-    if seen.destination_sight is Sight.GUEST_GONE:
-        return "the destination's guest is gone"
-    if seen.owner is Ownership.ELSEWHERE:
-        return "another move has taken the shard"
-    return (seen.source.error if seen.source else "") or "the migration failed"
+def _told(transfer: Transfer, problem: str) -> Transfer:
+    """With the reason why it has not ended, once."""
+    if problem in transfer.error:
+        return transfer
+    return transfer.model_copy(update={"error": "; ".join(part for part in (transfer.error, problem) if part)})

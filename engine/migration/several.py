@@ -29,7 +29,7 @@ class Moves:
                 report = self._mover.result(handle)
                 reports[request.id] = report
                 self._keep(report)
-                self._observe(_event(report))
+                self._observe(moved(report))
         return tuple(reports[request.id] for request in requests)
 
 
@@ -56,7 +56,8 @@ def require(reports: Sequence[MoveReport]) -> None:
         raise ShardwrightError("; ".join(f"{r.request.shard}: {r.phase} {r.error}" for r in failed))
 
 
-def _event(report: MoveReport) -> Event:
+def moved(report: MoveReport) -> Event:
+    """What a report says, as a line."""
     request = report.request
     text = (
         f"{request.shard}: {request.source} -> {request.destination} {report.phase.value} by {report.strategy}, "

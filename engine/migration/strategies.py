@@ -3,7 +3,8 @@
 1. pre-copy with QEMU's downtime limit at 100 ms
 2. stalled: the limit is raised to what the rest would take, up to the policy's maximum
 3. the deadline comes too near for another round: stop the guest and copy the rest
-4. stalled at the maximum without a deadline: give up; the guest has never stopped
+4. nothing helps: give up, and the guest runs on. Without a deadline after the time that pre-copy may take, else when
+   even the copy of the stopped guest stands still
 """
 
 from collections.abc import Sequence
@@ -62,18 +63,29 @@ def seconds_stalled(samples: Sequence[Sample]) -> float:
 
 
 def advise(
-    samples: Sequence[Sample], *, seconds_left: float | None, downtime_limit_ms: int, limits: MoveLimits
+    samples: Sequence[Sample],
+    *,
+    seconds_left: float | None,
+    downtime_limit_ms: int,
+    stopped: bool = False,
+    limits: MoveLimits,
 ) -> Advice:
-    """What to do now. ``seconds_left`` until the source is gone, None for a voluntary move."""
+    """What to do now. ``seconds_left`` until the source is gone, None for a voluntary move.
+
+    ``stopped``: the guest waits already, and all samples are from after that.
+    """
     if not samples:
         return KEEP_ON
     now, rate = samples[-1], bandwidth(samples)
     rest = now.remaining_bytes / rate
+    stalled = seconds_stalled(samples) >= limits.stall
+    if stopped:
+        # What stands still dirties nothing: without a new minimum the link is dead, and the guest waits for nothing.
+        return Advice(verb=Verb.GIVE_UP, reason="the copy of a stopped guest stands still") if stalled else KEEP_ON
     if seconds_left is not None and seconds_left - limits.deadline_reserve <= rest * _STOP_FACTOR:
         return Advice(
             verb=Verb.STOP_GUEST, reason=f"{rest:.1f} s of copying left, {seconds_left:.1f} s to the deadline"
         )
-    stalled = seconds_stalled(samples) >= limits.stall
     if stalled and downtime_limit_ms < limits.max_downtime_ms:
         wanted = min(limits.max_downtime_ms, max(downtime_limit_ms * 2, int(rest * 1000 * _RAISE_FACTOR)))
         return Advice(verb=Verb.RAISE_DOWNTIME, downtime_limit_ms=wanted, reason="no new minimum of remaining bytes")

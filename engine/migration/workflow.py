@@ -17,6 +17,7 @@ from dbos import DBOS, SetWorkflowID, WorkflowHandle
 from agent.wire import Landing
 from engine.errors import MoveFailed, ShardwrightError
 from engine.migration.base import MoveContext, MovePlan, Transfer
+from engine.migration.decisions import LEADS_TO, Step, next_step
 from engine.migration.qemu import QemuMove
 from engine.model.ids import MoveId
 from engine.model.move import MovePhase, MoveReport, MoveRequest
@@ -51,25 +52,40 @@ class DurableMover:
 
 @DBOS.workflow(name="shardwright.move")
 def move_shard(request_json: str) -> str:
-    """MoveRequest in, MoveReport out, both as JSON. Every failure that is ours ends in a report."""
+    """MoveRequest in, MoveReport out, both as JSON. Every failure that is ours ends in a report.
+
+    Only carries out what engine.migration.decisions says; after a crash it goes on behind the last recorded step.
+    """
     request = MoveRequest.model_validate_json(request_json)
-    plan: MovePlan | None = None
-    landing: Landing | None = None
     try:
         plan = MovePlan.model_validate_json(_begin(request_json))
-        planned = plan.model_dump_json()
-        _reserve(planned)
-        landing = Landing.model_validate_json(_prepare(planned))
-        landed = landing.model_dump_json()
-        _mirror(planned, landed)
-        transfer = Transfer.model_validate_json(_transfer(planned, landed))
     except ShardwrightError as problem:
-        epoch = plan.epoch if plan else 0
-        transfer = Transfer(phase=MovePhase.ROLLING_BACK, epoch_after=epoch, error=str(problem))
-    if plan is None:
-        return _report(request, None, transfer.model_copy(update={"phase": MovePhase.ABORTED}), _now())
-    ended = Transfer.model_validate_json(_end(plan.model_dump_json(), transfer.model_dump_json()))
-    return _report(request, plan, ended, _now())
+        return _report(request, None, Transfer(phase=MovePhase.ABORTED, epoch_after=0, error=str(problem)), _now())
+    landed = ""
+    standing = Transfer(phase=MovePhase.REQUESTED, epoch_after=plan.epoch)
+    tried: frozenset[Step] = frozenset()
+    while (step := next_step(standing.phase, tried)) is not None:
+        tried |= {step}
+        standing, landed = _advance(step, plan.model_dump_json(), landed, standing)
+    return _report(request, plan, standing, _now())
+
+
+def _advance(step: Step, planned: str, landed: str, standing: Transfer) -> tuple[Transfer, str]:
+    """Where the move stands after the step, and where the destination waits for it."""
+    if step is Step.END:
+        return Transfer.model_validate_json(_end(planned, standing.model_dump_json())), landed
+    try:
+        if step is Step.TRANSFER:
+            return Transfer.model_validate_json(_transfer(planned, landed)), landed
+        if step is Step.RESERVE:
+            _reserve(planned)
+        elif step is Step.PREPARE:
+            landed = _prepare(planned)
+        else:
+            _mirror(planned, landed)
+    except ShardwrightError as problem:
+        return standing.model_copy(update={"phase": MovePhase.ROLLING_BACK, "error": str(problem)}), landed
+    return standing.model_copy(update={"phase": LEADS_TO[standing.phase][0]}), landed
 
 
 @DBOS.step(name="begin")
@@ -105,23 +121,9 @@ def _transfer(planned: str, landed: str) -> str:
 
 @DBOS.step(name="end")
 def _end(planned: str, transferred: str) -> str:
-    """Clean the losing side; a side that cannot be reached is named in the error and left to the next sweep."""
+    """Clean the losing side; where that cannot be done now, the phase stays as it is and the sweep goes on."""
     plan, transfer = MovePlan.model_validate_json(planned), Transfer.model_validate_json(transferred)
-    move = QemuMove(_context(), plan.request)
-    try:
-        if transfer.phase is MovePhase.ROLLING_BACK:
-            move.roll_back(plan)
-        else:
-            move.clean(plan, transfer)
-    except ShardwrightError as problem:
-        error = "; ".join(part for part in (transfer.error, str(problem)) if part)
-        transfer = transfer.model_copy(update={"error": error})
-    else:
-        if transfer.phase is MovePhase.COMMITTED:
-            transfer = transfer.model_copy(update={"phase": MovePhase.CLEANED})
-    if transfer.phase is MovePhase.ROLLING_BACK:
-        transfer = transfer.model_copy(update={"phase": MovePhase.ABORTED})
-    return transfer.model_dump_json()
+    return QemuMove(_context(), plan.request).end(plan.epoch, transfer).model_dump_json()
 
 
 @DBOS.step(name="now")

@@ -27,6 +27,10 @@ class MovePhase(StrEnum):
     IN_DOUBT = "in_doubt"
 
 
+UNSETTLED = (MovePhase.IN_DOUBT, MovePhase.COMMITTED, MovePhase.ROLLING_BACK)
+"""A report that ends in one of these is looked at again until its move is cleaned or aborted."""
+
+
 class MoveRequest(Value):
     id: MoveId
     shard: ShardId

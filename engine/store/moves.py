@@ -1,9 +1,9 @@
 """The history of moves: one report each, as a document."""
 
-from sqlalchemy import Column, String, Table, Text, select
+from sqlalchemy import Column, String, Table, Text, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from engine.model.move import MoveReport
+from engine.model.move import UNSETTLED, MoveReport
 from engine.store.database import Database, UtcDateTime, metadata
 
 moves = Table(
@@ -32,6 +32,14 @@ class MoveHistory:
         insert = (postgresql.insert(moves) if is_postgresql else sqlite.insert(moves)).values(row)
         with self._database.transaction() as connection:
             connection.execute(insert.on_conflict_do_update(index_elements=[moves.c.id], set_=row))
+
+    def unsettled(self) -> tuple[MoveReport, ...]:
+        """Moves that have not come to their end, oldest first."""
+        # The documents are our own compact JSON, and only the report itself has a phase.
+        unsettled = or_(*(moves.c.document.contains(f'"phase":"{phase.value}"') for phase in UNSETTLED))
+        query = select(moves.c.document).where(unsettled).order_by(moves.c.finished_at)
+        with self._database.transaction() as connection:
+            return tuple(MoveReport.model_validate_json(text) for text in connection.execute(query).scalars())
 
     def latest(self, count: int) -> tuple[MoveReport, ...]:
         """Newest first."""

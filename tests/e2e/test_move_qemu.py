@@ -106,7 +106,7 @@ def test_a_destination_that_cannot_run_the_guest_is_refused_and_the_source_goes_
     assert "no room" in report.error
     assert summary.error == ""
     assert fleet.shard_map.get(shard.id).node == "nA"
-    fleet.clients(NodeId("nA")).release(shard.id, 1)
+    fleet.clients(NodeId("nA")).release(shard.id, 2)
     fleet.clients(NodeId("nB")).release(fill.id, 1)
 
 

@@ -119,7 +119,7 @@ def test_a_landing_takes_the_shard_of_its_source_only(
     landing = prepare(fleet, carved, source=NodeId("nC"))
     with pytest.raises(ShardwrightError, match="QEMU refuses"):
         fleet.clients(A).mirror(shard.id, MirrorRequest(move=MOVE, epoch=1, landing=landing))
-    assert fleet.clients(A).cancel(shard.id, MoveCommand(move=MOVE, epoch=1)).running
+    assert fleet.clients(A).resume(shard.id, MoveCommand(move=MOVE, epoch=1)).running
     fleet.clients(B).abort(shard.id, MoveCommand(move=MOVE, epoch=1))
 
 
@@ -130,7 +130,7 @@ def test_a_source_hands_nothing_to_a_machine_without_the_destinations_name(
     landing = prepare(fleet, carved).model_copy(update={"node": NodeId("nC")})
     with pytest.raises(ShardwrightError, match="QEMU refuses"):
         fleet.clients(A).mirror(shard.id, MirrorRequest(move=MOVE, epoch=1, landing=landing))
-    assert fleet.clients(A).cancel(shard.id, MoveCommand(move=MOVE, epoch=1)).running
+    assert fleet.clients(A).resume(shard.id, MoveCommand(move=MOVE, epoch=1)).running
     fleet.clients(B).abort(shard.id, MoveCommand(move=MOVE, epoch=1))
 
 

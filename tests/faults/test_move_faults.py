@@ -61,8 +61,9 @@ def test_a_destination_killed_before_the_commit_point_leaves_the_source_running(
     assert report.phase is MovePhase.ABORTED
     assert report.error
     _nothing_lost(fleet, client, "dst-early", on="nA")
-    assert fleet.shard_map.get(ShardId("dst-early")).epoch == 1
-    fleet.clients(NodeId("nA")).release(ShardId("dst-early"), 1)
+    shard = fleet.shard_map.get(ShardId("dst-early"))
+    assert (shard.node, shard.epoch) == ("nA", 2)
+    fleet.clients(NodeId("nA")).release(shard.id, 2)
 
 
 def test_a_destination_killed_after_the_commit_point_gives_the_shard_back(fleet: SmallFleet) -> None:
@@ -92,7 +93,25 @@ def test_a_source_killed_before_the_commit_point_ends_the_move_and_its_disk_has_
     assert stored[: summary.acked] == list(range(1, summary.acked + 1))
     assert len(stored) - summary.acked in (0, 1)
     assert not _running_guests(fleet, "src-early")
-    fleet.clients(NodeId("nA")).release(ShardId("src-early"), 1)
+    fleet.clients(NodeId("nA")).release(ShardId("src-early"), 2)
+
+
+def test_a_guest_whose_control_plane_died_in_its_switchover_runs_on_and_is_not_given_away_any_more(
+    fleet: SmallFleet,
+) -> None:
+    """The listener of the test stands for another control plane on the same store: it answers, and drives no move."""
+    client, request = _carve(fleet, "left")
+    killed = _control(fleet, request, die_at=MovePhase.SWITCHING)
+    assert killed.returncode == -signal.SIGKILL
+    acked = client.acked()
+    wait_for(lambda: client.acked() > acked + 20, 40, lambda: "the guest was left paused")
+    shard = fleet.shard_map.get(ShardId("left"))
+    assert (shard.node, shard.epoch) == ("nA", 2)
+
+    report = MoveReport.model_validate_json(_control(fleet, request).stdout.splitlines()[-1])
+    assert (report.phase, report.epoch_before, report.epoch_after) == (MovePhase.ABORTED, 1, 2)
+    _nothing_lost(fleet, client, "left", on="nA")
+    fleet.clients(NodeId("nA")).release(ShardId("left"), 2)
 
 
 def test_an_agent_killed_in_mid_move_is_found_again_and_its_guest_outlives_it(fleet: SmallFleet) -> None:

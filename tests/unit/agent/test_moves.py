@@ -20,8 +20,9 @@ from agent.wire import (
     MirrorRequest,
     MoveCommand,
     PatchRequest,
+    TuneRequest,
 )
-from engine.errors import ConcurrentUpdate, MoveFailed, StaleEpoch, UsageError
+from engine.errors import ConcurrentUpdate, MoveFailed, NotFound, StaleEpoch, UsageError
 from engine.model.ids import MoveId, NodeId, ShardId
 
 S1, MOVE = ShardId("s1"), MoveId("m1")
@@ -50,15 +51,15 @@ class ScriptedMonitor:
         return {}
 
     def _effect(self, command: str) -> None:
-        if command == "cont":
-            self.running = True
+        if command in ("cont", "stop"):
+            self.running = command == "cont"
         if command == "blockdev-mirror":
             self.jobs = 1
         if command == "block-job-cancel":
             self.jobs = 0
         if command == "migrate_cancel" and self.migration in ("active", "pre-switchover"):
             self.migration = "cancelled"
-        if command == "migrate-continue":
+        if command == "migrate-continue" and self.migration == "pre-switchover":
             self.migration = "completed"
 
     async def close(self) -> None:
@@ -102,7 +103,7 @@ def test_mirroring_again_starts_no_second_mirror(config: AgentConfig, left_behin
 
 
 def test_memory_does_not_go_before_the_disk(config: AgentConfig, left_behind: Leave) -> None:
-    left_behind()
+    left_behind(move="m1")
     monitor = ScriptedMonitor()
     moves, _ = agent(config, monitor)
     with pytest.raises(MoveFailed, match="before the disk"):
@@ -134,9 +135,8 @@ def test_after_the_commit_point_no_old_command_is_obeyed(
     monkeypatch.setattr("agent.memory.digest", lambda _pid: MemoryDigest(sums_hex="00000000"))
     assert asyncio.run(moves.proceed(S1, command(2))).status.migration == "completed"
     assert host.guests[S1].record.ceded_epoch == 2
-    for old in (moves.cancel, moves.resume):
-        with pytest.raises(StaleEpoch):
-            asyncio.run(old(S1, command(1)))
+    with pytest.raises(StaleEpoch):
+        asyncio.run(moves.resume(S1, command(1)))
     with pytest.raises(StaleEpoch, match="given away at epoch 2"):
         asyncio.run(moves.resume(S1, command(2)))
     assert not monitor.running
@@ -152,12 +152,70 @@ def test_a_shard_given_back_runs_again_and_may_be_told_so_twice(config: AgentCon
     assert (host.guests[S1].record.ceded_epoch, host.guests[S1].record.move) == (0, None)
 
 
-def test_cancelling_another_move_changes_nothing(config: AgentConfig, left_behind: Leave) -> None:
+def test_ending_another_move_changes_nothing(config: AgentConfig, left_behind: Leave) -> None:
+    left_behind(move="m1")
+    monitor = ScriptedMonitor(migration="active", jobs=1)
+    moves, host = agent(config, monitor)
+    asyncio.run(moves.resume(S1, command(2, MoveId("m2"))))
+    asyncio.run(moves.abort(S1, command(2, MoveId("m2"))))
+    assert monitor.done == []
+    assert host.guests[S1].alive
+
+
+def test_a_command_of_an_ended_move_comes_too_late(config: AgentConfig, left_behind: Leave) -> None:
     left_behind(move="m1")
     monitor = ScriptedMonitor(migration="active", jobs=1)
     moves, _ = agent(config, monitor)
-    asyncio.run(moves.cancel(S1, command(1, MoveId("m2"))))
-    assert monitor.done == []
+    asyncio.run(moves.resume(S1, command(2)))
+    late = TuneRequest(move=MOVE, epoch=1, stop_guest=True)
+    for act in (moves.tune(S1, late), moves.tune(S1, late.model_copy(update={"epoch": 2}))):
+        with pytest.raises((StaleEpoch, ConcurrentUpdate)):
+            asyncio.run(act)
+    assert monitor.running
+
+
+def test_a_command_that_had_to_wait_is_judged_when_its_turn_comes(config: AgentConfig, left_behind: Leave) -> None:
+    left_behind(move="m1")
+    monitor = ScriptedMonitor(migration="active", jobs=1)
+    moves, host = agent(config, monitor)
+
+    async def overtaken() -> None:
+        here = host.guests[S1]
+        await here.busy.acquire()
+        late = asyncio.create_task(moves.tune(S1, TuneRequest(move=MOVE, epoch=1, stop_guest=True)))
+        await asyncio.sleep(0)
+        host.epochs.accept(S1, 2)
+        here.busy.release()
+        await late
+
+    with pytest.raises(StaleEpoch):
+        asyncio.run(overtaken())
+    assert monitor.running
+
+
+def test_a_guest_that_was_given_away_is_stopped_when_qemu_runs_it_on(config: AgentConfig, left_behind: Leave) -> None:
+    left_behind(move="m1")
+    monitor = ScriptedMonitor(migration="failed", running=True)
+    moves, _ = agent(config, monitor)
+    answer = asyncio.run(moves.proceed(S1, command(2)))
+    assert (answer.status.migration, answer.status.running, answer.memory) == ("failed", False, None)
+
+
+def test_what_was_given_away_is_cleared_by_its_own_move_only(config: AgentConfig, left_behind: Leave) -> None:
+    left_behind(move="m1", ceded_epoch=2)
+    moves, host = agent(config, ScriptedMonitor(running=False))
+    asyncio.run(moves.abort(S1, command(2, MoveId("m2"))))
+    assert S1 in host.guests
+    assert not asyncio.run(moves.abort(S1, command(2))).present
+    assert S1 not in host.guests
+
+
+def test_a_guest_that_has_died_in_its_move_may_be_booted_again(config: AgentConfig, left_behind: Leave) -> None:
+    left_behind(move="m1", ceded_epoch=2, alive=False)
+    moves, host = agent(config, ScriptedMonitor())
+    with pytest.raises(NotFound):
+        asyncio.run(moves.resume(S1, command(3)))
+    assert (host.guests[S1].record.move, host.guests[S1].record.ceded_epoch) == (None, 0)
 
 
 def test_a_landing_runs_only_once_its_memory_is_there(
@@ -173,7 +231,7 @@ def test_a_landing_runs_only_once_its_memory_is_there(
     asyncio.run(moves.commit(S1, commit_request(2)))
     asyncio.run(moves.commit(S1, commit_request(2)))
     assert monitor.done.count("cont") == 1
-    assert not host.guests[S1].record.incoming
+    assert (host.guests[S1].record.incoming, host.guests[S1].record.move) == (False, None)
     assert monitor.done.index("nbd-server-stop") < monitor.done.index("cont")
 
 

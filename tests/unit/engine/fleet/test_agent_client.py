@@ -30,7 +30,7 @@ def test_the_agents_error_comes_out_as_itself(clock: ManualClock, kind: type[Sha
     problem = Problem(error=kind.__name__, what="no", why="because", next_step="try else")
     agent = client(lambda _request: httpx.Response(412, content=problem.model_dump_json()), clock)
     with pytest.raises(kind) as caught:
-        agent.cancel(SHARD, MoveCommand(move=MoveId("m"), epoch=1))
+        agent.resume(SHARD, MoveCommand(move=MoveId("m"), epoch=1))
     assert (caught.value.what, caught.value.why, caught.value.next_step) == ("no (node n1)", "because", "try else")
 
 

@@ -14,13 +14,13 @@ from pydantic import SecretStr
 from agent.config import AgentConfig
 from agent.identity import Identity
 from agent.peer import client_context
-from agent.wire import CONTROL_NAME, NoticeReport
+from agent.wire import CONTROL_NAME, KeepRequest, NoticeReport, Verdict
 from engine.clock import SystemClock
 from engine.errors import AuthenticationFailed, ConfigurationError
 from engine.fleet.certificates import CertificateAuthority, ControlCredentials
 from engine.fleet.join import ControlListener, NodeJoined, join_secret
 from engine.model.capacity import Resources
-from engine.model.ids import NodeId
+from engine.model.ids import MoveId, NodeId, ShardId
 from engine.store.database import Database
 from engine.store.join_tokens import JoinTokens
 
@@ -35,6 +35,7 @@ class Control:
         self.tokens = JoinTokens(database, CLOCK, join_secret(folder / "fleet"))
         self.joined: list[NodeJoined] = []
         self.notices: list[tuple[NodeId, NoticeReport]] = []
+        self.asked: list[tuple[NodeId, ShardId, KeepRequest]] = []
         self.listener = ControlListener(
             "127.0.0.1", 0,
             authority=self.authority,
@@ -42,8 +43,13 @@ class Control:
             tokens=self.tokens,
             on_join=self.joined.append,
             on_notice=lambda node, notice: self.notices.append((node, notice)),
+            on_keep=self.keep,
         )  # fmt: skip
         self.url = self.listener.start()
+
+    def keep(self, node: NodeId, shard: ShardId, asked: KeepRequest) -> Verdict:
+        self.asked.append((node, shard, asked))
+        return Verdict(yours=True, epoch=asked.epoch + 1)
 
     def identity(self, folder: Path, node: str, *, token: str | None = None, ca: str | None = None) -> Identity:
         config = AgentConfig(
@@ -130,6 +136,14 @@ def test_a_notice_reaches_the_control_plane(control: Control, tmp_path: Path) ->
     assert [(who, what.reason) for who, what in control.notices] == [("n1", "test")]
 
 
+def test_a_node_asks_for_a_shard_that_a_move_has_left(control: Control, tmp_path: Path) -> None:
+    identity = control.identity(tmp_path / "n1", "n1")
+    join(identity)
+    asked = KeepRequest(move=MoveId("m1"), epoch=4)
+    assert asyncio.run(identity.keep(ShardId("s1"), asked)) == Verdict(yours=True, epoch=5)
+    assert control.asked == [("n1", "s1", asked)]
+
+
 def test_a_node_speaks_for_itself_only(control: Control, tmp_path: Path) -> None:
     node = control.identity(tmp_path / "n1", "n1")
     join(node)
@@ -137,11 +151,17 @@ def test_a_node_speaks_for_itself_only(control: Control, tmp_path: Path) -> None
         answer = client.post(
             "/v1/nodes/n2/notices", content=notice().model_dump_json(), extensions={"sni_hostname": CONTROL_NAME}
         )
-    assert answer.status_code == 403
+        keep = client.post(
+            "/v1/nodes/n2/shards/s1/keep",
+            content=KeepRequest(move=MoveId("m1"), epoch=1).model_dump_json(),
+            extensions={"sni_hostname": CONTROL_NAME},
+        )
+    assert (answer.status_code, keep.status_code) == (403, 403)
     assert control.notices == []
+    assert control.asked == []
 
 
-@pytest.mark.parametrize("path", ["/v1/nodes/n1/notices", "/v1/renew"])
+@pytest.mark.parametrize("path", ["/v1/nodes/n1/notices", "/v1/nodes/n1/shards/s1/keep", "/v1/renew"])
 def test_without_a_certificate_only_joining_is_possible(control: Control, path: str) -> None:
     with control.client(None) as client:
         answer = client.post(path, content="{}", extensions={"sni_hostname": CONTROL_NAME})
@@ -182,6 +202,7 @@ def test_an_address_in_use_is_named(control: Control, tmp_path: Path) -> None:
         "127.0.0.1", control.listener.port,
         authority=control.authority, credentials=control.listener._credentials, tokens=control.tokens,
         on_join=control.joined.append, on_notice=lambda _node, _notice: None,
+        on_keep=control.keep,
     )  # fmt: skip
     with pytest.raises(ConfigurationError, match="cannot listen"):
         second.start()

@@ -1,9 +1,28 @@
+import re
 from itertools import product
+from pathlib import Path
 
 import pytest
 
 from agent.wire import DestinationStatus, SourceStatus
-from engine.migration.decisions import Act, Observation, Ownership, Sight, next_act, out_of_patience
+from engine.migration.decisions import (
+    FINAL,
+    LEADS_TO,
+    Act,
+    Observation,
+    Ownership,
+    Removal,
+    Sight,
+    Step,
+    leftovers,
+    next_act,
+    next_step,
+    out_of_patience,
+    ownership,
+)
+from engine.model.ids import MoveId, NodeId, ShardId
+from engine.model.move import UNSETTLED, MovePhase, MoveRequest
+from engine.model.plan import MoveCause
 
 MIGRATIONS = ("none", "setup", "active", "pre-switchover", "device", "completed", "failed", "cancelled")
 
@@ -88,30 +107,93 @@ def every_observation(owner: Ownership) -> list[Observation]:
 
 def test_nothing_runs_on_the_destination_before_the_store_says_so() -> None:
     acts = {next_act(one) for one in every_observation(Ownership.SOURCE)}
-    assert not acts & {Act.PROCEED, Act.COMMIT, Act.DONE, Act.GIVE_BACK, Act.RESUME}
+    assert not acts & {Act.PROCEED, Act.COMMIT, Act.DONE, Act.GIVE_BACK}
 
 
 def test_the_source_is_never_told_to_run_after_the_commit_point() -> None:
-    acts = {next_act(one) for one in every_observation(Ownership.DESTINATION)}
-    assert not acts & {Act.ROLL_BACK, Act.RESUME, Act.SWAP, Act.START_COPY, Act.AWAIT_SWITCHOVER}
+    for one in every_observation(Ownership.DESTINATION):
+        assert next_act(one) not in {Act.ROLL_BACK, Act.SWAP, Act.START_COPY, Act.AWAIT_SWITCHOVER}
+    assert Removal.RESUME_SOURCE not in leftovers(Ownership.DESTINATION) + leftovers(Ownership.ELSEWHERE)
 
 
 def test_a_shard_is_given_back_only_when_its_guest_never_ran_there() -> None:
     for one in every_observation(Ownership.DESTINATION):
-        if next_act(one) is Act.GIVE_BACK:
+        if Act.GIVE_BACK in (next_act(one), out_of_patience(one)):
             assert one.destination is not None
             assert not one.destination.committed
 
 
-def test_a_shard_that_was_given_back_runs_on_the_source() -> None:
-    assert next_act(seen(Ownership.GIVEN_BACK, source("completed", running=False), GONE)) is Act.RESUME
-    assert next_act(seen(Ownership.GIVEN_BACK, Sight.SILENT, GONE)) is Act.LOOK_AGAIN
+@pytest.mark.parametrize("owner", [Ownership.KEPT, Ownership.ELSEWHERE])
+def test_a_move_that_has_lost_its_shard_is_let_go(owner: Ownership) -> None:
+    assert {next_act(one) for one in every_observation(owner)} == {Act.ROLL_BACK}
 
 
-def test_a_shard_that_someone_else_has_taken_is_let_go() -> None:
-    assert {next_act(one) for one in every_observation(Ownership.ELSEWHERE)} == {Act.ROLL_BACK}
+def test_a_move_that_is_overdue_is_rolled_back_before_its_commit_point_and_finished_after_it() -> None:
+    for owner in (Ownership.SOURCE, Ownership.DESTINATION):
+        for one in every_observation(owner):
+            late = next_act(one.model_copy(update={"overdue": True}))
+            assert late is (Act.ROLL_BACK if owner is Ownership.SOURCE else next_act(one))
 
 
 def test_patience_ends_in_a_rollback_before_the_commit_point_only() -> None:
     assert out_of_patience(seen(Ownership.SOURCE, Sight.SILENT, WAITING)) is Act.ROLL_BACK
     assert out_of_patience(seen(Ownership.DESTINATION, Sight.SILENT, WAITING)) is Act.LOOK_AGAIN
+
+
+def test_memory_that_never_arrives_is_not_waited_for_when_its_source_is_dead() -> None:
+    for there in (WAITING, GONE):
+        assert out_of_patience(seen(Ownership.DESTINATION, Sight.GUEST_GONE, there)) is Act.GIVE_BACK
+    for there in (ARRIVED, RUNNING, DIED_AFTER_COMMIT, Sight.SILENT):
+        assert out_of_patience(seen(Ownership.DESTINATION, Sight.GUEST_GONE, there)) is Act.LOOK_AGAIN
+
+
+MOVE = MoveRequest(
+    id=MoveId("m"), shard=ShardId("s"), source=NodeId("a"), destination=NodeId("b"), cause=MoveCause.OPERATOR
+)
+
+
+@pytest.mark.parametrize(
+    ("owner", "found"),
+    [
+        (("a", 4), Ownership.SOURCE),
+        (("b", 5), Ownership.DESTINATION),
+        (("a", 5), Ownership.KEPT),
+        (("a", 6), Ownership.KEPT),
+        (("b", 7), Ownership.ELSEWHERE),
+        (("c", 5), Ownership.ELSEWHERE),
+        (None, Ownership.ELSEWHERE),
+    ],
+)
+def test_who_owns_it_seen_from_a_move_that_began_at_epoch_4(owner: tuple[NodeId, int] | None, found: Ownership) -> None:
+    assert ownership(MOVE, 4, owner) is found
+
+
+def test_nothing_is_removed_while_nothing_is_decided() -> None:
+    assert leftovers(Ownership.SOURCE) == ()
+
+
+def test_every_state_has_a_way_to_a_final_one_and_a_step_or_a_sweep_that_takes_it() -> None:
+    for phase in LEADS_TO:
+        reached, edge = {phase}, [phase]
+        while edge:
+            for following in LEADS_TO.get(edge.pop(), ()):
+                if following not in reached:
+                    reached.add(following)
+                    edge.append(following)
+        assert reached & set(FINAL), phase
+        inside_transfer = (MovePhase.PRECOPY, MovePhase.SWITCHING)
+        assert next_step(phase, frozenset()) is not None or phase in (*UNSETTLED, *inside_transfer)
+    assert not set(FINAL) & set(LEADS_TO)
+    assert next_step(MovePhase.COMMITTED, frozenset({Step.END})) is None
+
+
+def test_from_a_commit_there_is_one_way_back_and_it_is_taken_by_giving_back_only() -> None:
+    before = {phase for phase, following in LEADS_TO.items() if MovePhase.COMMITTED in following}
+    assert before == {MovePhase.SWITCHING, MovePhase.IN_DOUBT}
+
+
+def test_the_picture_in_the_design_note_is_this_table() -> None:
+    note = (Path(__file__).resolve().parents[4] / "docs/design/0009-shards-and-moves.md").read_text()
+    drawn = set(re.findall(r"^    (\w+) --> (\w+)", note, re.MULTILINE))
+    table = {(before.value, after.value) for before, following in LEADS_TO.items() for after in following}
+    assert drawn == table

@@ -2,36 +2,50 @@ from datetime import timedelta
 
 import pytest
 
-from engine.errors import MoveFailed, StaleEpoch
-from engine.migration.base import MoveContext, MoveLimits
+from engine.errors import ConcurrentUpdate, MoveFailed, StaleEpoch
+from engine.migration.base import Transfer
 from engine.migration.qemu import QemuMove
-from engine.model.ids import NodeId
 from engine.model.move import MovePhase
-from tests.move_world import DESTINATION, SOURCE, Fault, World, request
+from tests.move_simulator.node import SHARD
+from tests.move_simulator.world import NODES, Planned, World, request
+
+SOURCE, DESTINATION, THIRD = NODES
 
 
 def move_in(world: World) -> QemuMove:
-    return QemuMove(MoveContext(agents=world.agents, shards=world, clock=world.clock), request())
+    return QemuMove(world.control.context, request())
 
 
 def test_a_move_begins_where_the_shard_is() -> None:
-    world = World()
+    world = World(quiet=True)
     plan = move_in(world).begin()
     assert (plan.epoch, plan.disk_mib, plan.address) == (1, 64, "10.9.0.2/16")
-    world.owner = NodeId("nC")
+    world.store.owner, world.nodes[SOURCE].guest = THIRD, None
     with pytest.raises(StaleEpoch, match="is not on node nA"):
         move_in(world).begin()
 
 
 def test_a_move_to_the_same_node_makes_no_sense() -> None:
-    world = World()
-    same = request().model_copy(update={"destination": SOURCE})
+    world = World(quiet=True)
     with pytest.raises(MoveFailed, match="already"):
-        QemuMove(MoveContext(agents=world.agents, shards=world, clock=world.clock), same).begin()
+        QemuMove(world.control.context, request(destination=SOURCE)).begin()
+
+
+def test_a_guest_that_another_move_has_not_settled_is_not_moved() -> None:
+    world = World(quiet=True)
+    here = world.nodes[SOURCE].guest
+    assert here is not None
+    here.save(move="other")
+    with pytest.raises(ConcurrentUpdate, match="in move other"):
+        move_in(world).begin()
+    here.save(move=None)
+    here.running = False
+    with pytest.raises(ConcurrentUpdate, match="it is paused"):
+        move_in(world).begin()
 
 
 def test_each_step_may_be_repeated() -> None:
-    world = World()
+    world = World(quiet=True)
     move = move_in(world)
     plan = move.begin()
     for _ in range(2):
@@ -45,45 +59,59 @@ def test_each_step_may_be_repeated() -> None:
     assert (first.phase, again.phase) == (MovePhase.COMMITTED, MovePhase.COMMITTED)
     assert first.epoch_after == again.epoch_after == 2
     for _ in range(2):
-        move.clean(plan, again)
-    assert world.owner == DESTINATION
+        assert move.end(plan.epoch, again).phase is MovePhase.CLEANED
+    assert world.store.owner == DESTINATION
+    assert world.nodes[SOURCE].guest is None
 
 
 def test_a_mirror_that_breaks_off_fails_the_move_before_memory_goes() -> None:
-    world = World()
+    world = World(quiet=True)
     move = move_in(world)
     plan = move.begin()
     landing = move.prepare(plan)
-    assert world.destination is not None
-    world.destination.alive = False
-    with pytest.raises(MoveFailed, match="broke off"):
+    there = world.nodes[DESTINATION].guest
+    assert there is not None
+    there.alive = False
+    with pytest.raises(MoveFailed):
         move.mirror(plan, landing)
-    move.roll_back(plan)
-    assert world.source.running
 
 
-def test_a_stalled_move_is_helped_and_then_ends() -> None:
-    world = World(rounds_to_converge=1000)
+def test_a_rollback_is_decided_in_the_store_before_anybody_is_told() -> None:
+    world = World(quiet=True)
     move = move_in(world)
     plan = move.begin()
     landing = move.prepare(plan)
     move.mirror(plan, landing)
-    began = world.clock.now()
-    transfer = move.transfer(plan, landing)
-    assert transfer.phase is MovePhase.COMMITTED
-    assert world.clock.now() - began < timedelta(seconds=30)
+    ended = move.end(plan.epoch, Transfer(phase=MovePhase.ROLLING_BACK, epoch_after=1, error="why not"))
+    assert (ended.phase, ended.epoch_after, ended.error) == (MovePhase.ABORTED, 2, "why not")
+    assert (world.store.owner, world.store.epoch, world.nodes[SOURCE].epochs[SHARD]) == (SOURCE, 2, 2)
+    assert world.nodes[DESTINATION].guest is None
+    with pytest.raises(StaleEpoch):  # what comes late does nothing
+        move.prepare(plan)
+
+
+def test_a_rollback_that_reaches_only_one_node_is_not_at_its_end() -> None:
+    world = World(quiet=True)
+    move = move_in(world)
+    plan = move.begin()
+    move.prepare(plan)
+    world.nodes[DESTINATION].die(500)
+    standing = Transfer(phase=MovePhase.ROLLING_BACK, epoch_after=1)
+    for _ in range(2):
+        standing = move.end(plan.epoch, standing)
+    assert (standing.phase, standing.error) == (MovePhase.ROLLING_BACK, "node nB does not answer")
+    world.timeline.sleep(600)
+    assert move.end(plan.epoch, standing).phase is MovePhase.ABORTED
+    assert world.nodes[DESTINATION].guest is None
 
 
 def test_silence_before_the_commit_point_is_bounded() -> None:
-    world = World()
-    move = QemuMove(
-        MoveContext(agents=world.agents, shards=world, clock=world.clock, limits=MoveLimits(unreachable=5)), request()
-    )
+    world = World(quiet=True)
+    move = move_in(world)
     plan = move.begin()
     landing = move.prepare(plan)
     move.mirror(plan, landing)
-    world.faults = dict.fromkeys(range(world.calls, world.calls + 2000), Fault.REQUEST_LOST)
-    began = world.clock.now()
-    transfer = move.transfer(plan, landing)
-    assert transfer.phase in (MovePhase.ROLLING_BACK, MovePhase.IN_DOUBT)
-    assert world.clock.now() - began < timedelta(seconds=10)
+    world.planned = dict.fromkeys(range(world.calls, world.calls + 5000), Planned.REQUEST_LOST)
+    began = world.timeline.now()
+    assert move.transfer(plan, landing).phase is MovePhase.IN_DOUBT
+    assert world.timeline.now() - began < timedelta(seconds=25)

@@ -48,6 +48,15 @@ def test_with_a_deadline_a_move_is_never_given_up() -> None:
     assert ask(sample(0, 40), sample(300, 40), left=100, limit_ms=2000).verb is Verb.KEEP_ON
 
 
+def test_a_stopped_guest_waits_for_a_copy_that_goes_on_only() -> None:
+    def stopped(*samples: Sample) -> Verb:
+        return advise(samples, seconds_left=-5.0, downtime_limit_ms=100, stopped=True, limits=LIMITS).verb
+
+    assert stopped(sample(0, 100), sample(9, 100)) is Verb.KEEP_ON
+    assert stopped(sample(0, 100), sample(9, 90), sample(15, 80)) is Verb.KEEP_ON
+    assert stopped(sample(0, 100), sample(10, 100)) is Verb.GIVE_UP
+
+
 @pytest.mark.parametrize("rates", [[25.0], [0.0, 25.0], [50.0, 0.0]])
 def test_a_sample_without_a_rate_does_not_count(rates: list[float]) -> None:
     measured = [rate for rate in rates if rate]

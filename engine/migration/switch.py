@@ -1,0 +1,317 @@
+"""From the start of pre-copy until one side runs for good: look, decide (engine.migration.decisions), act, again."""
+
+from agent.wire import (
+    CommitRequest,
+    DestinationStatus,
+    Landing,
+    MemoryDigest,
+    MemoryRequest,
+    MirrorRequest,
+    MoveCommand,
+    PatchRequest,
+    SourceStatus,
+    TuneRequest,
+)
+from engine.errors import MoveFailed, NotFound, ShardwrightError, StaleEpoch, UnknownName
+from engine.fleet.agent_client import AgentClient
+from engine.migration.base import MoveContext, MoveInDoubt, MovePlan, ShardOwnership, Transfer
+from engine.migration.decisions import Act, Observation, Ownership, Sight, next_act, out_of_patience, ownership
+from engine.migration.strategies import Advice, Sample, Verb, advise
+from engine.model.move import MovePhase, MoveRequest
+
+_FIRST_DOWNTIME_LIMIT_MS = 100
+_LOOK_SECONDS = 0.1
+_SWITCHOVER_WAIT_SECONDS = 0.5
+_MOST_REPAIRS = 3
+_CHUNKS_A_PATCH = 64
+
+
+class Switch:
+    """One run of that loop, and what it has measured. Without a landing nothing is copied: the move is only settled."""
+
+    def __init__(self, context: MoveContext, plan: MovePlan | MoveInDoubt, landing: Landing | None) -> None:
+        self._context, self._plan, self._landing = context, plan, landing
+        self._request, self._shard = plan.request, plan.request.shard
+        self._strategy, self._downtime_limit_ms = "pre-copy", _FIRST_DOWNTIME_LIMIT_MS
+        self._samples: list[Sample] = []
+        self._last: SourceStatus | None = None
+        self._disk_bytes = 0
+        self._seconds_to_run = 0.0
+        self._problem = ""
+        self._swap_tried = False
+        self._copying_since: float | None = None
+        self._committed_since: float | None = None
+        self._heard = self._now()
+        self._last_act: Act | None = None
+
+    @property
+    def _source(self) -> AgentClient:
+        return self._context.agents(self._request.source)
+
+    @property
+    def _destination(self) -> AgentClient:
+        return self._context.agents(self._request.destination)
+
+    def run(self) -> Transfer:
+        """Blocks until the move is decided and one side runs, or it is in doubt; bounded by the context's limits."""
+        while True:
+            seen = None
+            try:
+                seen = self._look()
+                act = next_act(seen)
+                if act is not Act.LOOK_AGAIN:
+                    outcome = self._do(act, seen)
+                    if outcome is not None:
+                        return outcome
+                    if act is not self._last_act:
+                        # The same act over and over is no progress, even where nobody objects to it.
+                        self._last_act, self._heard = act, self._now()
+                        continue
+            except Exception as problem:
+                # Node, QEMU or store: whatever it was, the next look tells what became of it. Only while nothing can
+                # have been swapped may a refusal end the move at once.
+                self._problem = str(problem) or type(problem).__name__
+                hopeless = isinstance(problem, MoveFailed | StaleEpoch)
+                if hopeless and not self._swap_tried and seen is not None and seen.owner is Ownership.SOURCE:
+                    return self._ended(MovePhase.ROLLING_BACK, self._problem)
+            if self._out_of_patience():
+                return self._give_up(seen)
+            self._context.clock.sleep(_LOOK_SECONDS)
+
+    def _give_up(self, seen: Observation | None) -> Transfer:
+        last = Act.LOOK_AGAIN
+        try:
+            # What was seen before a swap says nothing about what is so after it.
+            seen = self._look() if self._swap_tried else seen
+            last = Act.LOOK_AGAIN if seen is None else out_of_patience(seen)
+        except Exception as problem:
+            self._problem = str(problem) or type(problem).__name__
+        if last is Act.ROLL_BACK:
+            return self._ended(MovePhase.ROLLING_BACK, self._problem or "a node does not answer")
+        if last is Act.GIVE_BACK:
+            try:
+                self._give_back()
+                return self._ended(MovePhase.ROLLING_BACK, "the source died before its memory had arrived")
+            except Exception as problem:
+                self._problem = str(problem) or type(problem).__name__
+        return self._ended(MovePhase.IN_DOUBT, self._problem or "no side can be asked who runs")
+
+    def _out_of_patience(self) -> bool:
+        limits, now = self._context.limits, self._now()
+        if self._landing is None:
+            return True
+        committed = self._committed_since
+        return now - self._heard > limits.unreachable or (
+            committed is not None and now - committed > limits.after_commit()
+        )
+
+    def _overdue(self) -> bool:
+        """No copying any more: past the bound, past the deadline, or only settled."""
+        if not isinstance(self._plan, MovePlan) or self._landing is None:
+            return True
+        limits, deadline = self._context.limits, self._request.deadline
+        until = self._plan.started_at.timestamp() + limits.before_commit(self._plan.disk_mib)
+        if deadline is not None:
+            until = max(until, deadline.timestamp() + limits.unreachable)
+        return self._now() > until
+
+    def _do(self, act: Act, seen: Observation) -> Transfer | None:
+        """One act; a Transfer when the move has ended with it."""
+        if act is Act.DONE:
+            died = seen.destination is not None and not seen.destination.running
+            self._last = seen.source or self._last
+            return self._ended(MovePhase.COMMITTED, "the guest has died on its new node" if died else "")
+        if act is Act.ROLL_BACK:
+            return self._ended(MovePhase.ROLLING_BACK, _story(seen) or self._problem or "the migration failed")
+        if act is Act.START_COPY:
+            self._start_copy()
+        if act in (Act.START_COPY, Act.AWAIT_SWITCHOVER):
+            return self._await_switchover()
+        if act is Act.SWAP:
+            return self._swap_and_finish()
+        if act is Act.PROCEED:
+            self._last = self._source.proceed(self._shard, self._command(1)).status
+        elif act is Act.COMMIT:
+            # A source that still answers tells what the memory must be; from one that is gone it is taken as it came.
+            self._commit(self._source.proceed(self._shard, self._command(1)).memory if seen.source else None)
+        elif act is Act.GIVE_BACK:
+            self._give_back()
+            return self._ended(MovePhase.ROLLING_BACK, "the destination was lost; the shard is given back")
+        return None
+
+    def _start_copy(self) -> None:
+        if self._landing is None:
+            raise MoveFailed(f"move {self._request.id} is only settled: nothing is copied")
+        request = MirrorRequest(move=self._request.id, epoch=self._plan.epoch, landing=self._landing)
+        self._source.precopy(self._shard, request)
+        self._enter(MovePhase.PRECOPY)
+
+    def _await_switchover(self) -> Transfer | None:
+        """Bounded waits for the pause, the ladder between them; no other look, since the guest may pause any time."""
+        began = self._copying_since = self._copying_since or self._now()
+        while True:
+            if self._overdue():
+                return self._ended(MovePhase.ROLLING_BACK, "the move has had all its time")
+            status = self._source.switchover(self._shard, self._command(0), _SWITCHOVER_WAIT_SECONDS)
+            self._heard = self._now()
+            self._last, self._disk_bytes = status, max(self._disk_bytes, status.disk_bytes_done)
+            if status.migration == "pre-switchover" and not status.mirror_present:
+                return self._swap_and_finish()
+            if status.migration not in ("setup", "active"):
+                return None
+            self._samples.append(
+                Sample(
+                    at=self._now() - began,
+                    remaining_bytes=status.remaining_bytes,
+                    bytes_per_second=status.bytes_per_second,
+                )
+            )
+            advice = self._advice()
+            if advice.verb is Verb.GIVE_UP:
+                return self._ended(MovePhase.ROLLING_BACK, advice.reason)
+            self._help(advice)
+
+    def _advice(self) -> Advice:
+        deadline = self._request.deadline
+        return advise(
+            self._samples,
+            seconds_left=None if deadline is None else (deadline - self._context.clock.now()).total_seconds(),
+            downtime_limit_ms=self._downtime_limit_ms,
+            stopped=self._strategy == "stop-and-copy",
+            limits=self._context.limits,
+        )
+
+    def _help(self, advice: Advice) -> None:
+        if advice.verb is Verb.KEEP_ON or self._strategy == "stop-and-copy":
+            return
+        stop = advice.verb is Verb.STOP_GUEST
+        tune = TuneRequest(
+            move=self._request.id, epoch=self._plan.epoch, downtime_limit_ms=advice.downtime_limit_ms, stop_guest=stop
+        )
+        self._source.tune(self._shard, tune)
+        if stop:
+            self._strategy = "stop-and-copy"
+            self._samples.clear()
+        self._downtime_limit_ms = advice.downtime_limit_ms or self._downtime_limit_ms
+
+    def _swap_and_finish(self) -> Transfer | None:
+        """The guest is paused: from here every millisecond counts, so the straight path does not look again."""
+        self._enter(MovePhase.SWITCHING)
+        self._swap_tried = True
+        self._context.shards.move(
+            self._shard,
+            expected_epoch=self._plan.epoch,
+            to_node=self._request.destination,
+            move_id=self._request.id,
+        )
+        self._enter(MovePhase.COMMITTED)
+        proceeded = self._source.proceed(self._shard, self._command(1))
+        self._last = proceeded.status
+        if self._last.migration != "completed":
+            return None
+        self._commit(proceeded.memory)
+        return self._ended(MovePhase.COMMITTED)
+
+    def _commit(self, memory: MemoryDigest | None) -> None:
+        """Run on the destination; memory that the migration has lost on its way is brought there first."""
+        sent = self._now()
+        move, epoch = self._request.id, self._plan.epoch + 1
+        for _ in range(_MOST_REPAIRS):
+            done = self._destination.commit(self._shard, CommitRequest(move=move, epoch=epoch, memory=memory))
+            if not done.differing:
+                self._seconds_to_run = max(0.0, self._now() - sent - done.seconds_since_running)
+                return
+            for at in range(0, len(done.differing), _CHUNKS_A_PATCH):
+                indexes = done.differing[at : at + _CHUNKS_A_PATCH]
+                lost = self._source.memory(self._shard, MemoryRequest(move=move, epoch=epoch, indexes=indexes))
+                self._destination.patch(self._shard, PatchRequest(move=move, epoch=epoch, patch=lost))
+            memory = self._source.proceed(self._shard, self._command(1)).memory
+        raise MoveFailed(f"the memory of shard {self._shard} stays different after {_MOST_REPAIRS} repairs")
+
+    def _give_back(self) -> None:
+        """The store decides again, and only after the destination's guest is proven dead without ever having run."""
+        found = self._destination.abort(self._shard, self._command(1))
+        if found.present or found.committed:
+            raise MoveFailed(f"the destination's guest of shard {self._shard} is not gone", why="it was told to run")
+        self._context.shards.move(
+            self._shard,
+            expected_epoch=self._plan.epoch + 1,
+            to_node=self._request.source,
+            move_id=self._request.id,
+        )
+
+    def _look(self) -> Observation:
+        owner, _ = owner_now(self._context.shards, self._request, self._plan.epoch)
+        if owner is Ownership.DESTINATION and self._committed_since is None:
+            self._committed_since = self._now()
+        source_sight, source = self._ask_source()
+        destination_sight, destination = self._ask_destination()
+        return Observation(
+            owner=owner,
+            overdue=self._overdue(),
+            source_sight=source_sight,
+            source=source,
+            destination_sight=destination_sight,
+            destination=destination,
+        )
+
+    def _ask_source(self) -> tuple[Sight, SourceStatus | None]:
+        try:
+            return Sight.ANSWERS, self._source.source_status(self._shard)
+        except NotFound:
+            return Sight.GUEST_GONE, None
+        except ShardwrightError as problem:
+            self._problem = str(problem)
+            return Sight.SILENT, None
+
+    def _ask_destination(self) -> tuple[Sight, DestinationStatus | None]:
+        try:
+            status = self._destination.destination_status(self._shard)
+        except ShardwrightError as problem:
+            self._problem = str(problem)
+            return Sight.SILENT, None
+        return (Sight.ANSWERS if status.present else Sight.GUEST_GONE), status
+
+    def _command(self, raised: int) -> MoveCommand:
+        return MoveCommand(move=self._request.id, epoch=self._plan.epoch + raised)
+
+    def _ended(self, phase: MovePhase, error: str = "") -> Transfer:
+        last = self._last
+        raised = 1 if phase is MovePhase.COMMITTED or self._swap_tried else 0
+        return Transfer(
+            phase=phase,
+            strategy=self._strategy,
+            epoch_after=self._plan.epoch + raised,
+            downtime_seconds=((last.downtime_ms / 1000 if last else 0.0) + self._seconds_to_run) if raised else 0.0,
+            memory_bytes=last.transferred_bytes if last else 0,
+            disk_bytes=self._disk_bytes,
+            error=error,
+        )
+
+    def _enter(self, phase: MovePhase) -> None:
+        self._context.observer(self._request.id, phase)
+
+    def _now(self) -> float:
+        return self._context.clock.now().timestamp()
+
+
+def owner_now(shards: ShardOwnership, request: MoveRequest, epoch_before: int) -> tuple[Ownership, int]:
+    """Who owns the shard, and the epoch to speak with: that of the map; for a shard it does not know, one above all."""
+    try:
+        shard = shards.get(request.shard)
+    except UnknownName:
+        return ownership(request, epoch_before, None), epoch_before + 2
+    return ownership(request, epoch_before, (shard.node, shard.epoch)), shard.epoch
+
+
+def _story(seen: Observation) -> str:
+    """Why a move is rolled back; empty where the problem met before says it."""
+    if seen.owner is Ownership.KEPT:
+        return "the shard stays with its source"
+    if seen.owner is Ownership.ELSEWHERE:
+        return "another move has taken the shard"
+    if seen.source_sight is Sight.GUEST_GONE:
+        return "the source's guest is gone"
+    if seen.destination_sight is Sight.GUEST_GONE:
+        return "the destination's guest is gone"
+    return (seen.source.error if seen.source else "") or ("the move has had all its time" if seen.overdue else "")

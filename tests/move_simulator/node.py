@@ -1,0 +1,312 @@
+"""A simulated node: an agent that obeys the real fences (agent.fences), and QEMU as it behaves on its own.
+
+A guest's memory and disk are one number each: the last write that they have seen. What an agent writes down (epochs,
+records) survives its death, as do the guests; reservations do not.
+"""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from agent import fences
+from agent.guest import GuestRecord
+from agent.wire import (
+    CommitRequest,
+    Committed,
+    DestinationStatus,
+    GuestProfile,
+    GuestState,
+    KeepRequest,
+    Landing,
+    MemoryDigest,
+    MemoryPatch,
+    MemoryRequest,
+    MirrorRequest,
+    MoveCommand,
+    NetworkMode,
+    PatchRequest,
+    PrepareRequest,
+    Proceeded,
+    ReserveRequest,
+    ShardStatus,
+    SourceStatus,
+    TuneRequest,
+)
+from engine.errors import ConcurrentUpdate, MoveFailed, NotFound, ProviderUnavailable, ShardwrightError, UsageError
+from engine.model.capacity import Resources
+from engine.model.ids import MoveId, NodeId, ShardId
+
+if TYPE_CHECKING:
+    from tests.move_simulator.world import World
+
+SHARD = ShardId("s1")
+RESOURCES = Resources(vcpus=1, memory_gib=0.125)
+RECORD = GuestRecord(
+    shard=SHARD, resources=RESOURCES, image="records", address="10.9.0.2/16", mac="52:54:00:09:00:02", disk_mib=64,
+    profile=GuestProfile(qemu_version="7.2", machine="pc", accelerator="tcg", cpu="max", image_digest="d"),
+    network=NetworkMode.BRIDGE,
+)  # fmt: skip
+_ENDED = ("completed", "failed", "cancelled", "none")
+
+
+class Busy(Exception):
+    """The guest is at another command: this one waits."""
+
+
+@dataclass(eq=False)
+class Guest:
+    record: GuestRecord
+    alive: bool = True
+    running: bool = False
+    memory: int = -1
+    disk: int = -1
+    migration: str = "none"
+    mirror_to: "Guest | None" = None
+    mirror_ready: bool = False
+    sends_to: "Guest | None" = None
+    arrived: bool = False
+    busy: bool = False
+    heard: float = 0.0
+
+    def save(self, **changes: object) -> None:
+        self.record = self.record.model_copy(update=changes)
+
+
+@dataclass(eq=False)
+class SimNode:
+    name: NodeId
+    world: "World"
+    alive: bool = True
+    """The agent, not the guests."""
+    life: int = 0
+    epochs: dict[ShardId, int] = field(default_factory=dict)
+    guest: Guest | None = None
+    reservations: dict[MoveId, float] = field(default_factory=dict)
+
+    # -- what the agent does by itself
+
+    def die(self, seconds: float) -> None:
+        if self.alive:
+            self.alive, self.life = False, self.life + 1
+            self.world.timeline.later(seconds, self._start)
+
+    def _start(self) -> None:
+        self.alive, self.reservations = True, {}
+        if self.guest is not None:
+            self.guest.busy, self.guest.heard = False, self.world.timeline.seconds
+
+    def watch(self) -> None:
+        """agent.watchdog.Watchdog.look"""
+        here = self.guest
+        if not self.alive or here is None or here.record.move is None or here.busy or not here.alive:
+            return
+        if fences.must_stop(here.record, running=here.running):
+            here.running = False
+        move, unheard = here.record.move, self.world.timeline.seconds - here.heard
+        if not fences.must_ask(here.record, running=here.running, unheard_seconds=unheard):
+            return
+        try:
+            verdict = self.world.ask_store(self, KeepRequest(move=move, epoch=self.epochs.get(SHARD, 0)))
+            if self.alive and self.guest is here and fences.may_run_on(here.record, move, verdict):
+                self.resume(MoveCommand(move=move, epoch=verdict.epoch))
+        except (ShardwrightError, Busy):
+            return
+
+    # -- destination
+
+    def reserve(self, request: ReserveRequest) -> None:
+        self._accept(request)
+        if self.guest is None or self.guest.record.ceded_epoch:
+            self.reservations[request.move] = self.world.timeline.seconds + request.ttl_seconds
+
+    def prepare(self, request: PrepareRequest) -> Landing:
+        self._accept(request)
+        here = self.guest
+        landing = Landing(node=self.name, host=str(self.name), memory_port=1, disk_port=2)
+        if here is not None:
+            if here.record.move == request.move and here.record.incoming and here.alive:
+                return landing
+            if here.busy:
+                raise Busy
+            if not (here.record.incoming or here.record.ceded_epoch or not here.alive):
+                raise ConcurrentUpdate("it runs here")
+            self._discard()
+        self.reservations.pop(request.move, None)
+        self.guest = Guest(RECORD.model_copy(update={"move": request.move, "incoming": True}))
+        return landing
+
+    def commit(self, command: CommitRequest) -> Committed:
+        here = self._driven(command, fences.may_commit)
+        if not here.alive:
+            raise NotFound("the guest is gone")
+        if here.record.incoming and not here.arrived:
+            raise MoveFailed("it has not arrived")
+        if command.memory is not None and here.record.incoming and command.memory != _digest(here.memory):
+            return Committed(differing=(0,))
+        if not here.record.incoming and here.running:
+            return Committed()
+        life = self.life
+        here.save(incoming=False, move=None)
+        if self.world.dice.random() < 0.02 * self.world.chaos:
+            self.die(self.world.dice.uniform(0.5, 40))
+        if self.life != life:
+            raise ProviderUnavailable("the agent has died")
+        self.world.starts(here)
+        return Committed()
+
+    def patch(self, request: PatchRequest) -> None:
+        here = self._driven(request, fences.in_move)
+        if not here.record.incoming:
+            raise UsageError("it has run")
+        here.memory = int(request.patch.data_hex[0])
+
+    def destination_status(self) -> DestinationStatus:
+        here = self.guest
+        if here is None:
+            return DestinationStatus(present=False)
+        committed = not here.record.incoming and not here.record.ceded_epoch
+        if not here.alive:
+            return DestinationStatus(present=False, committed=committed)
+        return DestinationStatus(
+            present=True, committed=committed, arrived=here.arrived, running=here.running,
+            migration="completed" if here.arrived else "active",
+        )  # fmt: skip
+
+    # -- source
+
+    def shard(self) -> ShardStatus:
+        here = self._here()
+        state = GuestState.RUNNING if here.running else GuestState.PAUSED
+        state = GuestState.INCOMING if here.record.incoming else state if here.alive else GuestState.DEAD
+        return ShardStatus(
+            shard=SHARD, epoch=self.epochs.get(SHARD, 0), state=state, resources=RESOURCES, address="10.9.0.2/16",
+            mac=here.record.mac, disk_mib=64, image="records", profile=RECORD.profile, network=NetworkMode.BRIDGE,
+            move=here.record.move,
+        )  # fmt: skip
+
+    def source_status(self) -> SourceStatus:
+        here = self._here()
+        if not here.alive:
+            raise NotFound("the guest is gone")
+        return SourceStatus(
+            running=here.running, mirror_ready=here.mirror_ready, mirror_present=here.mirror_to is not None,
+            migration=here.migration, remaining_bytes=self.world.remaining(here), bytes_per_second=1e6,
+        )  # fmt: skip
+
+    def mirror(self, request: MirrorRequest) -> SourceStatus:
+        here = self._driven(request, fences.may_join)
+        here.save(move=request.move)
+        if here.mirror_to is None and here.migration in _ENDED and here.alive:
+            self.world.start_mirror(self, here, request.landing.node)
+        return self.source_status()
+
+    def precopy(self, request: MirrorRequest) -> SourceStatus:
+        here = self._driven(request, fences.in_move)
+        if not (here.mirror_ready or here.migration not in _ENDED):
+            raise MoveFailed("memory cannot go before the disk is mirrored")
+        if here.migration in _ENDED and here.alive:
+            self.world.start_copy(self, here, request.landing.node)
+        return self.source_status()
+
+    def tune(self, request: TuneRequest) -> SourceStatus:
+        here = self._driven(request, fences.in_move)
+        self.world.converges_sooner(here)
+        if request.stop_guest:
+            here.running = False
+        return self.source_status()
+
+    def switchover(self, command: MoveCommand, wait_seconds: float) -> SourceStatus:
+        here, life = self._admitted(command, fences.in_move), self.life
+        here.heard = self.world.timeline.seconds
+        reached = ("pre-switchover", *_ENDED)
+        self.world.timeline.until(lambda: here.migration in reached or self.life != life, wait_seconds)
+        if self.life != life:
+            raise ProviderUnavailable("the agent has died")
+        if here.migration == "pre-switchover" and here.mirror_to is not None:
+            self._driven(command, fences.in_move)
+            here.mirror_to, here.mirror_ready = None, False
+        return self.source_status()
+
+    def proceed(self, command: MoveCommand) -> Proceeded:
+        here, life = self._driven(command, fences.in_move), self.life
+        if not here.record.ceded_epoch:
+            here.save(ceded_epoch=command.epoch)
+        here.busy = True
+        self.world.send_rest(here)
+        self.world.timeline.until(lambda: here.migration in _ENDED or self.life != life or not here.alive, 30)
+        here.busy = False
+        if self.life != life:
+            raise ProviderUnavailable("the agent has died")
+        if fences.must_stop(here.record, running=here.running):
+            here.running = False
+        if here.alive and here.migration not in _ENDED:
+            raise MoveFailed("the last part of the memory takes too long")
+        status = self.source_status()
+        return Proceeded(status=status, memory=_digest(here.memory) if here.migration == "completed" else None)
+
+    def memory(self, request: MemoryRequest) -> MemoryPatch:
+        here = self._admitted(request, fences.in_move)
+        if not here.record.ceded_epoch:
+            raise UsageError("it runs here")
+        return MemoryPatch(indexes=request.indexes, data_hex=(str(here.memory),))
+
+    # -- either
+
+    def resume(self, command: MoveCommand) -> SourceStatus:
+        here = self._here()
+        fences.may_run(here.record, command.move, command.epoch)
+        self._accept(command)
+        if here.busy:
+            raise Busy
+        if fences.may_run(here.record, command.move, command.epoch):
+            if not here.alive:
+                here.save(move=None, ceded_epoch=0)
+                raise NotFound("the guest is gone")
+            if here.migration not in _ENDED:
+                here.migration = "cancelled"
+            here.mirror_to, here.mirror_ready, here.sends_to = None, False, None
+            if not here.running:
+                self.world.starts(here)
+            here.save(move=None, ceded_epoch=0)
+        return self.source_status()
+
+    def abort(self, command: MoveCommand) -> DestinationStatus:
+        self._accept(command)
+        self.reservations.pop(command.move, None)
+        if self.guest is not None and fences.may_kill(self.guest.record, command):
+            if self.guest.busy:
+                raise Busy
+            self._discard()
+        return self.destination_status()
+
+    # -- inside
+
+    def _here(self) -> Guest:
+        if self.guest is None:
+            raise NotFound("no such shard here")
+        return self.guest
+
+    def _accept(self, command: MoveCommand) -> None:
+        fences.current(SHARD, self.epochs.get(SHARD, 0), command.epoch)
+        self.epochs[SHARD] = command.epoch
+
+    def _admitted(self, command: MoveCommand, rule: object) -> Guest:
+        here = self._here()
+        rule(here.record, command)  # type: ignore[operator]
+        self._accept(command)
+        here.heard = self.world.timeline.seconds
+        return here
+
+    def _driven(self, command: MoveCommand, rule: object) -> Guest:
+        here = self._admitted(command, rule)
+        if here.busy:
+            raise Busy
+        return here
+
+    def _discard(self) -> None:
+        if self.guest is not None:
+            self.guest.alive = self.guest.running = False
+            self.guest = None
+
+
+def _digest(value: int) -> MemoryDigest:
+    return MemoryDigest(sums_hex=f"{value & 0xFFFFFFFF:08x}")

@@ -1,0 +1,180 @@
+"""Thousands of seeded runs of the real decisions, and proof that the simulator sees what it is there to see."""
+
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from agent import fences
+from agent.wire import DestinationStatus, Verdict
+from engine.migration import decisions, qemu, switch
+from engine.migration.base import MoveLimits
+from engine.migration.decisions import Act, Ownership, Removal, Sight
+from engine.model.move import MovePhase
+from tests.move_simulator import control, node
+from tests.move_simulator.control import Store
+from tests.move_simulator.world import LawBroken, simulate
+
+SEEDS = 2000
+SEEDS_TO_BE_CAUGHT = 300
+Patch = pytest.MonkeyPatch
+
+
+def test_two_thousand_seeds_keep_every_law() -> None:
+    ends: Counter[MovePhase] = Counter()
+    for seed in range(SEEDS):
+        try:
+            world = simulate(seed)
+        except LawBroken as broken:
+            raise AssertionError(f"seed {seed}: {broken}") from broken
+        ends.update(report.phase for report in world.store.reports.values())
+    assert set(ends) == {MovePhase.CLEANED, MovePhase.ABORTED}
+    assert min(ends.values()) > SEEDS / 4, "the faults are so many, or so few, that one side is hardly tried"
+
+
+def test_a_seed_is_one_run() -> None:
+    first, again = simulate(7), simulate(7)
+    assert (first.store.reports, first.acknowledged, first.timeline.seconds) == (
+        again.store.reports, again.acknowledged, again.timeline.seconds,
+    )  # fmt: skip
+
+
+def test_without_faults_every_move_is_made() -> None:
+    made = 0
+    for seed in range(400):
+        world = simulate(seed, quiet=True)
+        made += len(world.store.reports)
+        assert {(one.phase, one.error) for one in world.store.reports.values()} == {(MovePhase.CLEANED, "")}
+    assert made > 400
+
+
+# --- what it must catch -----------------------------------------------------------------------------------------------
+
+
+def no_compare(patch: Patch) -> None:
+    """The commit is a plain write."""
+
+    def move(self: Store, _shard: Any, *, expected_epoch: int, to_node: Any, move_id: Any = None) -> Any:
+        self.owner, self.epoch, self.moved_by = to_node, max(self.epoch, expected_epoch) + 1, move_id
+        return self.get(node.SHARD)
+
+    patch.setattr(Store, "move", move)
+
+
+def source_resumed_after_commit(patch: Patch) -> None:
+    """A copy that was given away runs again at the epoch at which it was."""
+    patch.setattr(decisions, "leftovers", resume_always)
+    patch.setattr(qemu, "leftovers", resume_always)
+    patch.setattr(fences, "may_run", lambda record, move, _: not record.incoming and record.move == move)
+
+
+def resume_always(_owner: Ownership) -> tuple[Removal, ...]:
+    return (Removal.RESUME_SOURCE,)
+
+
+def no_epochs(patch: Patch) -> None:
+    """Nodes obey whatever comes, however old."""
+    patch.setattr(fences, "current", lambda *_: None)
+    patch.setattr(fences, "in_move", lambda *_: None)
+    patch.setattr(fences, "may_run", lambda *_: True)
+
+
+def not_asking(patch: Patch) -> None:
+    """The watchdog takes silence for a yes."""
+    patch.setattr(node.SimNode, "watch", watch_without_asking)
+
+
+def watch_without_asking(self: node.SimNode) -> None:
+    here = self.guest
+    if self.alive and here is not None and here.alive and here.record.move and not here.record.incoming:
+        silent = self.world.timeline.seconds - here.heard > fences.UNHEARD_SECONDS
+        if silent and not here.running and not here.busy:
+            self.world.starts(here)
+
+
+def answering_without_deciding(patch: Patch) -> None:
+    """The store says whose the shard is, and a commit may still follow."""
+    patch.setattr(control, "keep", read_only)
+
+
+def read_only(shards: Any, who: Any, shard: Any, _asked: Any) -> Verdict:
+    found = shards.get(shard)
+    return Verdict(yours=found.node == who, epoch=found.epoch)
+
+
+def no_watchdog(patch: Patch) -> None:
+    patch.setattr(node.SimNode, "watch", lambda _: None)
+
+
+def no_sweep(patch: Patch) -> None:
+    patch.setattr(control, "sweep", lambda *_: ())
+
+
+def given_back_on_silence(patch: Patch) -> None:
+    """A destination that does not answer is taken for dead."""
+    real = decisions.next_act
+
+    def hasty(seen: decisions.Observation) -> Act:
+        if seen.owner is Ownership.DESTINATION and seen.destination_sight is Sight.SILENT:
+            return Act.GIVE_BACK
+        return real(seen)
+
+    def give_back(self: switch.Switch) -> None:
+        with suppress(Exception):
+            self._destination.abort(self._shard, self._command(1))
+        self._context.shards.move(
+            self._shard, expected_epoch=self._plan.epoch + 1, to_node=self._request.source, move_id=self._request.id
+        )
+
+    patch.setattr(switch, "next_act", hasty)
+    patch.setattr(switch.Switch, "_give_back", give_back)
+
+
+def no_bound(patch: Patch) -> None:
+    patch.setattr(switch.Switch, "_overdue", lambda _: False)
+    patch.setattr(MoveLimits, "precopy", 1e6, raising=False)
+    patch.setattr(switch, "advise", lambda *_samples, **_more: switch.Advice(verb=switch.Verb.KEEP_ON))
+
+
+def rollback_undecided(patch: Patch) -> None:
+    """A rollback tells the nodes, but not the store."""
+    patch.setattr(qemu.QemuMove, "_keep", lambda *_: None)
+    patch.setattr(qemu, "owner_now", lambda _shards, _request, before: (Ownership.KEPT, before))
+
+
+def aborts_without_looking(patch: Patch) -> None:
+    """Whatever is at a node is killed, and its absence is told unseen."""
+
+    def abort(self: node.SimNode, command: Any) -> DestinationStatus:
+        self._discard()
+        return DestinationStatus(present=False)
+
+    patch.setattr(node.SimNode, "abort", abort)
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        no_compare,
+        source_resumed_after_commit,
+        no_epochs,
+        not_asking,
+        answering_without_deciding,
+        no_watchdog,
+        no_sweep,
+        given_back_on_silence,
+        no_bound,
+        rollback_undecided,
+        aborts_without_looking,
+    ],
+)
+def test_the_simulator_catches(mistake: Callable[[Patch], None], monkeypatch: Patch) -> None:
+    mistake(monkeypatch)
+    for seed in range(SEEDS_TO_BE_CAUGHT):
+        try:
+            simulate(seed)
+        except LawBroken:
+            return
+    raise AssertionError(f"{mistake.__name__} breaks no law in {SEEDS_TO_BE_CAUGHT} seeds")

@@ -1,0 +1,74 @@
+import threading
+
+from engine.migration.sweep import Sweeper, sweep
+from engine.model.move import MovePhase
+from engine.store.database import Database
+from engine.store.moves import MoveHistory
+from tests.move_simulator.world import NODES, Planned, World, request
+
+SOURCE, DESTINATION, _ = NODES
+
+
+def in_doubt() -> World:
+    """The commit is in the store, and then everybody is silent."""
+    world = World(quiet=True)
+    swap = next(at for at in range(20) if _commits(at))
+    world.planned = dict.fromkeys(range(swap + 1, swap + 2000), Planned.REQUEST_LOST)
+    return world
+
+
+def _commits(at: int) -> bool:
+    probe = World(quiet=True, planned={at: Planned.CRASH_AFTER})
+    epochs: list[int] = []
+    probe.control.restart = lambda: epochs.append(probe.store.epoch)  # type: ignore[method-assign]
+    probe.move(request())
+    return epochs == [2]
+
+
+def test_a_move_in_doubt_is_settled_once_the_nodes_answer(database: Database) -> None:
+    world, history = in_doubt(), MoveHistory(database)
+    with world.control.recording():
+        world.control.run(request())
+    report = world.store.reports[request().id]
+    assert report.phase is MovePhase.IN_DOUBT
+    history.put(report)
+
+    assert sweep(world.control.context, history) == ()
+    assert history.unsettled() == (report,)
+    world.planned = {}
+    (settled,) = sweep(world.control.context, history)
+    assert (settled.phase, settled.epoch_after) == (MovePhase.CLEANED, 2)
+    assert history.latest(1) == (settled,)
+    assert history.unsettled() == ()
+    assert sweep(world.control.context, history) == ()
+    there = world.nodes[DESTINATION].guest
+    assert there is not None
+    assert there.running
+    assert world.nodes[SOURCE].guest is None
+
+
+def test_every_unsettled_report_is_found_and_no_other(database: Database) -> None:
+    world, history = World(quiet=True), MoveHistory(database)
+    report = world.move(request())
+    for number, phase in enumerate(MovePhase):
+        asked = report.request.model_copy(update={"id": f"m{number}"})
+        history.put(report.model_copy(update={"phase": phase, "request": asked}))
+    found = {one.phase for one in history.unsettled()}
+    assert found == {MovePhase.IN_DOUBT, MovePhase.COMMITTED, MovePhase.ROLLING_BACK}
+
+
+def test_a_sweep_that_fails_is_tried_again_and_stopping_is_quick() -> None:
+    twice = threading.Event()
+    calls: list[int] = []
+
+    def once() -> None:
+        calls.append(1)
+        if len(calls) == 2:
+            twice.set()
+        raise RuntimeError("the database is locked")
+
+    sweeper = Sweeper(once, every_seconds=0.001)
+    sweeper.start()
+    assert twice.wait(5)
+    sweeper.stop()
+    assert not sweeper._thread.is_alive()
