@@ -27,6 +27,7 @@ from engine.fleet.certificates import CertificateAuthority, ControlCredentials
 from engine.fleet.join import ControlListener, join_secret
 from engine.fleet.nodes import Fleet
 from engine.fleet.user_data import UserDataSettings
+from engine.listening import listening
 from engine.market.strategies import open_strategies
 from engine.metrics import observe_move
 from engine.migration import workflow as migration
@@ -160,6 +161,10 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
             retrainer=retraining if configuration.forecast.retraining.enabled else None,
         )
         desk.open(plane)
+        rng = random.Random()  # noqa: S311 (jitter)
+        stack.enter_context(
+            listening(providers.values(), clock=clock, rng=rng, on_notice=plane.on_reclaim, observe=observe)
+        )
         yield plane
 
 

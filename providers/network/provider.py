@@ -5,7 +5,8 @@ that those of two networks never meet. A quote's firm price also is its ceiling:
 it is quoted.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
 from datetime import datetime
 from hashlib import sha256
 from random import Random
@@ -45,8 +46,10 @@ from providers.base import (
     AuctionOutcome,
     AuctionRule,
     AuctionTerms,
+    EventKind,
     InstanceRecord,
     OfferBook,
+    ProviderEvent,
     ProviderSettings,
     RfqAnswer,
     RfqReply,
@@ -56,7 +59,7 @@ from providers.network.client import NetworkClient
 from providers.network.climbing import bid_and_wait, find_auction
 from providers.network.signing import Unproven
 from providers.network.trust import Trust
-from providers.network.wire_records import ReclaimEvent
+from providers.network.wire_records import AnyEvent, GapEvent, ReclaimEvent
 from providers.network.wire_talks import NegotiationState, Reply
 
 _RULES = {
@@ -241,7 +244,7 @@ class NetworkProvider:
         self._client.release(reference)
         self._client.delete_reservation(reference)
 
-    # --- SupportsInventory, SupportsReclaimNotices, SupportsBills -------------------------------------------------
+    # --- SupportsInventory, SupportsReclaimNotices, SupportsEventStream, SupportsBills ------------------------------
 
     def instances(self) -> Sequence[InstanceRecord]:
         return self._read(
@@ -265,17 +268,16 @@ class NetworkProvider:
         self._client.delete_reservation(instance_id)
 
     def reclaim_notices(self, since: datetime) -> Iterable[ReclaimNotice]:
-        return [
-            ReclaimNotice(
-                node=NodeId(event.node),
-                provider=self.name,
-                seen_at=event.at,
-                at=event.reclaim_at,
-                reason=event.reason or "reclaimed",
-            )
-            for event in self._client.events(since)
-            if isinstance(event, ReclaimEvent)
-        ]
+        return [self._notice(event) for event in self._client.events(since) if isinstance(event, ReclaimEvent)]
+
+    def tells_events(self) -> bool:
+        return self._client.terms().event_stream
+
+    def event_stream(self, after: str | None, *, wait_seconds: float) -> Generator[ProviderEvent, None, None]:
+        """``after`` is an event's number on the network, as text."""
+        with closing(self._client.stream(int(after or 0), wait_seconds=wait_seconds)) as stream:
+            for event in stream:
+                yield self._event(event)
 
     def bill(self, period: Interval) -> BillDelivery:
         document = self._client.bill(period.start, period.end)
@@ -339,6 +341,22 @@ class NetworkProvider:
 
     def _rejection(self, identifier: str, reason: str) -> OfferRejection:
         return OfferRejection(offer=OfferId(self._our_id(identifier)), provider=self.name, reason=reason)
+
+    def _notice(self, event: ReclaimEvent) -> ReclaimNotice:
+        return ReclaimNotice(
+            node=NodeId(event.node),
+            provider=self.name,
+            seen_at=event.at,
+            at=event.reclaim_at,
+            reason=event.reason or "reclaimed",
+        )
+
+    def _event(self, event: AnyEvent) -> ProviderEvent:
+        number, kind = str(event.event_id), EventKind(event.type)
+        if isinstance(event, ReclaimEvent):
+            return ProviderEvent(id=number, kind=kind, notice=self._notice(event))
+        offer = None if isinstance(event, GapEvent) else OfferId(self._our_id(event.offer_id))
+        return ProviderEvent(id=number, kind=kind, offer=offer)
 
     def _read(self, build: Callable[[], _Answer]) -> _Answer:
         """What the network said, as our values; a value it cannot be is an invalid answer."""

@@ -2,10 +2,13 @@
 
 import csv
 import io
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from queue import Queue
+from random import Random
 from uuid import uuid4
 
 import pytest
@@ -13,8 +16,9 @@ from pydantic import SecretStr
 
 from engine.clock import wait_until
 from engine.errors import InsufficientCapacity, NotFound, ProviderError, QuoteExpired
+from engine.listening import listening
 from engine.model.billing import BillDelivery
-from engine.model.market import Offer, PurchaseOption, Quote
+from engine.model.market import Offer, PurchaseOption, Quote, ReclaimNotice
 from engine.model.money import usd
 from engine.model.value import Interval
 from providers.base import (
@@ -25,6 +29,7 @@ from providers.base import (
     SupportsAuctions,
     SupportsAuctionTerms,
     SupportsBills,
+    SupportsEventStream,
     SupportsHolds,
     SupportsInventory,
     SupportsOfferBook,
@@ -99,6 +104,7 @@ class NetworkContract(ProviderContract):
             SupportsHolds,
             SupportsAuctions,
             SupportsAuctionTerms,
+            SupportsEventStream,
             SupportsInventory,
             SupportsOfferBook,
             SupportsReclaimNotices,
@@ -167,6 +173,19 @@ class NetworkContract(ProviderContract):
         assert notice.provider == settings.name
         assert notice.notice == timedelta(seconds=0.5)
         assert wait_until(lambda: self._free(network, offer) == offer.available, WallClock(), timeout_seconds=10)
+
+    def test_a_reclaim_is_heard_at_once_by_who_listens(
+        self, network: NetworkProvider, settings: ProviderSettings, control: SandboxControl
+    ) -> None:
+        node = f"node-{_key()[:8]}"
+        instance_id = self.launch(settings, _first(network), node, "shard:x:y:1")
+        heard: Queue[ReclaimNotice] = Queue()
+        with listening([network], clock=WallClock(), rng=Random(0), on_notice=heard.put, observe=lambda _: None):
+            control.reclaim(instance_id, notice_seconds=0.5)
+            deadline = time.monotonic() + 10
+            while (notice := heard.get(timeout=max(0.1, deadline - time.monotonic()))).node != node:
+                pass
+        assert (notice.provider, notice.notice) == (settings.name, timedelta(seconds=0.5))
 
     def test_user_data_reaches_the_machine_and_nobody_else(
         self, settings: ProviderSettings, control: SandboxControl, network: NetworkProvider

@@ -25,7 +25,7 @@ from engine.model.capacity import Placement, Resources
 from engine.model.market import Offer, OfferQuery, PurchaseOption, Quote
 from engine.model.money import usd
 from engine.model.value import Interval
-from providers.base import AuctionRule, ProviderSettings
+from providers.base import AuctionRule, EventKind, ProviderSettings
 from providers.network.exchange import Exchange
 from providers.network.provider import NetworkProvider
 from providers.network.wire import MeasuredPerformance, WireAuctionRule
@@ -319,6 +319,30 @@ def test_reclaim_notices(clock: ManualClock) -> None:
     (notice,) = provider.reclaim_notices(START)
     assert (notice.node, notice.provider, notice.reason) == ("n1", "tiny", "maintenance")
     assert notice.notice == timedelta(seconds=30)
+
+
+def test_events_are_told_as_they_happen_and_resumed(clock: ManualClock) -> None:
+    exchange = a_network(clock)
+    provider = _provider(exchange, clock)
+    _, unit = _running(provider, exchange)
+    assert provider.tells_events()
+    seen = list(provider.event_stream(None, wait_seconds=0))
+    exchange.change_price("lot", Decimal("0.06"))
+    exchange.reclaim(unit, timedelta(seconds=30), "maintenance")
+    price, reclaim = provider.event_stream(seen[-1].id, wait_seconds=0)
+    assert (price.kind, price.offer, price.notice) == (EventKind.PRICE, "tiny/lot", None)
+    assert (reclaim.kind, reclaim.offer) == (EventKind.RECLAIM, None)
+    assert reclaim.notice is not None
+    assert (reclaim.notice.node, reclaim.notice.provider, reclaim.notice.reason) == ("n1", "tiny", "maintenance")
+    (gap,) = provider.event_stream("999", wait_seconds=0)
+    assert (gap.kind, gap.id) == (EventKind.GAP, reclaim.id)
+
+
+def test_a_network_that_says_nothing_of_a_stream_has_none(clock: ManualClock) -> None:
+    def older(path: str, body: Any) -> Any:
+        return {key: value for key, value in body.items() if key != "event_stream"} if path == "/v1/terms" else body
+
+    assert not _provider(a_network(clock), clock, older).tells_events()
 
 
 def test_a_bill_is_delivered_as_it_was_written(clock: ManualClock) -> None:
