@@ -1,7 +1,7 @@
 """What providers tell by themselves, heard at once: by a stream of events where there is one, by asking elsewhere.
 
 One daemon thread a provider. A stream is resumed behind its last event. While it is down the provider is asked for
-reclaim notices every few seconds, and the stream is tried again after a wait that grows (full jitter, a minute at most).
+reclaim notices every few seconds, and the stream is tried again after a growing wait (full jitter, a minute at most).
 Nothing is kept but the last event's id and the nodes whose notices were handed over.
 """
 

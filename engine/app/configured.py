@@ -1,7 +1,7 @@
 """What can be done from a configuration alone: find it, read it, open the store and the providers it names."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -145,15 +145,20 @@ def fetch_bills(
 
 
 def discover_offers(configuration: Configuration, *, vcpus: float, memory_gib: float) -> "MarketView":
+    from engine.app.provider_keys import remember_keys
     from engine.market.agreements import with_agreements
     from engine.market.discovery import discover
     from engine.model.capacity import Resources
     from engine.model.market import OfferQuery
+    from providers.base import SupportsSigningKeys
 
     clock = SystemClock()
     providers = list(open_providers(configuration, clock).values())
     need = OfferQuery(at_least=Resources(vcpus=vcpus, memory_gib=memory_gib))
-    view = discover(providers, need, clock=clock, timeout_seconds=DISCOVERY_SECONDS)
+    with ExitStack() as stack:
+        if any(isinstance(one, SupportsSigningKeys) for one in providers):
+            remember_keys(providers, stack.enter_context(open_store(configuration)).provider_keys)
+        view = discover(providers, need, clock=clock, timeout_seconds=DISCOVERY_SECONDS)
     return with_agreements(view, agreements(configuration))
 
 

@@ -12,6 +12,7 @@ from engine.allocation.holds import PlanHolds
 from engine.allocation.locking import ResourceLocking
 from engine.app.configured import DISK_MIB, agreements, components, plan_policy
 from engine.app.demand import ForecastDemand
+from engine.app.provider_keys import remember_keys
 from engine.app.retraining import round_retraining
 from engine.cell_updates import CellUpdates
 from engine.clock import Clock, SystemClock
@@ -69,6 +70,7 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
         store = stack.enter_context(opened_store(configuration.database_url, clock))
         stack.enter_context(hold_state(store.database))
         providers = {name: open_provider(one, clock=clock) for name, one in settings.items()}
+        remember_keys(providers.values(), store.provider_keys)
         authority = CertificateAuthority.load_or_create(state / "fleet", clock)
         credentials = ControlCredentials(authority, state / "fleet" / "control", clock)
         agents = AgentClients(store.shard_map.node, credentials, clock, random.Random())  # noqa: S311

@@ -10,6 +10,7 @@ from engine.store.ledger import SqlLedger
 from engine.store.migrate import upgrade
 from engine.store.moves import MoveHistory
 from engine.store.plans import PlanStore
+from engine.store.provider_keys import ProviderKeys
 from engine.store.round_records import RoundRecords
 from engine.store.shard_map import ShardMap
 
@@ -22,6 +23,7 @@ class Store:
     records: RoundRecords
     moves: MoveHistory
     ledger: SqlLedger
+    provider_keys: ProviderKeys
 
 
 @contextmanager
@@ -37,6 +39,7 @@ def opened_store(url: str, clock: Clock) -> Iterator[Store]:
             records=RoundRecords(database),
             moves=MoveHistory(database),
             ledger=SqlLedger(database),
+            provider_keys=ProviderKeys(database, clock),
         )
     finally:
         database.dispose()

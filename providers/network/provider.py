@@ -48,6 +48,7 @@ from providers.base import (
     AuctionTerms,
     EventKind,
     InstanceRecord,
+    KeyMemory,
     OfferBook,
     ProviderEvent,
     ProviderSettings,
@@ -57,7 +58,7 @@ from providers.base import (
 from providers.network import wire
 from providers.network.client import NetworkClient
 from providers.network.climbing import bid_and_wait, find_auction
-from providers.network.signing import Unproven
+from providers.network.signing import Unproven, thumbprints
 from providers.network.trust import Trust
 from providers.network.wire_records import AnyEvent, GapEvent, ReclaimEvent
 from providers.network.wire_talks import NegotiationState, Reply
@@ -77,7 +78,9 @@ _Answer = TypeVar("_Answer")
 
 
 class NetworkProvider:
-    """Provider, SupportsRfq, -Holds, -Auctions, -AuctionTerms, -OfferBook, -Inventory, -ReclaimNotices and -Bills."""
+    """Provider, SupportsRfq, -Holds, -Auctions, -AuctionTerms, -OfferBook, -SigningKeys, -Inventory, -ReclaimNotices,
+    -EventStream and -Bills.
+    """
 
     def __init__(
         self,
@@ -91,6 +94,7 @@ class NetworkProvider:
         self._settings, self._clock, self._rng, self._transport = settings, clock, rng, transport
         self._opened: NetworkClient | None = None
         self._trusting: Trust | None = None
+        self._memory: KeyMemory | None = None
         if settings.endpoint is None:
             raise ConfigurationError(
                 f"providers.{settings.name}.endpoint is missing", why="a network has no well-known address"
@@ -138,6 +142,14 @@ class NetworkProvider:
         asked = self._client.quote(self._own_id(offer.id), quantity=quantity, term=_wire_term(term), nonce=nonce)
         self._prove(asked, lambda: self._trust.check_fresh_quote(asked, _wire_term(term), nonce=nonce))
         return self._quote(asked, offer, quantity, strategy="fixed_price")
+
+    # --- SupportsSigningKeys --------------------------------------------------------------------------------------
+
+    def remember_keys_in(self, memory: KeyMemory) -> None:
+        self._memory, self._trusting = memory, None
+
+    def signing_keys(self) -> Sequence[str]:
+        return thumbprints(self._client.keys())
 
     # --- SupportsRfq ----------------------------------------------------------------------------------------------
 
@@ -325,7 +337,9 @@ class NetworkProvider:
     @property
     def _trust(self) -> Trust:
         if self._trusting is None:
-            self._trusting = Trust(self._client, self._clock)
+            self._trusting = Trust(
+                self._client, self._clock, name=self.name, pinned=self._settings.signing_keys, memory=self._memory
+            )
         return self._trusting
 
     def _our_id(self, identifier: str) -> str:

@@ -17,6 +17,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from joserfc.jwk import OKPKey
 from starlette.middleware import Middleware
 from starlette.responses import Response
 from starlette.types import ASGIApp
@@ -30,6 +33,7 @@ from providers.network.book import Terms
 from providers.network.exchange import Exchange
 from providers.network.records import Unit
 from providers.network.server import create_app, problem
+from providers.network.signing import Signer
 from providers.network.statement import as_csv
 from providers.network.stock import AuctionRules, Listing, Refused
 from providers.network.wire import ProblemCode, WireAuctionRule
@@ -293,12 +297,20 @@ def build_app(options: ServerOptions, *, token: str, clock: Clock) -> ASGIApp:
         clock=clock,
         rivals=rivals,
         sold_out=lambda: faults.no_capacity,
+        signer=sandbox_signer(options.name, options.seed),
     )
     app = create_app(exchange, tenants={token: options.account}, clock=clock)
     control = NetworkControl(exchange, faults, tenant=options.account, clock=clock)
     app.router.routes.extend(sandbox_routes(control))
     app.user_middleware.insert(0, Middleware(FaultGate, faults=faults, error=_fault_answer))
     return app
+
+
+def sandbox_signer(name: str, seed: int) -> Signer:
+    """The same key whenever it starts, so that a buyer that knows it goes on. It protects nothing on loopback."""
+    secret = hashlib.sha256(f"sandbox/{name}/{seed}".encode()).digest()
+    key = Ed25519PrivateKey.from_private_bytes(secret)
+    return Signer(name, OKPKey.import_key(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())))
 
 
 def _fault_answer(status: int, message: str) -> Response:
