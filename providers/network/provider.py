@@ -30,6 +30,7 @@ from engine.model.billing import BillDelivery, BillFormat, Invoice
 from engine.model.capacity import Resources
 from engine.model.ids import HoldId, NodeId, OfferId, QuoteId, ReservationId
 from engine.model.market import (
+    Delivery,
     Hold,
     Offer,
     OfferQuery,
@@ -185,10 +186,11 @@ class NetworkProvider:
             key=key,
         )
         if decided is None:
-            return AuctionOutcome(won=False, reason=f"the bidding went above {price}")
+            return AuctionOutcome(won=False, reason=f"the bidding went above {price}, or others were faster")
         clearing = None if decided.clearing_price is None else _money(decided.clearing_price)
         if decided.status is wire.BidStatus.LOST:
-            return AuctionOutcome(won=False, clearing_price=clearing, reason=decided.reason or "outbid")
+            reason = decided.reason or "outbid"
+            return AuctionOutcome(won=False, clearing_price=clearing, bid=_money(decided.unit_price), reason=reason)
         if decided.quote is None:
             raise ProviderAnswerInvalid(f"{self.name}: auction {auction_id} was won, but no quote came with it")
         asked = _money(decided.quote.unit_price)
@@ -197,7 +199,7 @@ class NetworkProvider:
         firm = decided.quote
         self._prove(firm, lambda: self._trust.check_keyed_quote(firm, key=key))
         won = self._quote(firm, offer, quantity, strategy="auction")
-        return AuctionOutcome(won=True, clearing_price=clearing, quote=won)
+        return AuctionOutcome(won=True, clearing_price=clearing, quote=won, bid=_money(decided.unit_price))
 
     def auction_terms(self, offer: Offer) -> AuctionTerms:
         auction_id = self._auction_id(offer)
@@ -409,6 +411,7 @@ class NetworkProvider:
             ),
             expires_at=posted.expires_at,
             auction_id=posted.auction_id,
+            delivery=Delivery(earliest=posted.delivery.earliest, latest=posted.delivery.latest),
         )
 
     def _prove(self, firm: wire.WireQuote, check: Callable[[], None]) -> None:

@@ -1,8 +1,9 @@
 """Two third-party networks that run on one machine: ``python -m providers.sandbox.networks --name harbor|agora``.
 
 Both are the reference server of the Open Capacity API with something to sell: harbor posts fixed prices and meets a
-counter-offer half way, agora sells by sealed second-price auction against rivals of different characters. Their prices
-lie below the clouds' list prices, their stock is small. The bearer token is in the environment variable
+counter-offer half way; agora sells by auction, each kind of machine by another rule (sealed second price, open
+ascending, sealed first price), against rivals of different characters. Their prices lie below the clouds' list prices,
+their stock is small. The bearer token is in the environment variable
 OPEN_CAPACITY_TOKEN ("sandbox" where it is not set).
 """
 
@@ -79,6 +80,11 @@ _HARBOR = (
     Goods("hb.large", 8, 32, 12000, 4000, 0.95, Decimal("0.2420"), 4, 0.01),
     Goods("hb.memory", 4, 32, 6000, 2000, 0.9, Decimal("0.1630"), 6, 0.01),
 )
+_AGORA_RULES = {
+    "ag.c2": WireAuctionRule.SEALED_SECOND_PRICE,
+    "ag.c4": WireAuctionRule.OPEN_ASCENDING,
+    "ag.g4": WireAuctionRule.SEALED_FIRST_PRICE,
+}
 _AGORA = (
     Goods("ag.c2", 2, 4, 2500, 750, 1.05, Decimal("0.0610"), 10, 0.03),
     Goods("ag.c4", 4, 8, 5000, 1500, 1.05, Decimal("0.1210"), 8, 0.03),
@@ -103,7 +109,7 @@ def agora_listings(regions: Sequence[str]) -> list[Listing]:
             region,
             PurchaseOption.AUCTION,
             ask=_rounded(goods.price * Decimal("0.4")),
-            auction=AuctionRules(WireAuctionRule.SEALED_SECOND_PRICE, _ROUND_SECONDS),
+            auction=AuctionRules(_AGORA_RULES[goods.instance_type], _ROUND_SECONDS),
         )
         for region in regions
         for goods in _AGORA
