@@ -1,6 +1,5 @@
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -22,13 +21,13 @@ from engine.errors import (
 )
 from engine.model.billing import BillFormat
 from engine.model.capacity import Placement, Resources
-from engine.model.market import Delivery, Offer, OfferQuery, PurchaseOption, Quote
+from engine.model.market import Offer, OfferQuery, PurchaseOption, Quote
 from engine.model.money import usd
 from engine.model.value import Interval
 from providers.base import AuctionRule, EventKind, ProviderSettings
 from providers.network.exchange import Exchange
 from providers.network.provider import NetworkProvider
-from providers.network.wire import MeasuredPerformance, WireAuctionRule
+from providers.network.wire import WireAuctionRule
 from tests.unit.providers.network.networks import (
     START,
     TENANT,
@@ -84,35 +83,6 @@ def _first(provider: NetworkProvider) -> Offer:
 
 def _at(path: str, **fields: Any) -> Change:
     return lambda where, body: {**body, **fields} if where == path else body
-
-
-def test_ids_carry_the_providers_name_and_groups_never_cross_it(clock: ManualClock) -> None:
-    offer = _first(_provider(a_network(clock), clock))
-    assert (offer.id, offer.provider, offer.account) == ("tiny/lot", "tiny", TENANT)
-    assert offer.reliability.correlation_group == "tiny/north/north-a/m"
-    assert offer.cell == "tiny/acme/north"
-
-
-def test_measured_performance_counts_more_than_nominal(clock: ManualClock) -> None:
-    slower = MeasuredPerformance(score=0.8, samples=12, measured_at=START)
-    offer = _first(_provider(a_network(clock, [replace(a_listing(), measured=slower)]), clock))
-    assert offer.performance == 0.8
-    assert _first(_provider(a_network(clock), clock)).performance == 1.0
-
-
-def test_a_delivery_window_is_told_and_one_that_ends_before_it_starts_is_refused(clock: ManualClock) -> None:
-    later = replace(a_listing(), starts_within=timedelta(hours=3))
-    offer = _first(_provider(a_network(clock, [later]), clock))
-    assert offer.delivery == Delivery(earliest=START, latest=START + timedelta(hours=3))
-
-    def backwards(path: str, body: Any) -> Any:
-        if path == "/v1/offers":
-            body["offers"][0]["delivery"]["latest"] = (START - timedelta(hours=1)).isoformat()
-        return body
-
-    book = _provider(a_network(clock), clock, backwards).offer_book(QUERY)
-    assert book.offers == ()
-    assert "the delivery ends before it starts" in book.rejections[0].reason
 
 
 def test_placement_keeps_the_network_unasked(clock: ManualClock) -> None:
