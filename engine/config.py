@@ -221,7 +221,15 @@ class ProviderTable(_Table):
     metadata_url: str | None = None
     timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
     credentials: dict[str, SecretSource] = Field(default_factory=dict)
+    signing_keys: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{43}$")], ...] = ()
+    """RFC 7638 thumbprints of the keys that a network's prices must be signed with."""
     agreements: tuple[AgreementTable, ...] = ()
+
+    @model_validator(mode="after")
+    def _only_networks_sign(self) -> Self:
+        if self.signing_keys and self.kind != "network":
+            raise ValueError("signing_keys belongs to kind 'network': no other provider signs its prices")
+        return self
 
 
 class PoolTable(_Table):
@@ -297,9 +305,12 @@ class Configuration(_Table):
         """With credentials resolved. Raises AuthenticationFailed naming the first that is missing."""
         return tuple(_settings(table, environment) for table in self.providers)
 
+    def provider(self, name: str) -> ProviderTable:
+        return next(table for table in self.providers if table.name == name)
+
     def settings_of(self, provider: str, environment: Mapping[str, str] = os.environ) -> ProviderSettings:
         """Of one provider by its name, with its credentials. Raises AuthenticationFailed."""
-        return _settings(next(table for table in self.providers if table.name == provider), environment)
+        return _settings(self.provider(provider), environment)
 
 
 def _settings(table: ProviderTable, environment: Mapping[str, str]) -> ProviderSettings:
@@ -311,6 +322,7 @@ def _settings(table: ProviderTable, environment: Mapping[str, str]) -> ProviderS
         endpoint=table.endpoint,
         ca_file=table.ca_file,
         metadata_url=table.metadata_url,
+        signing_keys=table.signing_keys,
         timeout_seconds=table.timeout_seconds,
         credentials={
             key: source.read(f"providers.{table.name}.credentials.{key}", environment)

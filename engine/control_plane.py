@@ -3,14 +3,14 @@
 import contextlib
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dbos import DBOS, SetWorkflowID, WorkflowHandle
 
 from agent.wire import NoticeReport
 from engine.clock import Clock
 from engine.durable import unfinished
-from engine.errors import ShardwrightError
+from engine.errors import ShardwrightError, UnknownName
 from engine.evacuation.workflow import evacuation_begun, evacuation_id, start_evacuation
 from engine.events import Event, Observe
 from engine.fleet.nodes import Fleet
@@ -41,6 +41,8 @@ class ControlPlane:
     """Where agents join."""
     retrainer: Retrainer | None = None
     """None: the network is never trained again by itself."""
+    _noticing: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    """An agent and its provider may tell of the same reclaim at once."""
 
     def rounds(self, count: int, *, every_seconds: float = 0.0) -> Iterator[RoundRecord]:
         """Run ``count`` rounds, those that an earlier process left unfinished first. Raises what stopped a round.
@@ -89,14 +91,27 @@ class ControlPlane:
 
         An agent reports until it has an answer: should this process die in here, the next one hears of it again.
         """
-        notice = self.fleet.notice(node, report)
-        if notice is None or evacuation_begun(node):
+        with self._noticing:
+            notice = self.fleet.notice(node, report)
+            if notice is None or evacuation_begun(node):
+                return
+            text = f"{notice.provider} takes {node} back in {_left(notice):.0f} s: {notice.reason}"
+            self.observe(Event(step="notice", text=text))
+            observe_reclaim(notice)
+            self.steps.watch.taken_back(notice)
+            start_evacuation(notice)
+
+    def on_reclaim(self, told: ReclaimNotice) -> None:
+        """From a provider itself, about a node of its own; of any other it is not believed."""
+        try:
+            cell = self.store.shard_map.node(told.node).cell
+        except UnknownName:
+            return  # of another installation on the same account, or long forgotten
+        if cell.split("/", 1)[0] != told.provider:
+            text = f"{told.provider} says that {told.node} is taken back, which is a node of {cell}: ignored"
+            self.observe(Event(step="notice", text=text))
             return
-        text = f"{notice.provider} takes {node} back in {_left(notice):.0f} s: {notice.reason}"
-        self.observe(Event(step="notice", text=text))
-        observe_reclaim(notice)
-        self.steps.watch.taken_back(notice)
-        start_evacuation(notice)
+        self.on_notice(told.node, NoticeReport(seen_at=told.seen_at, at=told.at, reason=told.reason))
 
     def leaves(self, node: NodeId) -> bool:
         """Whether the node's evacuation has begun; the node is marked as reclaimed a little earlier."""

@@ -17,6 +17,7 @@ from engine.model.move import MoveReport
 from engine.model.placement import Node, NodeState, Shard, ShardState
 from engine.model.plan import Plan
 from engine.retraining.base import Retraining
+from providers.base import EventKind
 
 OFFERS = Gauge("shardwright_offers", "Usable offers in the last discovery.", ["provider"])
 OFFERS_REFUSED = Gauge("shardwright_offers_refused", "Offers refused in the last discovery.", ["provider"])
@@ -40,6 +41,9 @@ POOL_SHORTFALL = Gauge("shardwright_pool_shortfall_probability", "Probability th
 NODES = Gauge("shardwright_nodes", "Nodes that are not gone.", ["provider", "state"])
 SHARDS = Gauge("shardwright_shards", "Shards by state.", ["state"])
 RECLAIMS = Counter("shardwright_reclaim_notices", "Nodes that a provider took back.", ["provider"])
+PROVIDER_EVENTS = Counter(
+    "shardwright_provider_events", "Changes of its market that a provider told as they happened.", ["provider", "kind"]
+)
 MOVES = Counter("shardwright_moves", "Moves that ended.", ["cause", "phase"])
 MOVE_DOWNTIME = Histogram(
     "shardwright_move_downtime_seconds",
@@ -109,6 +113,10 @@ def observe_fleet(nodes: Sequence[Node], shards: Sequence[Shard]) -> None:
 
 def observe_reclaim(notice: ReclaimNotice) -> None:
     RECLAIMS.labels(notice.provider).inc()
+
+
+def observe_provider_event(provider: str, kind: EventKind) -> None:
+    PROVIDER_EVENTS.labels(provider, kind).inc()
 
 
 def observe_move(report: MoveReport) -> None:

@@ -5,7 +5,7 @@ Errors: ``engine.errors.ProviderError`` and its children, nothing else. Every ou
 retries with jitter; every call that buys carries an idempotency key.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Generator, Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Protocol, runtime_checkable
@@ -13,7 +13,7 @@ from typing import Annotated, Protocol, runtime_checkable
 from pydantic import Field, SecretStr
 
 from engine.model.billing import BillDelivery
-from engine.model.ids import NodeId
+from engine.model.ids import NodeId, OfferId
 from engine.model.market import Hold, Offer, OfferQuery, Quote, ReclaimNotice, Reservation
 from engine.model.money import Money
 from engine.model.plan import OfferRejection
@@ -38,6 +38,8 @@ class ProviderSettings(Value):
     credentials: dict[str, SecretStr] = Field(default_factory=dict)
     """Resolved from the environment by the configuration loader (``credentials.KEY = {env = "NAME"}``)."""
     timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
+    signing_keys: tuple[str, ...] = ()
+    """RFC 7638 thumbprints of the keys that its prices must be signed with; empty: those of the first meeting."""
 
 
 class InstanceRecord(Value):
@@ -59,6 +61,8 @@ class AuctionOutcome(Value):
     clearing_price: Money | None = None
     quote: Quote | None = None
     """Set when won: firm, to be held before it expires."""
+    bid: Money | None = None
+    """What was bid in the end; None: not told."""
     reason: str = ""
 
 
@@ -180,6 +184,60 @@ class SupportsInventory(Protocol):
 class SupportsReclaimNotices(Protocol):
     def reclaim_notices(self, since: datetime) -> Iterable[ReclaimNotice]:
         """Notices that the provider publishes through its own API (others are seen by the agents)."""
+        ...
+
+
+class EventKind(StrEnum):
+    RECLAIM = "reclaim"
+    PRICE = "price"
+    CAPACITY = "capacity"
+    GAP = "gap"
+    """Events up to this one are lost."""
+
+
+class ProviderEvent(Value):
+    """Something that a provider told as it happened."""
+
+    id: str
+    """What a later stream resumes behind."""
+    kind: EventKind
+    notice: ReclaimNotice | None = None
+    """Set for a reclaim."""
+    offer: OfferId | None = None
+    """Whose price or capacity changed."""
+
+
+@runtime_checkable
+class SupportsEventStream(Protocol):
+    def tells_events(self) -> bool:
+        """Whether this provider says that it has a stream of events. One question to it."""
+        ...
+
+    def event_stream(self, after: str | None, *, wait_seconds: float) -> Generator[ProviderEvent, None, None]:
+        """What happened behind the event ``after`` (None: all that is kept) and what happens in ``wait_seconds``.
+
+        Blocks between events, never longer than a dead connection takes to be noticed. Raises ProviderUnavailable
+        when the stream breaks or falls silent, ProviderAnswerInvalid on rubbish.
+        """
+        ...
+
+
+class KeyMemory(Protocol):
+    """Which keys each provider's signatures are taken from, kept between processes. Keys go by their thumbprints."""
+
+    def meet(self, provider: str, keys: Collection[str]) -> frozenset[str]:
+        """What is trusted of that provider. At the first meeting it is ``keys``, which are recorded."""
+        ...
+
+
+@runtime_checkable
+class SupportsSigningKeys(Protocol):
+    def remember_keys_in(self, memory: KeyMemory) -> None:
+        """From now on only keys that ``memory`` trusts count, unless the configuration pins some."""
+        ...
+
+    def signing_keys(self) -> Sequence[str]:
+        """The thumbprints of the keys that it publishes now."""
         ...
 
 

@@ -146,6 +146,7 @@ def fetch_bills(
 
 def discover_offers(configuration: Configuration, *, vcpus: float, memory_gib: float) -> "MarketView":
     """As rounds see them: at negotiated prices, and with what is believed because of earlier rounds."""
+    from engine.app.provider_keys import remember_keys
     from engine.market.agreements import with_agreements
     from engine.market.beliefs import with_beliefs
     from engine.market.discovery import discover
@@ -156,8 +157,9 @@ def discover_offers(configuration: Configuration, *, vcpus: float, memory_gib: f
     clock = SystemClock()
     providers = list(open_providers(configuration, clock).values())
     need = OfferQuery(at_least=Resources(vcpus=vcpus, memory_gib=memory_gib))
-    view = discover(providers, need, clock=clock, timeout_seconds=DISCOVERY_SECONDS)
     with open_store(configuration) as store:
+        remember_keys(providers, store.provider_keys)
+        view = discover(providers, need, clock=clock, timeout_seconds=DISCOVERY_SECONDS)
         beliefs = MarketWatch(store.market, store.shard_map, store.plans, clock).beliefs()
     return with_beliefs(with_agreements(view, agreements(configuration)), beliefs)
 

@@ -13,6 +13,7 @@ from engine.allocation.holds import PlanHolds
 from engine.allocation.locking import ResourceLocking
 from engine.app.configured import DISK_MIB, agreements, components, plan_policy
 from engine.app.demand import ForecastDemand
+from engine.app.provider_keys import remember_keys
 from engine.app.retraining import round_retraining
 from engine.cell_updates import CellUpdates
 from engine.clock import Clock, SystemClock
@@ -28,6 +29,7 @@ from engine.fleet.certificates import CertificateAuthority, ControlCredentials
 from engine.fleet.join import ControlListener, join_secret
 from engine.fleet.nodes import Fleet
 from engine.fleet.user_data import UserDataSettings
+from engine.listening import listening
 from engine.market.strategies import open_strategies
 from engine.market_watch import MarketWatch
 from engine.metrics import observe_move
@@ -72,6 +74,7 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
         store = stack.enter_context(opened_store(configuration.database_url, clock))
         stack.enter_context(hold_state(store.database))
         providers = {name: open_provider(one, clock=clock) for name, one in settings.items()}
+        remember_keys(providers.values(), store.provider_keys)
         authority = CertificateAuthority.load_or_create(state / "fleet", clock)
         credentials = ControlCredentials(authority, state / "fleet" / "control", clock)
         agents = AgentClients(store.shard_map.node, credentials, clock, random.Random())  # noqa: S311
@@ -175,6 +178,10 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
             retrainer=retraining if configuration.forecast.retraining.enabled else None,
         )
         desk.open(plane)
+        rng = random.Random()  # noqa: S311 (jitter)
+        stack.enter_context(
+            listening(providers.values(), clock=clock, rng=rng, on_notice=plane.on_reclaim, observe=observe)
+        )
         yield plane
 
 

@@ -1,4 +1,4 @@
-"""``shardwright network check | describe``"""
+"""``shardwright network check | describe | keys | accept``"""
 
 import os
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from engine.cli.configure import ConfigFile
 from engine.cli.console import Output, err, out, plain, print_json, table
 from engine.errors import ExitCode, UsageError
 
@@ -68,6 +69,54 @@ def describe() -> None:
     from providers.network.description import FROZEN
 
     out().file.write(FROZEN.read_text(encoding="utf-8"))
+
+
+@app.command("keys")
+def keys(
+    config: ConfigFile = None, output: Annotated[Output, typer.Option(help="table or json")] = Output.TABLE
+) -> None:
+    """Show the keys that networks sign their prices with, and which of them are believed. Changes nothing."""
+    from engine.app.configured import load, open_store
+    from engine.app.provider_keys import provider_keys
+
+    configuration = load(config)
+    with open_store(configuration) as store:
+        found, problems = provider_keys(configuration, store)
+    for problem in problems:
+        plain(err())(problem)
+    if output is Output.JSON:
+        print_json("keys", found)
+        return
+    rows = [
+        (
+            _MARKS["passed" if one.taken else "failed"],
+            one.provider,
+            one.thumbprint,
+            "yes" if one.published else "no",
+            one.why,
+        )
+        for one in found
+    ]
+    out().print(table(f"{len(rows)} keys", ("", "network", "thumbprint", "published", "why"), rows))
+
+
+@app.command("accept")
+def accept(
+    name: Annotated[str, typer.Argument(help="the network, as the configuration calls it")],
+    key: Annotated[str, typer.Argument(help="thumbprint of the key that it publishes now")],
+    config: ConfigFile = None,
+) -> None:
+    """Believe a network that changed its signing key: from now on prices signed with this key, and no other, count.
+
+    Ask the network by another way than this one whether the change is its own.
+    """
+    from engine.app.configured import load, open_store
+    from engine.app.provider_keys import accept_key
+
+    configuration = load(config)
+    with open_store(configuration) as store:
+        before = accept_key(configuration, store, name, key)
+    plain(err())(f"{name} is now known by {key}, before by {', '.join(sorted(before)) or 'none'}")
 
 
 def _token(token_file: Path | None) -> str:

@@ -1,11 +1,11 @@
 """Bid in an auction from what a unit is worth, never above it.
 
 The worth is what the best alternative outside auctions costs for as many slices, lost units counted. Where the rule is
-second price, bidding the worth itself is best whatever others do, and so is going up to it where bids are seen: nobody
-pays more than it takes. Elsewhere (first price, or a rule that is not told)
-the bid is shaded: it maximises (worth - bid) x probability of winning, which is learned from past clearing prices.
-Winning commits to nothing: the won quote is to be held before it expires. The won price is read back; one that does
-not follow the rule stops the offer.
+second price, bidding the worth itself is best whatever others do, and so is going up to it by the smallest steps where
+bids are seen: nobody pays more than it takes. Elsewhere (first price, or a rule that is not told) the bid is shaded: it
+maximises (worth - bid) x probability of winning, which is learned from past clearing prices. Winning commits to
+nothing: the won quote is to be held before it expires. The won price is read back; one that does not follow the rule
+(the price that the round came to, or the own last bid) stops the offer.
 """
 
 from collections.abc import Sequence
@@ -98,10 +98,22 @@ def _read_back(outcome: AuctionOutcome, offer: Offer, bid: Money, rule: AuctionR
         raise Declined(f"bid {bid} lost{cleared}: {outcome.reason or 'no reason given'}")
     if outcome.quote is None:
         raise PriceMismatch(f"{offer.id}: the auction was won, but no quote came with it")
-    owed = {AuctionRule.SECOND_PRICE: outcome.clearing_price, AuctionRule.FIRST_PRICE: bid}.get(rule) if rule else None
+    owed = _owed(outcome, bid, rule)
     if owed is not None and outcome.quote.unit_price != owed:
         raise PriceMismatch(f"{offer.id}: the auction came to {owed}, but the quote asks {outcome.quote.unit_price}")
     return outcome.quote
+
+
+def _owed(outcome: AuctionOutcome, limit: Money, rule: AuctionRule | None) -> Money | None:
+    """What a winner pays by the rule; None where that cannot be told. The ceiling is checked beside it.
+
+    The own bid may be lower than ``limit``: where bids are seen, and where an earlier life of this round had bid.
+    """
+    if rule is AuctionRule.SECOND_PRICE:
+        return outcome.clearing_price
+    if rule is AuctionRule.FIRST_PRICE:
+        return outcome.bid or limit
+    return outcome.bid
 
 
 def _down(amount: Decimal) -> Decimal:

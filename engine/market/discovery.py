@@ -37,6 +37,8 @@ class MarketLimits(Value):
     """Of a spot or auction price. Clouds state a spot price when it changes, which may be days ago."""
     max_age_posted: timedelta = timedelta(days=400)
     """Of a list price or a commitment."""
+    max_delivery: timedelta = timedelta(minutes=10)
+    """Plans count on what is bought at once: a unit that may come later than a machine takes to start is none of it."""
 
 
 class ProviderFailure(Value):
@@ -94,7 +96,7 @@ def discover(
 
 def fault_of(offer: Offer, limits: MarketLimits, now: datetime) -> str | None:
     """Why an offer is refused, None where it is fine. Pure."""
-    return _size(offer, limits) or _price(offer, limits) or _time(offer, limits, now)
+    return _size(offer, limits) or _price(offer, limits) or _time(offer, limits, now) or _delivery(offer, limits, now)
 
 
 def _ask(provider: Provider, need: OfferQuery) -> "Future[OfferBook]":
@@ -180,3 +182,14 @@ def _time(offer: Offer, limits: MarketLimits, now: datetime) -> str | None:
     if now - offer.price_at > oldest:
         return f"stale price: stated {(now - offer.price_at).days} days ago"
     return None
+
+
+def _delivery(offer: Offer, limits: MarketLimits, now: datetime) -> str | None:
+    window = offer.delivery
+    if window is None or window.latest <= now + limits.max_delivery:
+        return None
+    minutes = limits.max_delivery.total_seconds() / 60
+    return (
+        f"delivered later: between {window.earliest:%Y-%m-%d %H:%M}Z and {window.latest:%Y-%m-%d %H:%M}Z, "
+        f"not within {minutes:g} minutes from now"
+    )

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from engine.model.capacity import Placement, Probability, Resources
 from engine.model.ids import CellId, HoldId, NodeId, OfferId, QuoteId, ReservationId
@@ -86,6 +86,19 @@ class PricePoint(Value):
     price: Money
 
 
+class Delivery(Value):
+    """A unit that is paid for starts between these moments."""
+
+    earliest: Utc
+    latest: Utc
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.latest < self.earliest:
+            raise ValueError("the delivery ends before it starts")
+        return self
+
+
 class Offer(Value):
     """Posted, no promise. Price per unit-hour of one whole unit (an instance)."""
 
@@ -113,6 +126,8 @@ class Offer(Value):
     """None: nothing was denied there lately."""
     expires_at: Utc | None = None
     auction_id: str | None = None
+    delivery: Annotated[Delivery | None, Field(exclude_if=lambda delivery: delivery is None)] = None
+    """None: at once, as far as is known."""
 
     @property
     def cell(self) -> CellId:

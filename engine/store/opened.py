@@ -11,6 +11,7 @@ from engine.store.market_memory import MarketMemory
 from engine.store.migrate import upgrade
 from engine.store.moves import MoveHistory
 from engine.store.plans import PlanStore
+from engine.store.provider_keys import ProviderKeys
 from engine.store.round_records import RoundRecords
 from engine.store.shard_map import ShardMap
 
@@ -24,6 +25,7 @@ class Store:
     moves: MoveHistory
     ledger: SqlLedger
     market: MarketMemory
+    provider_keys: ProviderKeys
 
 
 @contextmanager
@@ -40,6 +42,7 @@ def opened_store(url: str, clock: Clock) -> Iterator[Store]:
             moves=MoveHistory(database),
             ledger=SqlLedger(database),
             market=MarketMemory(database),
+            provider_keys=ProviderKeys(database, clock),
         )
     finally:
         database.dispose()

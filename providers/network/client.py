@@ -6,7 +6,7 @@ not what the API promises) and ProviderError (anything else that the network ref
 """
 
 import ssl
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from datetime import datetime, timedelta
 from random import Random
 from types import TracebackType
@@ -14,7 +14,6 @@ from typing import NamedTuple, NoReturn, Self
 from urllib.parse import quote as quoted
 
 import httpx
-from httpx_sse import EventSource, SSEError
 from pydantic import BaseModel, ValidationError
 
 from engine.clock import Clock
@@ -26,7 +25,8 @@ from engine.errors import (
 )
 from providers.network import wire
 from providers.network.answers import OfferPage, detail, error_of, invalid, read, read_offers
-from providers.network.wire_records import EVENT, AnyEvent, EventList, WireInvoice
+from providers.network.event_source import read_events
+from providers.network.wire_records import AnyEvent, EventList, WireInvoice
 from providers.network.wire_talks import (
     NegotiationRequest,
     Proposal,
@@ -270,22 +270,21 @@ class NetworkClient:
         """Events behind ``last_seen`` and, for ``wait_seconds``, those that happen: one connection, no retries.
 
         Call again with the last ``event_id`` to go on without losing or repeating any. A ``GapEvent`` says that some
-        are gone for good. Raises ProviderUnavailable when the connection breaks.
+        are gone for good. Raises ProviderUnavailable when the connection breaks or nothing is heard for 45 seconds.
         """
         request = self._http.build_request(
             "GET",
             "/v1/events/stream",
             params={"wait_seconds": wait_seconds},
-            headers={"Last-Event-ID": str(last_seen), "Accept": "text/event-stream"},
+            headers={"Last-Event-ID": str(last_seen), "Accept": "text/event-stream", "Accept-Encoding": "identity"},
             timeout=httpx.Timeout(self._timeout, read=max(self._timeout, _SILENCE_SECONDS)),
         )
         try:
             answer = self._http.send(request, stream=True)
             try:
                 if not answer.is_success:
-                    answer.read()
-                    self._refuse(f"GET {request.url.path}", answer)
-                yield from self._events(answer)
+                    self._refuse(f"GET {request.url.path}", self._whole(answer))
+                yield from read_events(answer, now=self._clock.now, silence=timedelta(seconds=_SILENCE_SECONDS))
             finally:
                 answer.close()
         except _Busy as busy:
@@ -293,15 +292,6 @@ class NetworkClient:
         except httpx.TransportError as problem:
             raise ProviderUnavailable(
                 f"GET {request.url.path}: the stream of events broke", why=f"{type(problem).__name__}: {problem}"
-            ) from None
-
-    def _events(self, answer: httpx.Response) -> Iterator[AnyEvent]:
-        try:
-            for sent in EventSource(answer).iter_sse():
-                yield EVENT.validate_json(sent.data)
-        except (SSEError, ValidationError) as problem:
-            raise ProviderAnswerInvalid(
-                f"GET {answer.request.url.path}: not a stream of events", why=type(problem).__name__
             ) from None
 
     def _refuse(self, where: str, answer: httpx.Response) -> NoReturn:
@@ -366,7 +356,7 @@ class NetworkClient:
             with self._http.stream(
                 request.method, request.url, content=request.content, headers=request.headers
             ) as answer:
-                content = self._bounded_content(answer)
+                whole = self._whole(answer)
         except httpx.TimeoutException:
             raise _Busy(ProviderUnavailable(f"{where}: no answer in {self._timeout:g} s"), None) from None
         except httpx.DecodingError as problem:
@@ -374,13 +364,12 @@ class NetworkClient:
         except httpx.TransportError as problem:
             reason = f"{request.url.host}:{request.url.port or ''} {type(problem).__name__}: {problem}"
             raise _Busy(ProviderUnavailable(f"{where}: cannot be reached", why=reason), None) from None
-        whole = httpx.Response(answer.status_code, headers=_plain_headers(answer), content=content, request=request)
         if not whole.is_success:
             self._refuse(where, whole)
         return whole
 
-    def _bounded_content(self, answer: httpx.Response) -> bytes:
-        """The body, unless it is larger than any honest answer or drips in for longer than the time-out."""
+    def _whole(self, answer: httpx.Response) -> httpx.Response:
+        """With its body, unless that is larger than any honest answer or drips in for longer than the time-out."""
         deadline = self._clock.now() + timedelta(seconds=self._timeout)
         content = bytearray()
         for chunk in answer.iter_bytes():
@@ -389,7 +378,8 @@ class NetworkClient:
                 raise ProviderAnswerInvalid(f"{answer.url.path}: the answer is larger than {_MAX_ANSWER_BYTES} bytes")
             if self._clock.now() > deadline:
                 raise httpx.ReadTimeout("the answer drips in", request=answer.request)
-        return bytes(content)
+        headers = _plain_headers(answer)
+        return httpx.Response(answer.status_code, headers=headers, content=bytes(content), request=answer.request)
 
 
 def _part(identifier: str) -> str:

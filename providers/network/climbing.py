@@ -9,6 +9,10 @@ from providers.network.client import NetworkClient
 
 _PATIENCE = timedelta(seconds=60)
 _POLL_SECONDS = (0.1, 1.0)
+_MOST_TRIES = 5
+"""To enter a round, where others are faster."""
+_MOST_RAISES = 200
+"""A seller that raises its own price by a hair each time is not followed for ever."""
 _PENDING = (wire.BidStatus.PENDING, wire.BidStatus.RAISED)
 
 
@@ -34,13 +38,9 @@ def bid_and_wait(
 
     None: an open round already stands above ``limit``. Raises ProviderUnavailable when nothing is decided in a minute.
     """
-    auction = find_auction(client, auction_id)
-    price: wire.WireMoney | None = limit
-    if auction.rule is wire.WireAuctionRule.OPEN_ASCENDING:
-        price = _enough(auction, limit)
-    if price is None:
+    bid = _enter(client, auction_id, quantity=quantity, limit=limit, term=term, key=key)
+    if bid is None:
         return None
-    bid = client.bid(auction_id, quantity=quantity, unit_price=price, term=term, key=key)
     give_up_at, raises = clock.now() + _PATIENCE, 0
     while bid.status in _PENDING:
         if clock.now() >= give_up_at:
@@ -48,7 +48,7 @@ def bid_and_wait(
         if bid.raised_by is not None:  # an earlier life of this round raised it
             bid = client.bid_result(auction_id, bid.raised_by)
             continue
-        higher = _higher(client, auction_id, bid, limit)
+        higher = _higher(client, auction_id, bid, limit) if raises < _MOST_RAISES else None
         if higher is not None:
             raises += 1
             bid = _raise(client, bid, higher, term, key=f"{key}:{raises}")
@@ -56,6 +56,24 @@ def bid_and_wait(
         _sleep_towards(bid, clock)
         bid = client.bid_result(auction_id, bid.bid_id)
     return bid
+
+
+def _enter(
+    client: NetworkClient, auction_id: str, *, quantity: int, limit: wire.WireMoney, term: wire.WireTerm, key: str
+) -> wire.WireBid | None:
+    """The first bid. An open round may move on between the look and the bid: then look again."""
+    for _ in range(_MOST_TRIES):
+        auction = find_auction(client, auction_id)
+        seen = auction.rule is wire.WireAuctionRule.OPEN_ASCENDING
+        price = _enough(auction, limit) if seen else limit
+        if price is None:
+            return None
+        try:
+            return client.bid(auction_id, quantity=quantity, unit_price=price, term=term, key=key)
+        except PriceMismatch:
+            if not seen:
+                raise
+    return None
 
 
 def _enough(auction: wire.WireAuction, limit: wire.WireMoney) -> wire.WireMoney | None:

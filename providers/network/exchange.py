@@ -67,6 +67,7 @@ class Exchange:
             negotiation_rounds=self._terms.negotiation_rounds,
             auction_rules=tuple(sorted(rules)),
             reverse_auctions=any(lot.listing.auction is None for lot in self._lots.values()),
+            event_stream=True,
         )
 
     def keys(self) -> wire.KeyList:

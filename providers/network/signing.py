@@ -5,7 +5,8 @@ signed claims say the same as the plain answer, and that they answer this very r
 its name is what ``shardwright offers`` and the plan show.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -64,11 +65,23 @@ class Signer:
 
 
 class Verifier:
-    """``fetch`` reads the network's keys; it is asked again (once per answer) when a signature names an unknown one."""
+    """``fetch`` reads the network's keys; ``refusal`` says what is wrong with taking the first key, published beside
+    the others (thumbprints), if anything. Both are asked again, once per answer, when a signature's key is not taken.
+    """
 
-    def __init__(self, fetch: Callable[[], Sequence[wire.VerificationKey]]) -> None:
-        self._fetch = fetch
+    def __init__(
+        self,
+        fetch: Callable[[], Sequence[wire.VerificationKey]],
+        refusal: Callable[[str, Collection[str]], str | None] = lambda *_: None,
+    ) -> None:
+        self._fetch, self._refusal = fetch, refusal
         self._keys: dict[str, OKPKey] = {}
+        self._refused: dict[str, str] = {}
+        self._fresh = False
+
+    def begin(self) -> None:
+        """Another answer of the network: its keys may have changed since the last one."""
+        self._fresh = False
 
     def check_offer(self, offer: wire.WireOffer, now: datetime) -> None:
         """Raises Unproven."""
@@ -76,7 +89,8 @@ class Verifier:
         _same(offer, claims)
 
     def check_quote(self, quote: wire.WireQuote, now: datetime, *, nonce: str | None = None) -> None:
-        """Raises Unproven. ``nonce``: what the request carried, where it carried one."""
+        """An answer of its own. Raises Unproven. ``nonce``: what the request carried, where it carried one."""
+        self.begin()
         claims = self._claims(quote.proof, wire.QuoteClaims, now)
         _same(quote, claims)
         if nonce is not None and claims.nonce != nonce:
@@ -101,13 +115,35 @@ class Verifier:
         return claims
 
     def _key(self, identifier: str) -> OKPKey:
-        if identifier not in self._keys:
-            self._keys = {
-                key.kid: OKPKey.import_key({"kty": key.kty, "crv": key.crv, "x": key.x}) for key in self._fetch()
-            }
+        if identifier not in self._keys and not self._fresh:
+            self._load()
+        if identifier in self._refused:
+            raise Unproven(self._refused[identifier])
         if identifier not in self._keys:
             raise Unproven("forged: signed with a key that the network does not publish")
         return self._keys[identifier]
+
+    def _load(self) -> None:
+        """A key goes by the thumbprint that it has, whatever it is called: its name is not what is trusted."""
+        found = _by_thumbprint(self._fetch())
+        reasons = {name: self._refusal(name, tuple(found)) for name in found}
+        self._refused = {name: reason for name, reason in reasons.items() if reason is not None}
+        self._keys = {name: key for name, key in found.items() if name not in self._refused}
+        self._fresh = True
+
+
+def thumbprints(keys: Sequence[wire.VerificationKey]) -> tuple[str, ...]:
+    """RFC 7638, computed from the keys themselves; what is no key is left out."""
+    return tuple(_by_thumbprint(keys))
+
+
+def _by_thumbprint(keys: Sequence[wire.VerificationKey]) -> dict[str, OKPKey]:
+    found = {}
+    for key in keys:
+        with suppress(JoseError, ValueError, KeyError, TypeError):
+            imported = OKPKey.import_key({"kty": key.kty, "crv": key.crv, "x": key.x})
+            found[imported.thumbprint()] = imported
+    return found
 
 
 def _fields(said: BaseModel, claims: type[BaseModel]) -> dict[str, object]:

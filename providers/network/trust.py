@@ -1,13 +1,13 @@
-"""What a buyer checks before it believes a network: signatures, sizes, and that an answer is one to this very request.
-
-``Unproven`` (see ``signing``) carries the named reason.
+"""What a buyer checks before it believes a network: signatures and whose they are, sizes, and that an answer is one to
+this very request. ``Unproven`` (see ``signing``) carries the named reason.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from engine.clock import Clock
 from engine.errors import NotFound, ProviderAnswerInvalid
+from providers.base import KeyMemory
 from providers.network import wire
 from providers.network.client import NetworkClient
 from providers.network.signing import Unproven, Verifier
@@ -19,17 +19,31 @@ OfferCheck = Callable[[wire.WireOffer], None]
 
 
 class Trust:
-    """One buyer's memory of one network. Safe to share between threads for checking."""
+    """One buyer's memory of one network. Safe to share between threads for checking.
 
-    def __init__(self, client: NetworkClient, clock: Clock) -> None:
+    ``pinned``: thumbprints of the keys that count; empty: those that ``memory`` trusts, where there is one. Without
+    either every key counts that the network publishes.
+    """
+
+    def __init__(
+        self,
+        client: NetworkClient,
+        clock: Clock,
+        *,
+        name: str = "",
+        pinned: Collection[str] = (),
+        memory: KeyMemory | None = None,
+    ) -> None:
         self._client, self._clock = client, clock
-        self._verifier = Verifier(self._keys)
+        self._name, self._pinned, self._memory = name, frozenset(pinned), memory
+        self._verifier = Verifier(self._keys, self._refusal)
         self._answered: OrderedDict[str, str] = OrderedDict()
 
     def offer_check(self) -> OfferCheck:
         """For the offers of one list: signed by the network, and of the size that its catalogue gives the type."""
         sizes = self._catalogue()
         now = self._clock.now()
+        self._verifier.begin()
 
         def check(offer: wire.WireOffer) -> None:
             self._verifier.check_offer(offer, now)
@@ -63,6 +77,19 @@ class Trust:
             return self._client.keys()
         except (NotFound, ProviderAnswerInvalid):
             return ()
+
+    def _refusal(self, key: str, published: Collection[str]) -> str | None:
+        """Why prices signed with this key are not taken; None where they are."""
+        if self._pinned:
+            if key in self._pinned:
+                return None
+            return f"wrong key: signed with {key}, which providers.{self._name}.signing_keys does not name"
+        if self._memory is None or key in self._memory.meet(self._name, published):
+            return None
+        return (
+            f"wrong key: signed with {key}, not with a key that {self._name} is known by; where the network confirms "
+            f"that it changed: shardwright network accept {self._name} {key}"
+        )
 
     def _catalogue(self) -> dict[str, wire.WireResources]:
         """Empty where the network has none: then the first offer of a type says how large it is."""

@@ -403,6 +403,8 @@ class WireTerms(Answer):
     """Proposals that a negotiation takes; 0: prices are not talked about."""
     auction_rules: Annotated[tuple[Annotated[WireAuctionRule, Field(strict=False)], ...], Field(strict=False)]
     reverse_auctions: bool
+    event_stream: bool = False
+    """Whether /v1/events/stream tells what happens as it happens; else a buyer asks /v1/events again and again."""
 
 
 class VerificationKey(Answer):

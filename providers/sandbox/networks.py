@@ -1,8 +1,9 @@
 """Two third-party networks that run on one machine: ``python -m providers.sandbox.networks --name harbor|agora``.
 
 Both are the reference server of the Open Capacity API with something to sell: harbor posts fixed prices and meets a
-counter-offer half way, agora sells by sealed second-price auction against rivals of different characters. Their prices
-lie below the clouds' list prices, their stock is small. The bearer token is in the environment variable
+counter-offer half way; agora sells by auction, each kind of machine by another rule (sealed second price, open
+ascending, sealed first price), against rivals of different characters. Their prices lie below the clouds' list prices,
+their stock is small. The bearer token is in the environment variable
 OPEN_CAPACITY_TOKEN ("sandbox" where it is not set).
 """
 
@@ -17,6 +18,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from joserfc.jwk import OKPKey
 from starlette.middleware import Middleware
 from starlette.responses import Response
 from starlette.types import ASGIApp
@@ -30,6 +34,7 @@ from providers.network.book import Terms
 from providers.network.exchange import Exchange
 from providers.network.records import Unit
 from providers.network.server import create_app, problem
+from providers.network.signing import Signer
 from providers.network.statement import as_csv
 from providers.network.stock import AuctionRules, Listing, Refused
 from providers.network.wire import ProblemCode, WireAuctionRule
@@ -75,6 +80,11 @@ _HARBOR = (
     Goods("hb.large", 8, 32, 12000, 4000, 0.95, Decimal("0.2420"), 4, 0.01),
     Goods("hb.memory", 4, 32, 6000, 2000, 0.9, Decimal("0.1630"), 6, 0.01),
 )
+_AGORA_RULES = {
+    "ag.c2": WireAuctionRule.SEALED_SECOND_PRICE,
+    "ag.c4": WireAuctionRule.OPEN_ASCENDING,
+    "ag.g4": WireAuctionRule.SEALED_FIRST_PRICE,
+}
 _AGORA = (
     Goods("ag.c2", 2, 4, 2500, 750, 1.05, Decimal("0.0610"), 10, 0.03),
     Goods("ag.c4", 4, 8, 5000, 1500, 1.05, Decimal("0.1210"), 8, 0.03),
@@ -99,7 +109,7 @@ def agora_listings(regions: Sequence[str]) -> list[Listing]:
             region,
             PurchaseOption.AUCTION,
             ask=_rounded(goods.price * Decimal("0.4")),
-            auction=AuctionRules(WireAuctionRule.SEALED_SECOND_PRICE, _ROUND_SECONDS),
+            auction=AuctionRules(_AGORA_RULES[goods.instance_type], _ROUND_SECONDS),
         )
         for region in regions
         for goods in _AGORA
@@ -293,12 +303,20 @@ def build_app(options: ServerOptions, *, token: str, clock: Clock) -> ASGIApp:
         clock=clock,
         rivals=rivals,
         sold_out=lambda: faults.no_capacity,
+        signer=sandbox_signer(options.name, options.seed),
     )
     app = create_app(exchange, tenants={token: options.account}, clock=clock)
     control = NetworkControl(exchange, faults, tenant=options.account, clock=clock)
     app.router.routes.extend(sandbox_routes(control))
     app.user_middleware.insert(0, Middleware(FaultGate, faults=faults, error=_fault_answer))
     return app
+
+
+def sandbox_signer(name: str, seed: int) -> Signer:
+    """The same key whenever it starts, so that a buyer that knows it goes on. It protects nothing on loopback."""
+    secret = hashlib.sha256(f"sandbox/{name}/{seed}".encode()).digest()
+    key = Ed25519PrivateKey.from_private_bytes(secret)
+    return Signer(name, OKPKey.import_key(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())))
 
 
 def _fault_answer(status: int, message: str) -> Response:

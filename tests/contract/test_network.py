@@ -2,10 +2,13 @@
 
 import csv
 import io
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from queue import Queue
+from random import Random
 from uuid import uuid4
 
 import pytest
@@ -13,8 +16,11 @@ from pydantic import SecretStr
 
 from engine.clock import wait_until
 from engine.errors import InsufficientCapacity, NotFound, ProviderError, QuoteExpired
+from engine.listening import listening
+from engine.market.auction import AuctionStrategy, worth_of
+from engine.market.base import LiveMarket, Need
 from engine.model.billing import BillDelivery
-from engine.model.market import Offer, PurchaseOption, Quote
+from engine.model.market import Offer, PurchaseOption, Quote, ReclaimNotice
 from engine.model.money import usd
 from engine.model.value import Interval
 from providers.base import (
@@ -25,6 +31,7 @@ from providers.base import (
     SupportsAuctions,
     SupportsAuctionTerms,
     SupportsBills,
+    SupportsEventStream,
     SupportsHolds,
     SupportsInventory,
     SupportsOfferBook,
@@ -99,6 +106,7 @@ class NetworkContract(ProviderContract):
             SupportsHolds,
             SupportsAuctions,
             SupportsAuctionTerms,
+            SupportsEventStream,
             SupportsInventory,
             SupportsOfferBook,
             SupportsReclaimNotices,
@@ -167,6 +175,19 @@ class NetworkContract(ProviderContract):
         assert notice.provider == settings.name
         assert notice.notice == timedelta(seconds=0.5)
         assert wait_until(lambda: self._free(network, offer) == offer.available, WallClock(), timeout_seconds=10)
+
+    def test_a_reclaim_is_heard_at_once_by_who_listens(
+        self, network: NetworkProvider, settings: ProviderSettings, control: SandboxControl
+    ) -> None:
+        node = f"node-{_key()[:8]}"
+        instance_id = self.launch(settings, _first(network), node, "shard:x:y:1")
+        heard: Queue[ReclaimNotice] = Queue()
+        with listening([network], clock=WallClock(), rng=Random(0), on_notice=heard.put, observe=lambda _: None):
+            control.reclaim(instance_id, notice_seconds=0.5)
+            deadline = time.monotonic() + 10
+            while (notice := heard.get(timeout=max(0.1, deadline - time.monotonic()))).node != node:
+                pass
+        assert (notice.provider, notice.notice) == (settings.name, timedelta(seconds=0.5))
 
     def test_user_data_reaches_the_machine_and_nobody_else(
         self, settings: ProviderSettings, control: SandboxControl, network: NetworkProvider
@@ -292,9 +313,48 @@ class TestAgora(NetworkContract):
         for offer in network.offers(SMALL):
             assert offer.option is PurchaseOption.AUCTION
             assert offer.price_history
-            assert network.auction_terms(offer).rule is AuctionRule.SECOND_PRICE
             with pytest.raises(ProviderError, match="bid for it"):
                 network.quote(offer, 1, _day())
+        assert {network.auction_terms(offer).rule for offer in network.offers(SMALL)} == set(AuctionRule)
+
+    def _sold_by(self, network: NetworkProvider, rule: AuctionRule) -> Offer:
+        return next(offer for offer in network.offers(SMALL) if network.auction_terms(offer).rule is rule)
+
+    def test_a_first_price_winner_pays_its_own_bid(self, network: NetworkProvider) -> None:
+        won = network.bid(self._sold_by(network, AuctionRule.FIRST_PRICE), 1, usd("0.4321"), _day(), key=_key())
+        assert won.quote is not None, won.reason
+        assert won.quote.unit_price == won.bid == usd("0.4321")
+
+    def test_an_open_auction_is_won_at_its_own_last_bid_and_no_more_than_it_takes(
+        self, network: NetworkProvider
+    ) -> None:
+        offer = self._sold_by(network, AuctionRule.OPEN_ASCENDING)
+        won = network.bid(offer, 1, usd("9.99"), _day(), key=_key())
+        assert won.quote is not None, won.reason
+        assert won.quote.unit_price == won.bid
+        assert offer.price <= won.quote.unit_price <= usd("0.2")
+        above = network.bid(offer, 1, usd("0.0001"), _day(), key=_key())
+        assert (above.won, above.bid) == (False, None)
+
+    def test_the_strategy_buys_under_every_rule_and_what_is_held_costs_what_was_won(
+        self, network: NetworkProvider
+    ) -> None:
+        offers = tuple(network.offers(SMALL))
+        posted = Offer.model_validate(
+            offers[0].model_copy(
+                update={"id": "p/posted", "provider": "p", "option": PurchaseOption.ON_DEMAND, "price": usd("0.3")}
+            )
+        )
+        market = LiveMarket(
+            providers={network.name: network}, clock=WallClock(), rng=Random(0), offers=(*offers, posted)
+        )
+        need = Need(key=_key(), max_units=1, term=_day())
+        for offer in offers:
+            (quote,) = AuctionStrategy().negotiate(need, [offer], market)
+            assert quote.unit_price <= quote.price_ceiling <= worth_of(offer, need, market.offers)
+            hold = network.hold(quote, key=_key())
+            assert hold.quote.unit_price == quote.unit_price
+            network.release(hold.provider_reference or "")
 
     def test_a_winner_pays_the_clearing_price_and_a_key_bids_once(self, network: NetworkProvider) -> None:
         offer, key = _first(network), _key()

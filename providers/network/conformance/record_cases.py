@@ -41,6 +41,7 @@ def events(probe: Probe) -> str:
 
 @case("event stream", "server-sent events with ids; Last-Event-ID resumes behind that event: none lost, none twice")
 def event_stream(probe: Probe) -> str:
+    _require_stream(probe)
     probe.hold()
     probe.get("/v1/events", params={"since": probe.clock.now().isoformat()})
     probe.clean_up()
@@ -59,6 +60,7 @@ def event_stream(probe: Probe) -> str:
 
 @case("event stream from nowhere", "a Last-Event-ID that is none is refused as problem+json")
 def stream_from_nowhere(probe: Probe) -> str:
+    _require_stream(probe)
     headers = {"Last-Event-ID": "yesterday"}
     return probe.problem(probe.get("/v1/events/stream", headers=headers, params={"wait_seconds": 0}), (400, 422))
 
@@ -108,6 +110,11 @@ def rate_limit(probe: Probe) -> str:
     again = probe.get("/v1/terms", patient=False)
     require(again.status_code == httpx.codes.OK, f"{again.status_code} after Retry-After")
     return f"{seen}, Retry-After {seconds:g}, then 200"
+
+
+def _require_stream(probe: Probe) -> None:
+    if not probe.terms.event_stream:
+        raise NotOffered("its terms name no stream of events")
 
 
 def _stream(probe: Probe, last_seen: int) -> Sequence[AnyEvent]:

@@ -63,6 +63,17 @@ def test_a_good_file_gives_cells_pools_and_settings() -> None:
     assert "canary" not in repr(settings)
 
 
+def test_signing_keys_are_thumbprints_and_a_networks_alone() -> None:
+    network = {"name": "agora", "kind": "network", "account": "a", "regions": ["r"], "endpoint": "http://127.0.0.1:1"}
+    pinned = [*GOOD["providers"], network | {"signing_keys": ["k" * 43]}]
+    configuration = parse_configuration(copy.deepcopy(GOOD) | {"providers": pinned}, origin="f")
+    assert configuration.settings_of("agora", {"KEY_ID": "x"}).signing_keys == ("k" * 43,)
+    assert configuration.settings_of("aws", {"KEY_ID": "x"}).signing_keys == ()
+    text = problems({"providers": [GOOD["providers"][0] | {"signing_keys": ["k" * 43]}]})
+    assert "providers.0: Value error, signing_keys belongs to kind 'network'" in text
+    assert "providers.0.signing_keys.0" in problems({"providers": [network | {"signing_keys": ["sha256:short"]}]})
+
+
 def test_terms_of_retraining() -> None:
     raw = copy.deepcopy(GOOD) | {"forecast": {"retraining": {"every_days": 2, "drift": 0.9}}}
     table = parse_configuration(raw, origin="f").forecast.retraining

@@ -1,6 +1,9 @@
-"""A notice: the market's lesson is kept before the evacuation begins, once."""
+"""A notice: the lesson is kept before the evacuation begins, once; a provider is believed about its own nodes only."""
 
-from datetime import timedelta
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -11,11 +14,18 @@ from engine.clock import ManualClock
 from engine.control_plane import ControlPlane
 from engine.events import unseen
 from engine.fleet.nodes import Fleet
-from engine.model.market import ReclaimNotice
-from engine.model.placement import NodeState
+from engine.market_watch import MarketWatch
+from engine.model.capacity import Resources
+from engine.model.ids import CellId, NodeId
+from engine.model.market import PurchaseOption, ReclaimNotice
+from engine.model.money import usd
+from engine.model.placement import Node, NodeState
 from engine.store.database import Database
+from engine.store.opened import Store, opened_store
 from tests.unit.engine.planner.cases import certain, offer, plan_of, pool, quote
 from tests.unit.engine.small_round import SmallRound
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -47,3 +57,77 @@ def test_a_notice_is_remembered_and_begins_an_evacuation_once(
     assert [notice.node for notice in started] == [node.id]
     assert [(stay.node, stay.reclaimed) for stay in world.memory.stays()] == [(node.id, True)]
     assert [answer.event for answer in world.memory.answers(since=clock.now())] == [f"reclaim:{node.id}"]
+
+
+class Plane:
+    """A control plane of which only the hearing of notices is used; evacuations are counted, not run."""
+
+    def __init__(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.evacuated: list[ReclaimNotice] = []
+        self.said: list[str] = []
+        nothing = cast(Any, None)
+        watch = MarketWatch(store.market, store.shard_map, store.plans, ManualClock(NOW))
+        self.map = store.shard_map
+        for name, cell in (("sw-n1", "agora/a/us"), ("sw-n2", "aws/a/eu")):
+            self.map.put_node(
+                Node(
+                    id=NodeId(name),
+                    cell=CellId(cell),
+                    zone="z",
+                    instance_type="m",
+                    option=PurchaseOption.ON_DEMAND,
+                    hourly_price=usd("0.1"),
+                    resources=Resources(vcpus=2, memory_gib=4),
+                    state=NodeState.JOINED,
+                )
+            )
+        fleet = Fleet(
+            shard_map=store.shard_map, tokens=nothing, agents=nothing, clock=ManualClock(NOW), settings_for=nothing
+        )
+        monkeypatch.setattr(control_plane, "start_evacuation", self.evacuated.append)
+        begun: Callable[[NodeId], bool] = lambda node: node in {one.node for one in self.evacuated}  # noqa: E731
+        monkeypatch.setattr(control_plane, "evacuation_begun", begun)
+        self.plane = ControlPlane(
+            name="sw",
+            store=store,
+            steps=cast(Any, SimpleNamespace(watch=watch)),
+            fleet=fleet,
+            clock=ManualClock(NOW),
+            observe=lambda event: self.said.append(event.text),
+            url="",
+        )
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plane]:
+    with opened_store(f"sqlite:///{tmp_path}/control.sqlite", ManualClock(NOW)) as store:
+        yield Plane(store, monkeypatch)
+
+
+def _told(node: str, provider: str = "agora") -> ReclaimNotice:
+    return ReclaimNotice(
+        node=NodeId(node), provider=provider, seen_at=NOW, at=NOW + timedelta(seconds=30), reason="maintenance"
+    )
+
+
+def test_a_providers_own_notice_begins_the_evacuation_once(fleet: Plane) -> None:
+    fleet.plane.on_reclaim(_told("sw-n1"))
+    fleet.plane.on_reclaim(_told("sw-n1"))
+    (evacuated,) = fleet.evacuated
+    assert (evacuated.node, evacuated.at, evacuated.reason) == ("sw-n1", NOW + timedelta(seconds=30), "maintenance")
+    assert fleet.map.node(NodeId("sw-n1")).state is NodeState.RECLAIMING
+    assert fleet.said == ["agora takes sw-n1 back in 30 s: maintenance"]
+
+
+def test_a_provider_cannot_take_back_what_is_not_its_own(fleet: Plane) -> None:
+    fleet.plane.on_reclaim(_told("sw-n2"))
+    assert fleet.evacuated == []
+    assert fleet.map.node(NodeId("sw-n2")).state is NodeState.JOINED
+    assert fleet.said == ["agora says that sw-n2 is taken back, which is a node of aws/a/eu: ignored"]
+
+
+def test_a_notice_for_a_node_that_nobody_knows_or_that_is_gone(fleet: Plane) -> None:
+    fleet.plane.on_reclaim(_told("other-n7"))
+    fleet.map.update_node(NodeId("sw-n1"), state=NodeState.GONE)
+    fleet.plane.on_reclaim(_told("sw-n1"))
+    assert (fleet.evacuated, fleet.said) == ([], [])

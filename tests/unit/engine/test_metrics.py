@@ -10,6 +10,7 @@ from engine.model.ids import NodeId
 from engine.model.market import ReclaimNotice
 from engine.model.move import MovePhase
 from engine.model.placement import NodeState
+from providers.base import EventKind
 from tests.sample_view import NOW, SampleView, cost_move, reclaim_move
 
 
@@ -90,6 +91,12 @@ def test_a_reclaim_counts_for_its_provider() -> None:
     before = value("reclaim_notices_total", provider="aws")
     metrics.observe_reclaim(ReclaimNotice(node=NodeId("n"), provider="aws", seen_at=NOW, at=NOW))
     assert value("reclaim_notices_total", provider="aws") == before + 1
+
+
+def test_what_a_provider_tells_counts_by_kind() -> None:
+    before = value("provider_events_total", provider="agora", kind="price")
+    metrics.observe_provider_event("agora", EventKind.PRICE)
+    assert value("provider_events_total", provider="agora", kind="price") == before + 1
 
 
 def test_bills_by_provider_and_what_does_not_reconcile() -> None:

@@ -6,11 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from engine.clock import SystemClock
 from engine.errors import ExitCode
+from engine.store.database import Database
+from engine.store.provider_keys import ProviderKeys
 from providers.network.conformance import suite
 from providers.network.conformance.base import Case, require
 from tests.command import InProcess
 from tests.contract.provider_contract import SandboxControl, running_server
+from tests.small_configuration import GOOD
 
 
 @pytest.fixture(scope="module")
@@ -64,3 +68,78 @@ def test_the_description_is_printed_and_nothing_else(command: InProcess) -> None
     told = command("network", "describe")
     assert json.loads(told.out)["openapi"].startswith("3.1")
     assert told.err == ""
+
+
+# -- keys
+
+
+@pytest.fixture
+def configuration(tmp_path: Path, harbor: SandboxControl, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HARBOR_TOKEN", "sandbox")
+    file = tmp_path / "shardwright.toml"
+    network = f"""[[providers]]
+name = "harbor"
+kind = "network"
+account = "shardwright"
+regions = ["harbor-eu"]
+endpoint = "{harbor.url}"
+credentials.token = {{ env = "HARBOR_TOKEN" }}
+
+"""
+    before, after = GOOD.split("[[providers]]")[0], GOOD[GOOD.index("[[pools]]") :]
+    state = f'\n[state]\ndirectory = "{tmp_path / "state"}"\n'
+    file.write_text(before + network + after + state)
+    return file
+
+
+def _keys(command: InProcess, configuration: Path) -> list[dict[str, object]]:
+    told = command("network", "keys", "--config", configuration, "--output", "json")
+    assert told.code == ExitCode.OK, told.err
+    found: list[dict[str, object]] = told.data
+    return found
+
+
+def _harbor_offers(command: InProcess, configuration: Path) -> tuple[int, list[str]]:
+    told = command("offers", "--config", configuration, "--output", "json")
+    refused = [one["reason"] for one in json.loads(told.out)["refused"] if one["provider"] == "harbor"]
+    return sum(offer["provider"] == "harbor" for offer in told.data), refused
+
+
+def test_a_changed_key_is_refused_until_it_is_accepted(command: InProcess, configuration: Path, tmp_path: Path) -> None:
+    (new,) = _keys(command, configuration)
+    assert (new["provider"], new["taken"], new["why"]) == ("harbor", True, "first meeting")
+    assert _harbor_offers(command, configuration) == (4, [])
+    store, old = Database(f"sqlite:///{tmp_path / 'state' / 'control.sqlite'}"), "o" * 43
+    try:
+        ProviderKeys(store, SystemClock()).accept("harbor", [old])
+        count, reasons = _harbor_offers(command, configuration)
+        assert count == 0
+        assert {reason.partition(":")[0] for reason in reasons} == {"wrong key"}
+        next_command = reasons[0].rpartition("shardwright ")[2].split()
+        standing = {key["thumbprint"]: (key["published"], key["taken"]) for key in _keys(command, configuration)}
+        assert standing == {new["thumbprint"]: (True, False), old: (False, True)}
+        told = command(*next_command, "--config", configuration)
+        assert told.code == ExitCode.OK, told.err
+        assert f"before by {old}" in told.err
+        assert _harbor_offers(command, configuration) == (4, [])
+    finally:
+        store.dispose()
+
+
+def test_what_cannot_be_accepted(command: InProcess, configuration: Path) -> None:
+    accept = ("network", "accept", "--config", configuration)
+    command(*accept, "nobody", "k" * 43).refused(ExitCode.USAGE, "no provider nobody", "harbor")
+    command(*accept, "harbor", "k" * 43).refused(ExitCode.USAGE, "does not publish", "network keys")
+    (key,) = _keys(command, configuration)
+    text = configuration.read_text()
+    pin = f'name = "harbor"\nsigning_keys = ["{key["thumbprint"]}"]'
+    configuration.write_text(text.replace('name = "harbor"', pin))
+    assert [one["why"] for one in _keys(command, configuration)] == ["pinned"]
+    command(*accept, "harbor", str(key["thumbprint"])).refused(
+        ExitCode.USAGE, "pinned", "providers.harbor.signing_keys"
+    )
+    assert _harbor_offers(command, configuration) == (4, [])
+    configuration.write_text(text.replace('name = "harbor"', 'name = "harbor"\nsigning_keys = ["' + "k" * 43 + '"]'))
+    count, reasons = _harbor_offers(command, configuration)
+    assert count == 0
+    assert "providers.harbor.signing_keys does not name" in reasons[0]

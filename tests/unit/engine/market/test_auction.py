@@ -1,14 +1,16 @@
+from collections.abc import Callable
 from decimal import Decimal
+from random import Random
 
 import pytest
 
 from engine.errors import PriceMismatch
 from engine.market.auction import AuctionStrategy, best_bid, bid_key, worth_of
 from engine.market.base import Declined
-from engine.model.market import Offer, PurchaseOption, Quote, Reliability
+from engine.model.market import Offer, PricePoint, PurchaseOption, Quote, Reliability
 from engine.model.money import Money, usd
 from providers.base import AuctionOutcome, AuctionRule
-from tests.unit.engine.market.counterparties import Auctioneer, Honest, a_market, a_need, a_quote, an_offer
+from tests.unit.engine.market.counterparties import NOW, Auctioneer, Honest, a_market, a_need, a_quote, an_offer
 
 CERTAIN = Reliability(correlation_group="g", interruption_per_month=0.0)
 HISTORY = [(float(hours), price) for hours, price in zip(range(10, 0, -1), ["0.03"] * 8 + ["0.07"] * 2, strict=True)]
@@ -132,3 +134,103 @@ def test_goes_up_to_the_worth_where_bids_are_seen_and_pays_what_it_takes() -> No
     ((_, limit),) = auctioneer.bids
     assert quote.unit_price == usd("0.03")
     assert quote.price_ceiling == limit == worth_of(offer, a_need(), market.offers)
+
+
+def _climbs(bid: str, asked: str | None = None) -> Callable[[Money], AuctionOutcome]:
+    """An open round that ends with our bid standing at ``bid``."""
+
+    def decide(_: Money) -> AuctionOutcome:
+        quote = a_quote(LOT, 3, a_need().term, usd(asked or bid))
+        return AuctionOutcome(won=True, clearing_price=usd(bid), quote=quote, bid=usd(bid))
+
+    return decide
+
+
+class House(Auctioneer):
+    """Decides by itself, and tells what was bid."""
+
+    def __init__(self, decide: Callable[[Money], AuctionOutcome], rule: AuctionRule) -> None:
+        super().__init__(lambda bid: (bid, bid), rule=rule)
+        self.decide = decide
+
+    def bid(self, offer: Offer, quantity: int, price: Money, term: object, *, key: str) -> AuctionOutcome:
+        self.bids.append((key, price))
+        return self.decide(price)
+
+
+@pytest.mark.parametrize(
+    ("rule", "stood", "asked", "said"),
+    [
+        (AuctionRule.OPEN_ASCENDING, "0.04", "0.05", "came to 0.04 USD, but the quote asks 0.05 USD"),
+        (AuctionRule.OPEN_ASCENDING, "0.04", "0.03", "came to 0.04 USD"),
+        (AuctionRule.OPEN_ASCENDING, "0.20", "0.20", "at most 0.10"),
+        (AuctionRule.FIRST_PRICE, "0.02", "0.025", "came to 0.02 USD"),
+        (AuctionRule.FIRST_PRICE, "0.20", "0.20", "at most 0.03"),
+    ],
+)
+def test_a_house_that_asks_another_price_than_the_last_bid(
+    rule: AuctionRule, stood: str, asked: str, said: str
+) -> None:
+    with pytest.raises(PriceMismatch, match=said):
+        _negotiate(House(_climbs(stood, asked), rule))
+
+
+def test_an_honest_open_house_is_paid_the_last_bid() -> None:
+    quote = _negotiate(House(_climbs("0.04"), AuctionRule.OPEN_ASCENDING))
+    assert (quote.unit_price, quote.price_ceiling) == (usd("0.04"), usd("0.10"))
+
+
+def test_the_first_bid_of_a_resumed_round_stands_and_is_what_is_paid() -> None:
+    """An earlier life had bid a little less under the same key."""
+    quote = _negotiate(House(_climbs("0.029"), AuctionRule.FIRST_PRICE))
+    assert quote.unit_price == usd("0.029")
+
+
+def _earned(rival: Callable[[Random], list[str]], worth: str, *, rounds: int = 400) -> tuple[Decimal, Decimal]:
+    """What the bid earns a round at first price against such rivals, and the bid."""
+    chance = Random(3)
+    past = [max(rival(chance)) for _ in range(96)]
+    lot = LOT.model_copy(update={"price_history": tuple(PricePoint(at=NOW, price=usd(price)) for price in past)})
+    bid = best_bid(lot, usd(worth), usd("0.01"), AuctionRule.FIRST_PRICE).amount
+    assert bid <= Decimal(worth)
+    won = sum(1 for _ in range(rounds) if Decimal(max(rival(chance))) < bid)
+    return (Decimal(worth) - bid) * won / rounds, bid
+
+
+def _steady(chance: Random) -> list[str]:
+    return ["0.030"]
+
+
+def _crowd(chance: Random) -> list[str]:
+    return [f"{chance.uniform(0.02, 0.06):.4f}" for _ in range(4)]
+
+
+def _seldom_in_a_hurry(chance: Random) -> list[str]:
+    return ["0.095" if chance.random() < 0.1 else f"{chance.uniform(0.02, 0.03):.4f}"]
+
+
+def _absent(chance: Random) -> list[str]:
+    return ["0.01"]
+
+
+@pytest.mark.parametrize(
+    ("rival", "at_least", "highest_bid"),
+    [
+        (_steady, "0.069", "0.031"),
+        (_crowd, "0.035", "0.061"),
+        (_seldom_in_a_hurry, "0.060", "0.031"),
+        (_absent, "0.089", "0.011"),
+    ],
+)
+def test_at_first_price_it_learns_what_each_rival_leaves_it(
+    rival: Callable[[Random], list[str]], at_least: str, highest_bid: str
+) -> None:
+    gain, bid = _earned(rival, "0.10")
+    assert gain >= Decimal(at_least)
+    assert bid <= Decimal(highest_bid), "no more than it takes"
+
+
+def test_it_does_not_chase_a_rival_that_pays_more_than_the_worth() -> None:
+    gain, bid = _earned(lambda _: ["0.15"], "0.10")
+    assert gain == 0
+    assert bid <= Decimal("0.10")

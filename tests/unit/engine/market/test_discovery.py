@@ -8,13 +8,18 @@ from engine.clock import ManualClock
 from engine.errors import ProviderAnswerInvalid
 from engine.market.discovery import MarketLimits, MarketView, discover, fault_of
 from engine.model.ids import OfferId
-from engine.model.market import Offer, OfferQuery, PurchaseOption
+from engine.model.market import Delivery, Offer, OfferQuery, PurchaseOption
 from engine.model.plan import OfferRejection
 from providers.base import OfferBook, Provider
 from tests.unit.engine.market.counterparties import NOW, QUERY, Honest, an_offer
 
 ZERO_SIZE = {"vcpus": 0.0, "memory_gib": 4.0, "storage_iops": 0.0, "network_mbps": 0.0}
 HUGE = {**ZERO_SIZE, "vcpus": 1e6}
+
+
+def _window(earliest: float, latest: float) -> Delivery:
+    """Hours from now."""
+    return Delivery(earliest=NOW + timedelta(hours=earliest), latest=NOW + timedelta(hours=latest))
 
 
 def _discover(*providers: Provider, timeout_seconds: float = 5) -> MarketView:
@@ -61,6 +66,11 @@ def test_a_provider_that_fails_is_named_and_stops_nobody() -> None:
     assert failures["broken"].kind == "KeyError"
 
 
+@pytest.mark.parametrize("window", [None, _window(0, 0), _window(-1, 0), _window(0.1, 1 / 6)])
+def test_what_comes_while_a_machine_starts_counts_as_there(window: Delivery | None) -> None:
+    assert fault_of(an_offer(delivery=window), MarketLimits(), NOW) is None
+
+
 def test_nobody_to_ask() -> None:
     assert _discover().offers == ()
 
@@ -78,6 +88,11 @@ def test_nobody_to_ask() -> None:
         (an_offer(available=0), "sold out"),
         (an_offer(expires_at=NOW), "expired at 2026-03-01"),
         (an_offer(price_at=NOW + timedelta(hours=1)), "clock skew"),
+        (
+            an_offer(delivery=_window(2, 4)),
+            "delivered later: between 2026-03-01 14:00Z and 2026-03-01 16:00Z, not within 10 minutes from now",
+        ),
+        (an_offer(delivery=_window(-1, 4)), "delivered later"),
         (an_offer(option=PurchaseOption.SPOT, price_at=NOW - timedelta(days=8)), "stale price: stated 8 days ago"),
         (an_offer(price_at=NOW - timedelta(days=401)), "stale price"),
         (an_offer(option=PurchaseOption.AUCTION, price="-1"), "negative price"),

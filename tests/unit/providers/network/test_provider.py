@@ -1,6 +1,5 @@
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -25,10 +24,10 @@ from engine.model.capacity import Placement, Resources
 from engine.model.market import Offer, OfferQuery, PurchaseOption, Quote
 from engine.model.money import usd
 from engine.model.value import Interval
-from providers.base import AuctionRule, ProviderSettings
+from providers.base import AuctionRule, EventKind, ProviderSettings
 from providers.network.exchange import Exchange
 from providers.network.provider import NetworkProvider
-from providers.network.wire import MeasuredPerformance, WireAuctionRule
+from providers.network.wire import WireAuctionRule
 from tests.unit.providers.network.networks import (
     START,
     TENANT,
@@ -84,20 +83,6 @@ def _first(provider: NetworkProvider) -> Offer:
 
 def _at(path: str, **fields: Any) -> Change:
     return lambda where, body: {**body, **fields} if where == path else body
-
-
-def test_ids_carry_the_providers_name_and_groups_never_cross_it(clock: ManualClock) -> None:
-    offer = _first(_provider(a_network(clock), clock))
-    assert (offer.id, offer.provider, offer.account) == ("tiny/lot", "tiny", TENANT)
-    assert offer.reliability.correlation_group == "tiny/north/north-a/m"
-    assert offer.cell == "tiny/acme/north"
-
-
-def test_measured_performance_counts_more_than_nominal(clock: ManualClock) -> None:
-    slower = MeasuredPerformance(score=0.8, samples=12, measured_at=START)
-    offer = _first(_provider(a_network(clock, [replace(a_listing(), measured=slower)]), clock))
-    assert offer.performance == 0.8
-    assert _first(_provider(a_network(clock), clock)).performance == 1.0
 
 
 def test_placement_keeps_the_network_unasked(clock: ManualClock) -> None:
@@ -319,6 +304,30 @@ def test_reclaim_notices(clock: ManualClock) -> None:
     (notice,) = provider.reclaim_notices(START)
     assert (notice.node, notice.provider, notice.reason) == ("n1", "tiny", "maintenance")
     assert notice.notice == timedelta(seconds=30)
+
+
+def test_events_are_told_as_they_happen_and_resumed(clock: ManualClock) -> None:
+    exchange = a_network(clock)
+    provider = _provider(exchange, clock)
+    _, unit = _running(provider, exchange)
+    assert provider.tells_events()
+    seen = list(provider.event_stream(None, wait_seconds=0))
+    exchange.change_price("lot", Decimal("0.06"))
+    exchange.reclaim(unit, timedelta(seconds=30), "maintenance")
+    price, reclaim = provider.event_stream(seen[-1].id, wait_seconds=0)
+    assert (price.kind, price.offer, price.notice) == (EventKind.PRICE, "tiny/lot", None)
+    assert (reclaim.kind, reclaim.offer) == (EventKind.RECLAIM, None)
+    assert reclaim.notice is not None
+    assert (reclaim.notice.node, reclaim.notice.provider, reclaim.notice.reason) == ("n1", "tiny", "maintenance")
+    (gap,) = provider.event_stream("999", wait_seconds=0)
+    assert (gap.kind, gap.id) == (EventKind.GAP, reclaim.id)
+
+
+def test_a_network_that_says_nothing_of_a_stream_has_none(clock: ManualClock) -> None:
+    def older(path: str, body: Any) -> Any:
+        return {key: value for key, value in body.items() if key != "event_stream"} if path == "/v1/terms" else body
+
+    assert not _provider(a_network(clock), clock, older).tells_events()
 
 
 def test_a_bill_is_delivered_as_it_was_written(clock: ManualClock) -> None:

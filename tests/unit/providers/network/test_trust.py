@@ -1,7 +1,7 @@
 """Every lie about a price or a size is refused by name, and the honest offers beside it are taken."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import timedelta
 from typing import Any
 
@@ -13,7 +13,10 @@ from engine.errors import ProviderAnswerInvalid
 from engine.model.capacity import Resources
 from engine.model.market import Offer
 from engine.model.value import Interval
+from providers.network.book import Terms
+from providers.network.exchange import Exchange
 from providers.network.provider import NetworkProvider
+from providers.network.signing import Signer
 from providers.network.stock import Listing
 from tests.unit.providers.network.networks import START, a_listing, a_network, served
 from tests.unit.providers.network.test_provider import DAY, QUERY, SETTINGS, Lying
@@ -172,3 +175,118 @@ def test_one_promise_answers_one_request(clock: ManualClock) -> None:
     assert fooled.propose(offer, 1, offer.price, DAY, key="one", round_number=1).quote == first.quote
     with pytest.raises(ProviderAnswerInvalid, match=r"replayed: quote .* answered another request"):
         fooled.propose(offer, 1, offer.price, DAY, key="two", round_number=1)
+
+
+# -- whose signature
+
+
+class Remembered:
+    """A KeyMemory for as long as the test lasts."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, frozenset[str]] = {}
+        self.asked = 0
+
+    def meet(self, provider: str, keys: Collection[str]) -> frozenset[str]:
+        self.asked += 1
+        return self.known.setdefault(provider, frozenset(keys))
+
+
+def _signed_by(signer: Signer, clock: ManualClock, offers: int = 1) -> httpx.BaseTransport:
+    listings = [a_listing(f"lot{number}") for number in range(offers)]
+    return served(Exchange(listings, Terms("tiny"), clock=clock, signer=signer), clock)
+
+
+class Swapped(httpx.BaseTransport):
+    """One network today, another tomorrow, at the same address."""
+
+    def __init__(self, now: httpx.BaseTransport) -> None:
+        self.now = now
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        return self.now.handle_request(request)
+
+
+OURS, THEIRS = Signer("tiny"), Signer("tiny")
+(OUR_KEY,), (THEIR_KEY,) = ([key.kid for key in signer.keys] for signer in (OURS, THEIRS))
+
+
+def test_a_pinned_key_is_the_only_one_that_counts(clock: ManualClock) -> None:
+    pinned = SETTINGS.model_copy(update={"signing_keys": (OUR_KEY,)})
+    good = NetworkProvider(pinned, clock=clock, transport=_signed_by(OURS, clock))
+    offer = good.offers(QUERY)[0]
+    assert good.quote(offer, 1, DAY).proof
+    bad = NetworkProvider(pinned, clock=clock, transport=_signed_by(THEIRS, clock))
+    book = bad.offer_book(QUERY)
+    assert book.offers == ()
+    reason = f"wrong key: signed with {THEIR_KEY}, which providers.tiny.signing_keys does not name"
+    assert [one.reason for one in book.rejections] == [reason]
+    with pytest.raises(ProviderAnswerInvalid, match=reason):
+        bad.quote(offer, 1, DAY)
+
+
+def test_a_key_that_calls_itself_by_the_pinned_name_is_not_it(clock: ManualClock) -> None:
+    """Its kid is what a network says; the thumbprint is what the key is."""
+
+    def renamed(path: str, body: Body) -> Body:
+        return {"keys": [{**key, "kid": OUR_KEY} for key in body["keys"]]} if path == "/v1/keys" else body
+
+    impostor = Signer("tiny")
+    impostor._header["kid"] = OUR_KEY
+    pinned = SETTINGS.model_copy(update={"signing_keys": (OUR_KEY,)})
+    provider = NetworkProvider(pinned, clock=clock, transport=Lying(_signed_by(impostor, clock), renamed))
+    book = provider.offer_book(QUERY)
+    assert book.offers == ()
+    assert book.rejections[0].reason == "forged: signed with a key that the network does not publish"
+    assert provider.signing_keys() != [OUR_KEY]
+
+
+def test_the_first_key_is_trusted_and_another_one_refused_until_it_is_accepted(clock: ManualClock) -> None:
+    memory, network = Remembered(), Swapped(_signed_by(OURS, clock))
+    provider = NetworkProvider(SETTINGS, clock=clock, transport=network)
+    provider.remember_keys_in(memory)
+    offer = provider.offers(QUERY)[0]
+    assert memory.known == {"tiny": {OUR_KEY}}
+    network.now = _signed_by(THEIRS, clock)
+    book = provider.offer_book(QUERY)
+    assert book.offers == ()
+    reason = book.rejections[0].reason
+    assert reason.startswith(f"wrong key: signed with {THEIR_KEY}, not with a key that tiny is known by")
+    assert reason.endswith(f"shardwright network accept tiny {THEIR_KEY}")
+    with pytest.raises(ProviderAnswerInvalid, match="network accept"):
+        provider.quote(offer, 1, DAY)
+    memory.known["tiny"] = frozenset([THEIR_KEY])
+    assert len(provider.offers(QUERY)) == 1, "accepted while it runs"
+    network.now = _signed_by(OURS, clock)
+    assert provider.offers(QUERY) == (), "and the old one counts no more"
+
+
+def test_pinned_keys_need_no_memory(clock: ManualClock) -> None:
+    memory = Remembered()
+    pinned = SETTINGS.model_copy(update={"signing_keys": (OUR_KEY,)})
+    provider = NetworkProvider(pinned, clock=clock, transport=_signed_by(OURS, clock))
+    provider.remember_keys_in(memory)
+    assert provider.offers(QUERY)
+    assert memory.asked == 0
+
+
+def test_a_wrong_key_is_asked_about_once_a_list_not_once_an_offer(clock: ManualClock) -> None:
+    memory, transport = Remembered(), _signed_by(THEIRS, clock, offers=20)
+    memory.known["tiny"] = frozenset([OUR_KEY])
+    provider = NetworkProvider(SETTINGS, clock=clock, transport=transport)
+    provider.remember_keys_in(memory)
+    assert len(provider.offer_book(QUERY).rejections) == 20
+    assert memory.asked == 1
+    keys_read = [one for one in transport.requests if one.url.path == "/v1/keys"]  # type: ignore[attr-defined]
+    assert len(keys_read) == 1
+
+
+def test_a_published_key_that_is_none_harms_nobody(clock: ManualClock) -> None:
+    def with_rubbish(path: str, body: Body) -> Body:
+        if path == "/v1/keys":
+            body["keys"].insert(0, {"kty": "OKP", "crv": "Ed25519", "x": "!", "kid": "broken"})
+        return body
+
+    provider = NetworkProvider(SETTINGS, clock=clock, transport=Lying(_signed_by(OURS, clock), with_rubbish))
+    assert len(provider.offers(QUERY)) == 1
+    assert provider.signing_keys() == (OUR_KEY,)

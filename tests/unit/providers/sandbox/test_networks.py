@@ -5,7 +5,7 @@ import pytest
 from engine.model.market import PurchaseOption
 from providers.network.auction import close_round
 from providers.network.wire import WireAuctionRule
-from providers.sandbox.networks import agora_listings, agora_rivals, harbor_listings, main
+from providers.sandbox.networks import agora_listings, agora_rivals, harbor_listings, main, sandbox_signer
 
 CLOUD_PRICE_PER_VCPU = Decimal("0.042")
 
@@ -47,6 +47,12 @@ def test_agora_clears_below_its_worth_but_not_always() -> None:
     assert min(cleared) >= listing.ask
     assert Decimal("0.3") * worth < sorted(cleared)[150] < Decimal("0.7") * worth
     assert len(set(cleared)) > 20
+
+
+def test_a_network_keeps_its_key_over_a_restart() -> None:
+    (key,), (again,) = sandbox_signer("agora", 7).keys, sandbox_signer("agora", 7).keys
+    assert key == again
+    assert len({sandbox_signer(name, seed).keys[0].kid for name in ("agora", "harbor") for seed in (7, 8)}) == 4
 
 
 def test_an_unknown_network(capsys: pytest.CaptureFixture[str]) -> None:

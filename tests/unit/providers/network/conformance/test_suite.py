@@ -81,9 +81,7 @@ def test_a_network_that_does_everything_passes_every_case(clock: ManualClock) ->
     assert len(found.results) == len(all_cases()) >= 40
 
 
-@pytest.mark.parametrize(
-    ("name", "skipped"), [("harbor", AUCTION_CASES | OTHER_RULES), ("agora", POSTED_CASES | OTHER_RULES)]
-)
+@pytest.mark.parametrize(("name", "skipped"), [("harbor", AUCTION_CASES | OTHER_RULES), ("agora", POSTED_CASES)])
 def test_both_sandbox_networks_pass(name: str, skipped: set[str], clock: ManualClock) -> None:
     options = parse_options("networks", account="t", regions=("north",), argv=["--name", name])
     found = _checked(InProcess(build_app(options, token="secret", clock=clock)), clock)
