@@ -9,6 +9,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
+from engine.model.attestation import LARGEST_EVIDENCE
 from engine.model.capacity import Resources
 from engine.model.ids import MoveId, NodeId, ShardId
 from engine.model.placement import Epoch
@@ -49,11 +50,30 @@ class Problem(Value):
 # --- joining ----------------------------------------------------------------------------------------------------------
 
 
-class JoinRequest(Value):
-    """A one-use token and a certificate request; everything but its public key is ignored."""
+class ChallengeRequest(Value):
+    """What a node asks first when its provider is to vouch for it."""
 
     node: Annotated[NodeId, NAME]
-    token: str
+    csr_pem: str
+
+
+class Challenge(Value):
+    """To be put into the identity document, where the provider takes one; good for this node and key, for minutes."""
+
+    challenge: str
+
+
+class JoinRequest(Value):
+    """A certificate request (all but its public key is ignored), and why it should be granted.
+
+    Either a one-use token, or the provider's signed identity document as ``evidence`` with the challenge that it
+    answers.
+    """
+
+    node: Annotated[NodeId, NAME]
+    token: str = ""
+    challenge: Annotated[str, Field(max_length=128)] = ""
+    evidence: Annotated[str, Field(max_length=LARGEST_EVIDENCE)] = ""
     csr_pem: str
     agent_url: str
     underlay_address: str

@@ -219,6 +219,8 @@ class ProviderTable(_Table):
     endpoint: str | None = None
     ca_file: str | None = None
     metadata_url: str | None = None
+    attestation_keys: str | None = None
+    """What signed identities of instances are checked against; see providers.base.ProviderSettings."""
     timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
     credentials: dict[str, SecretSource] = Field(default_factory=dict)
     agreements: tuple[AgreementTable, ...] = ()
@@ -311,6 +313,7 @@ def _settings(table: ProviderTable, environment: Mapping[str, str]) -> ProviderS
         endpoint=table.endpoint,
         ca_file=table.ca_file,
         metadata_url=table.metadata_url,
+        attestation_keys=table.attestation_keys,
         timeout_seconds=table.timeout_seconds,
         credentials={
             key: source.read(f"providers.{table.name}.credentials.{key}", environment)

@@ -17,6 +17,7 @@ from agent.limits import group_name
 from agent.record_client import RecordSummary
 from agent.wire import CarveRequest, NoticeReport, ShardStatus
 from engine.clock import SystemClock
+from engine.fleet.admission import Admission
 from engine.fleet.agent_client import AgentClients
 from engine.fleet.certificates import CertificateAuthority, ControlCredentials
 from engine.fleet.join import ControlListener, NodeJoined, join_secret
@@ -26,6 +27,7 @@ from engine.model.ids import CellId, NodeId, PoolId, ShardId
 from engine.model.market import PurchaseOption
 from engine.model.money import usd
 from engine.model.placement import Node, NodeState, Shard
+from engine.store.attested_instances import AttestedInstances
 from engine.store.database import Database, metadata
 from engine.store.join_tokens import JoinTokens
 from engine.store.shard_map import ShardMap
@@ -74,9 +76,13 @@ class SmallFleet:
         self.authority = CertificateAuthority.load_or_create(fleet_folder, self.clock)
         self.credentials = ControlCredentials(self.authority, fleet_folder, self.clock)
         self.tokens = JoinTokens(self.database, self.clock, join_secret(fleet_folder))
+        admission = Admission(
+            tokens=self.tokens, instances=AttestedInstances(self.database, self.clock), secret=b"",
+            clock=self.clock, attestation_of=lambda _node: None,
+        )  # fmt: skip
         self.listener = ControlListener(
             self.underlay.root_address, 0,
-            authority=self.authority, credentials=self.credentials, tokens=self.tokens,
+            authority=self.authority, credentials=self.credentials, admission=admission,
             on_join=self._on_join, on_notice=lambda node, notice: self.notices.append((node, notice)),
         )  # fmt: skip
         self.control_url = self.listener.start()

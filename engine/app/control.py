@@ -22,6 +22,7 @@ from engine.durable import durable_workflows, workflow_database_url
 from engine.errors import MissingPart
 from engine.evacuation import workflow as evacuations
 from engine.events import Observe
+from engine.fleet.admission import Admission, Attestation
 from engine.fleet.agent_client import AgentClients
 from engine.fleet.certificates import CertificateAuthority, ControlCredentials
 from engine.fleet.join import ControlListener, join_secret
@@ -32,18 +33,20 @@ from engine.metrics import observe_move
 from engine.migration import workflow as migration
 from engine.migration.base import MoveContext
 from engine.migration.several import Moves
+from engine.model.ids import NodeId
 from engine.model.move import MoveReport
 from engine.model.plan import CellPlan, Plan
 from engine.retraining import workflow as retrainings
 from engine.rounds import serve
 from engine.steps import ControlSteps, Terms
+from engine.store.attested_instances import AttestedInstances
 from engine.store.join_tokens import JoinTokens
 from engine.store.opened import Store, opened_store
 from engine.store.state_lock import hold_state
 from policies.pack_config import pack_config
 from policies.rules import Limits
-from providers.base import ProviderSettings
-from providers.registry import open_provider
+from providers.base import Provider, ProviderSettings, SupportsInventory
+from providers.registry import open_attestor, open_provider
 from stacks.driver import PolicyPack, PulumiCellDriver
 from stacks.engine_binary import require_engine
 
@@ -72,7 +75,20 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
         credentials = ControlCredentials(authority, state / "fleet" / "control", clock)
         agents = AgentClients(store.shard_map.node, credentials, clock, random.Random())  # noqa: S311
         stack.callback(agents.close)
-        tokens = JoinTokens(store.database, clock, join_secret(state / "fleet"))
+        secret = join_secret(state / "fleet")
+        tokens = JoinTokens(store.database, clock, secret)
+        vouching = _vouching(settings, providers, clock)
+
+        def attestation_of(node: NodeId) -> Attestation | None:
+            return vouching.get(store.shard_map.node(node).cell.split("/", 1)[0])
+
+        admission = Admission(
+            tokens=tokens,
+            instances=AttestedInstances(store.database, clock),
+            secret=secret,
+            clock=clock,
+            attestation_of=attestation_of,
+        )
 
         def user_data_settings(provider: str) -> UserDataSettings:
             one = settings[provider]
@@ -82,6 +98,7 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
                 control_ca_pem=authority.ca_pem,
                 provider_kind=one.kind,
                 metadata_url=one.metadata_url or METADATA_URL,
+                vouched=provider in vouching,
                 package=configuration.control.agent_package,
             )
 
@@ -99,7 +116,7 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
             configuration.control.port,
             authority=authority,
             credentials=credentials,
-            tokens=tokens,
+            admission=admission,
             on_join=fleet.on_join,
             on_notice=desk,
         )
@@ -161,6 +178,18 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
         )
         desk.open(plane)
         yield plane
+
+
+def _vouching(
+    settings: Mapping[str, ProviderSettings], providers: Mapping[str, Provider], clock: Clock
+) -> Mapping[str, Attestation]:
+    """By provider: those that vouch for their instances. Raises ConfigurationError."""
+    found = {}
+    for name, one in settings.items():
+        attestor, inventory = open_attestor(one, clock=clock), providers[name]
+        if attestor is not None and isinstance(inventory, SupportsInventory):
+            found[name] = Attestation(provider=name, account=one.account, attestor=attestor, inventory=inventory)
+    return found
 
 
 def _keeper(store: Store) -> Callable[[MoveReport], None]:

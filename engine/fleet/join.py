@@ -1,6 +1,7 @@
-"""Where nodes report to the control plane: joining with a token, renewing, reclaim notices.
+"""Where nodes report to the control plane: joining, renewing, reclaim notices.
 
-POST /v1/join                 server TLS + one-use token -> certificate
+POST /v1/join/challenge       server TLS -> what the node's provider shall sign
+POST /v1/join                 server TLS + signed identity or one-use token -> certificate
 POST /v1/renew                mutual TLS -> certificate for the same node
 POST /v1/nodes/NODE/notices   mutual TLS, that node only -> 204
 """
@@ -24,13 +25,13 @@ from starlette.routing import Route
 
 from agent.app import body, refusal, reply
 from agent.peer import PeerProtocol, peer_of, server_context
-from agent.wire import JoinRequest, NoticeReport, RenewRequest, node_identity
+from agent.wire import Challenge, ChallengeRequest, JoinRequest, NoticeReport, RenewRequest, node_identity
 from engine.errors import AuthenticationFailed, ConfigurationError, ShardwrightError
-from engine.fleet.certificates import CertificateAuthority, ControlCredentials, public_key_digest, write_private
+from engine.fleet.admission import Admission
+from engine.fleet.certificates import CertificateAuthority, ControlCredentials, write_private
 from engine.model.capacity import Resources
 from engine.model.ids import NodeId
 from engine.model.value import Value
-from engine.store.join_tokens import JoinTokens
 
 _RENEW_CHECK_SECONDS = 30.0
 _START_SECONDS = 10.0
@@ -38,7 +39,7 @@ _log = structlog.get_logger()
 
 
 class NodeJoined(Value):
-    """A node that has just shown its token."""
+    """A node that has just been admitted."""
 
     node: NodeId
     agent_url: str
@@ -69,14 +70,14 @@ class ControlListener:
         *,
         authority: CertificateAuthority,
         credentials: ControlCredentials,
-        tokens: JoinTokens,
+        admission: Admission,
         on_join: OnJoin,
         on_notice: OnNotice,
         listener: socket.socket | None = None,
     ) -> None:
         """``listener``: a bound socket to serve instead of ``host`` and ``port`` (it may live in another namespace)."""
         self.host, self.port = host, port
-        self._authority, self._credentials, self._tokens = authority, credentials, tokens
+        self._authority, self._credentials, self._admission = authority, credentials, admission
         self._on_join, self._on_notice = on_join, on_notice
         self._socket = listener
         self._server: uvicorn.Server | None = None
@@ -117,16 +118,20 @@ class ControlListener:
 
     def app(self) -> Starlette:
         routes = [
+            Route("/v1/join/challenge", self._guarded(self._challenge), methods=["POST"]),
             Route("/v1/join", self._guarded(self._join), methods=["POST"]),
             Route("/v1/renew", self._guarded(self._renew), methods=["POST"]),
             Route("/v1/nodes/{node}/notices", self._guarded(self._notice), methods=["POST"]),
         ]
         return Starlette(routes=routes, lifespan=self._lifespan)
 
+    async def _challenge(self, request: Request) -> Response:
+        asked = await body(request, ChallengeRequest)
+        return reply(Challenge(challenge=self._admission.challenge(asked.node, asked.csr_pem)))
+
     async def _join(self, request: Request) -> Response:
         asked = await body(request, JoinRequest)
-        key = public_key_digest(asked.csr_pem)
-        await run_in_threadpool(self._tokens.redeem, asked.node, asked.token, key)
+        await run_in_threadpool(self._admission.admit, asked)
         certificate = self._authority.sign_node(asked.node, asked.csr_pem)
         joined = NodeJoined(
             node=asked.node,

@@ -61,12 +61,13 @@ class Fleet:
             self._map.put_node(node)
 
     def user_data(self, plan: Plan) -> Mapping[NodeId, str]:
-        """By node; the same text for the same node every time. Secret: each holds a join token."""
+        """By node; the same text for the same node every time. Secret: some hold a join token."""
         return {planned.node.id: self._render(planned.node) for cell in plan.cells for planned in cell.nodes}
 
     def _render(self, node: Node) -> str:
         settings = self._settings_for(node.cell.split("/", 1)[0])
-        return render_user_data(node, SecretStr(self._tokens.issue(node.id)), settings)
+        token = None if settings.vouched else SecretStr(self._tokens.issue(node.id))
+        return render_user_data(node, token, settings)
 
     def on_join(self, joined: NodeJoined) -> None:
         """Called by the join listener. Raises UnknownName for a node nobody expects."""

@@ -18,6 +18,8 @@ class UserDataSettings(Value):
     provider_kind: str
     """Decides how reclaim notices are read; a kind without a flavour of its own counts as a network."""
     metadata_url: str | None = None
+    vouched: bool = False
+    """The provider vouches for its instances: no token goes into their user data."""
     package: str | None = None
     """What pip installs where the image lacks the agent; None: nothing is, and the boot fails by name.
 
@@ -25,8 +27,9 @@ class UserDataSettings(Value):
     """
 
 
-def render_user_data(node: Node, join_token: SecretStr, settings: UserDataSettings) -> str:
-    """A /bin/sh script as cloud-init runs it. Holds the join token: a secret. The same arguments give the same text.
+def render_user_data(node: Node, join_token: SecretStr | None, settings: UserDataSettings) -> str:
+    """A /bin/sh script as cloud-init runs it; the same arguments give the same text. With a join token it is a secret;
+    without one the instance's provider vouches for it.
 
     SHARDWRIGHT_WORK_DIR and SHARDWRIGHT_PYTHON, where set, say where the agent keeps its files and what runs it.
     """

@@ -1,5 +1,5 @@
 """Importing this registers every table on ``engine.store.database.metadata``."""
 
-from engine.store import holds, join_tokens, ledger, moves, plans, round_records, shard_tables
+from engine.store import attested_instances, holds, join_tokens, ledger, moves, plans, round_records, shard_tables
 
-MODULES = (holds, join_tokens, ledger, moves, plans, round_records, shard_tables)
+MODULES = (attested_instances, holds, join_tokens, ledger, moves, plans, round_records, shard_tables)

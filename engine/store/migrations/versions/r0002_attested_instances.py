@@ -1,0 +1,23 @@
+"""Instances that have joined on their provider's word."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade() -> None:
+    op.create_table(
+        "attested_instances",
+        sa.Column("provider", sa.String(length=128), nullable=False),
+        sa.Column("instance_id", sa.String(length=256), nullable=False),
+        sa.Column("node", sa.String(length=128), nullable=False),
+        sa.Column("key_sha256", sa.String(length=64), nullable=False),
+        sa.Column("joined_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("provider", "instance_id"),
+    )
+
+
+def downgrade() -> None:
+    op.drop_table("attested_instances")
