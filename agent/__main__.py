@@ -15,6 +15,7 @@ import uvicorn
 from agent.app import AgentApi
 from agent.config import AgentConfig, load
 from agent.identity import Identity
+from agent.leases import LeaseKeeper
 from agent.metadata import WELL_KNOWN_URL, MetadataAddress
 from agent.peer import PeerProtocol, server_context
 from agent.reclaim import EVERY_SECONDS, MetadataWatch, watch
@@ -76,6 +77,10 @@ async def serve(config: AgentConfig, *, stop_guests_on_exit: bool = False) -> No
     tasks = [asyncio.create_task(_keep_renewed(identity, tls, clock))]
     if metadata_url:
         tasks.append(asyncio.create_task(_watch_for_reclaim(metadata_url, config, identity, clock)))
+    if config.run_lease_seconds is not None:
+        keeper = LeaseKeeper(host, identity.renew_leases, config.run_lease_seconds)
+        keeper.start_watchdog()
+        tasks.append(asyncio.create_task(keeper.keep()))
     try:
         await server.serve(sockets=[listener])
     finally:

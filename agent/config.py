@@ -55,6 +55,8 @@ class AgentConfig(Value):
     metadata_url: str | None = None
     """None: the well-known address of the flavour."""
     metadata_flavour: MetadataFlavour = MetadataFlavour.NETWORK
+    run_lease_seconds: Annotated[float, Field(gt=0)] | None = None
+    """How long shards run on without the control plane's word; None: for ever."""
 
     @property
     def underlay(self) -> str:

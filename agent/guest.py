@@ -139,6 +139,14 @@ def alive(record: GuestRecord) -> bool:
     return record.pid > 0 and record.start_ticks > 0 and start_ticks(record.pid) == record.start_ticks
 
 
+def stopped(record: GuestRecord) -> bool:
+    """By a signal: its run lease has run out."""
+    try:
+        return Path(f"/proc/{record.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    except OSError:
+        return False
+
+
 def kill(record: GuestRecord, *, seconds: float = 5.0) -> bool:
     """SIGKILL that very process and wait until it is gone; True once it is proven dead."""
     if alive(record):

@@ -23,7 +23,10 @@ from agent.wire import (
     Certificate,
     Challenge,
     ChallengeRequest,
+    HeldShard,
     JoinRequest,
+    LeaseGrant,
+    LeaseRequest,
     NoticeReport,
     Problem,
     RenewRequest,
@@ -114,6 +117,15 @@ class Identity:
 
     async def report_notice(self, notice: NoticeReport) -> None:
         await self._post(f"/v1/nodes/{self._config.node}/notices", notice, with_certificate=True)
+
+    async def renew_leases(self, held: tuple[HeldShard, ...]) -> LeaseGrant:
+        """Which of the shards may run on. Raises ProviderUnavailable, AuthenticationFailed, ProviderAnswerInvalid."""
+        path = f"/v1/nodes/{self._config.node}/leases"
+        answer = await self._post(path, LeaseRequest(shards=held), with_certificate=True)
+        try:
+            return LeaseGrant.model_validate_json(answer.content)
+        except ValidationError as problem:
+            raise ProviderAnswerInvalid("the control plane's answer grants no lease") from problem
 
     async def _post(self, path: str, body: Value, *, with_certificate: bool) -> httpx.Response:
         context = client_context(

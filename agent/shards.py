@@ -53,6 +53,8 @@ class Guest:
             return GuestState.DEAD
         if self.record.incoming:
             return GuestState.INCOMING
+        if guest.stopped(self.record):  # by the watchdog: its monitor cannot answer
+            return GuestState.PAUSED
         try:
             said = await self.monitor.execute("query-status")
         except NotFound:

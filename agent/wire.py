@@ -100,6 +100,23 @@ class NoticeReport(Value):
     reason: str
 
 
+class HeldShard(Value):
+    shard: Annotated[ShardId, NAME]
+    epoch: Epoch
+
+
+class LeaseRequest(Value):
+    """The shards that run on the node, each at the epoch that the node obeys."""
+
+    shards: Annotated[tuple[HeldShard, ...], Field(max_length=500)]
+
+
+class LeaseGrant(Value):
+    """Those of them that may run on, for the lease's length from when they were asked for."""
+
+    shards: tuple[ShardId, ...]
+
+
 # --- shards -----------------------------------------------------------------------------------------------------------
 
 

@@ -83,6 +83,8 @@ class ControlTable(_Table):
     agent_package: Annotated[str, Field(pattern=r"^[^'\n]+$")] | None = None
     """What pip installs on a node whose image lacks the agent (a pinned name, a URL); None: the image must have it."""
     web_port: Annotated[int, Field(ge=0, le=65535)] = 0
+    run_lease_seconds: Annotated[float, Field(ge=5, le=3600)] | None = None
+    """How long shards run on without the control plane; None: for ever."""
 
 
 class PulumiTable(_Table):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from uuid import uuid4
@@ -30,6 +31,7 @@ from engine.model.placement import Node, NodeState, Shard
 from engine.store.attested_instances import AttestedInstances
 from engine.store.database import Database, metadata
 from engine.store.join_tokens import JoinTokens
+from engine.store.run_leases import RunLeases
 from engine.store.shard_map import ShardMap
 from providers.sandbox import netns
 from providers.sandbox.teardown import remove_cgroup
@@ -44,8 +46,8 @@ DISK_MIB = 64
 class SmallFleet:
     """Two nodes (``nA``, ``nB``), a client namespace, and what the control plane keeps in ``folder``."""
 
-    def __init__(self, folder: Path, nodes: tuple[str, ...] = ("nA", "nB")) -> None:
-        self.folder, self.names = folder, nodes
+    def __init__(self, folder: Path, nodes: tuple[str, ...] = ("nA", "nB"), lease_seconds: float | None = None) -> None:
+        self.folder, self.names, self.lease_seconds = folder, nodes, lease_seconds
         self.clock = SystemClock()
         self.underlay = Underlay(f"swt{uuid4().hex[:6]}")
         self.agents: dict[NodeId, subprocess.Popen[bytes]] = {}
@@ -84,6 +86,7 @@ class SmallFleet:
             self.underlay.root_address, 0,
             authority=self.authority, credentials=self.credentials, admission=admission,
             on_join=self._on_join, on_notice=lambda node, notice: self.notices.append((node, notice)),
+            leases=RunLeases(self.database, self.clock, timedelta(seconds=self.lease_seconds or 0)),
         )  # fmt: skip
         self.control_url = self.listener.start()
         self.clients = AgentClients(self.shard_map.node, self.credentials, self.clock, random.Random(1))
@@ -108,7 +111,10 @@ class SmallFleet:
         if node not in self.agents:
             self.shard_map.put_node(record)
         settings = UserDataSettings(
-            control_url=self.control_url, control_ca_pem=self.authority.ca_pem, provider_kind="network"
+            control_url=self.control_url,
+            control_ca_pem=self.authority.ca_pem,
+            provider_kind="network",
+            run_lease_seconds=self.lease_seconds,
         )
         script = home / "user-data"
         script.write_text(render_user_data(record, SecretStr(self.tokens.issue(node)), settings))

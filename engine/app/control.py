@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 from engine.allocation.holds import PlanHolds
@@ -42,6 +43,7 @@ from engine.steps import ControlSteps, Terms
 from engine.store.attested_instances import AttestedInstances
 from engine.store.join_tokens import JoinTokens
 from engine.store.opened import Store, opened_store
+from engine.store.run_leases import RunLeases
 from engine.store.state_lock import hold_state
 from policies.pack_config import pack_config
 from policies.rules import Limits
@@ -90,6 +92,8 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
             attestation_of=attestation_of,
         )
 
+        lease_seconds = configuration.control.run_lease_seconds
+
         def user_data_settings(provider: str) -> UserDataSettings:
             one = settings[provider]
             advertised = configuration.control.advertise or f"{listener.host}:{listener.port}"
@@ -100,6 +104,7 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
                 metadata_url=one.metadata_url or METADATA_URL,
                 vouched=provider in vouching,
                 package=configuration.control.agent_package,
+                run_lease_seconds=lease_seconds,
             )
 
         fleet = Fleet(
@@ -119,6 +124,7 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
             admission=admission,
             on_join=fleet.on_join,
             on_notice=desk,
+            leases=RunLeases(store.database, clock, timedelta(seconds=lease_seconds or 0)),
         )
         judged = _JudgedPlan(configuration)
         driver = stack.enter_context(_cell_driver(configuration, settings, judged, clock))

@@ -1,9 +1,10 @@
-"""Where nodes report to the control plane: joining, renewing, reclaim notices.
+"""Where nodes report to the control plane: joining, renewing, reclaim notices, run leases.
 
 POST /v1/join/challenge       server TLS -> what the node's provider shall sign
 POST /v1/join                 server TLS + signed identity or one-use token -> certificate
 POST /v1/renew                mutual TLS -> certificate for the same node
 POST /v1/nodes/NODE/notices   mutual TLS, that node only -> 204
+POST /v1/nodes/NODE/leases    mutual TLS, that node only -> which of its shards may run on
 """
 
 import asyncio
@@ -25,13 +26,23 @@ from starlette.routing import Route
 
 from agent.app import body, refusal, reply
 from agent.peer import PeerProtocol, peer_of, server_context
-from agent.wire import Challenge, ChallengeRequest, JoinRequest, NoticeReport, RenewRequest, node_identity
+from agent.wire import (
+    Challenge,
+    ChallengeRequest,
+    JoinRequest,
+    LeaseGrant,
+    LeaseRequest,
+    NoticeReport,
+    RenewRequest,
+    node_identity,
+)
 from engine.errors import AuthenticationFailed, ConfigurationError, ShardwrightError
 from engine.fleet.admission import Admission
 from engine.fleet.certificates import CertificateAuthority, ControlCredentials, write_private
 from engine.model.capacity import Resources
 from engine.model.ids import NodeId
 from engine.model.value import Value
+from engine.store.run_leases import RunLeases
 
 _RENEW_CHECK_SECONDS = 30.0
 _START_SECONDS = 10.0
@@ -73,12 +84,13 @@ class ControlListener:
         admission: Admission,
         on_join: OnJoin,
         on_notice: OnNotice,
+        leases: RunLeases,
         listener: socket.socket | None = None,
     ) -> None:
         """``listener``: a bound socket to serve instead of ``host`` and ``port`` (it may live in another namespace)."""
         self.host, self.port = host, port
         self._authority, self._credentials, self._admission = authority, credentials, admission
-        self._on_join, self._on_notice = on_join, on_notice
+        self._on_join, self._on_notice, self._leases = on_join, on_notice, leases
         self._socket = listener
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
@@ -122,6 +134,7 @@ class ControlListener:
             Route("/v1/join", self._guarded(self._join), methods=["POST"]),
             Route("/v1/renew", self._guarded(self._renew), methods=["POST"]),
             Route("/v1/nodes/{node}/notices", self._guarded(self._notice), methods=["POST"]),
+            Route("/v1/nodes/{node}/leases", self._guarded(self._lease), methods=["POST"]),
         ]
         return Starlette(routes=routes, lifespan=self._lifespan)
 
@@ -149,12 +162,19 @@ class ControlListener:
         return reply(self._authority.sign_node(node, asked.csr_pem))
 
     async def _notice(self, request: Request) -> Response:
-        node = _node_of(request)
-        if request.path_params["node"] != node:
-            raise AuthenticationFailed(f"node {node} may only speak for itself")
+        node = _itself(request)
         notice = await body(request, NoticeReport)
         await run_in_threadpool(self._on_notice, node, notice)
         return Response(status_code=204)
+
+    async def _lease(self, request: Request) -> Response:
+        node = _itself(request)
+        asked = await body(request, LeaseRequest)
+        pairs = [(one.shard, one.epoch) for one in asked.shards]
+        granted = await run_in_threadpool(self._leases.grant, node, pairs)
+        if refused := sorted({shard for shard, _ in pairs} - set(granted)):
+            _log.warning("run lease refused", node=node, shards=refused)
+        return reply(LeaseGrant(shards=granted))
 
     @staticmethod
     def _guarded(handler: Callable[[Request], object]) -> Callable[[Request], object]:
@@ -188,6 +208,14 @@ def _node_of(request: Request) -> NodeId:
     if not peer.startswith(prefix):
         raise AuthenticationFailed("only a node with a certificate of this fleet may do this")
     return NodeId(peer.removeprefix(prefix))
+
+
+def _itself(request: Request) -> NodeId:
+    """The same, for a path that names the node. Raises AuthenticationFailed."""
+    node = _node_of(request)
+    if request.path_params["node"] != node:
+        raise AuthenticationFailed(f"node {node} may only speak for itself")
+    return node
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -20,6 +20,8 @@ class UserDataSettings(Value):
     metadata_url: str | None = None
     vouched: bool = False
     """The provider vouches for its instances: no token goes into their user data."""
+    run_lease_seconds: float | None = None
+    """How long a node's shards run on without the control plane; None: for ever."""
     package: str | None = None
     """What pip installs where the image lacks the agent; None: nothing is, and the boot fails by name.
 
@@ -43,6 +45,7 @@ def render_user_data(node: Node, join_token: SecretStr | None, settings: UserDat
         capacity=node.resources,
         metadata_url=settings.metadata_url,
         metadata_flavour=flavour,
+        run_lease_seconds=settings.run_lease_seconds,
     )
     return (
         _SCRIPT.replace("@CONFIG@", config.as_text())

@@ -1,5 +1,15 @@
 """Importing this registers every table on ``engine.store.database.metadata``."""
 
-from engine.store import attested_instances, holds, join_tokens, ledger, moves, plans, round_records, shard_tables
+from engine.store import (
+    attested_instances,
+    holds,
+    join_tokens,
+    ledger,
+    moves,
+    plans,
+    round_records,
+    run_leases,
+    shard_tables,
+)
 
-MODULES = (attested_instances, holds, join_tokens, ledger, moves, plans, round_records, shard_tables)
+MODULES = (attested_instances, holds, join_tokens, ledger, moves, plans, round_records, run_leases, shard_tables)

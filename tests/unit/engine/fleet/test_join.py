@@ -5,6 +5,7 @@ import random
 import socket
 import ssl
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
@@ -16,17 +17,18 @@ from agent.config import AgentConfig, MetadataFlavour
 from agent.identity import Identity
 from agent.metadata import MetadataAddress
 from agent.peer import client_context
-from agent.wire import CONTROL_NAME, NoticeReport
+from agent.wire import CONTROL_NAME, HeldShard, NoticeReport
 from engine.clock import SystemClock
 from engine.errors import AuthenticationFailed, ConfigurationError
 from engine.fleet.admission import Admission, Attestation
 from engine.fleet.certificates import CertificateAuthority, ControlCredentials
 from engine.fleet.join import ControlListener, NodeJoined, join_secret
 from engine.model.capacity import Resources
-from engine.model.ids import NodeId
+from engine.model.ids import NodeId, ShardId
 from engine.store.attested_instances import AttestedInstances
 from engine.store.database import Database
 from engine.store.join_tokens import JoinTokens
+from engine.store.run_leases import RunLeases
 from providers.base import InstanceRecord, ProviderSettings
 from providers.registry import open_attestor
 from providers.sandbox.signers import InstanceSigners
@@ -44,6 +46,7 @@ class Control:
             tokens=self.tokens, instances=AttestedInstances(database, CLOCK), secret=b"secret", clock=CLOCK,
             attestation_of=lambda node: self.vouching if node.startswith("cloud-") else None,
         )  # fmt: skip
+        self.leases = RunLeases(database, CLOCK, timedelta(seconds=10))
         self.vouching: Attestation | None = None
         self.joined: list[NodeJoined] = []
         self.notices: list[tuple[NodeId, NoticeReport]] = []
@@ -54,6 +57,7 @@ class Control:
             admission=self.admission,
             on_join=self.joined.append,
             on_notice=lambda node, notice: self.notices.append((node, notice)),
+            leases=self.leases,
         )  # fmt: skip
         self.url = self.listener.start()
 
@@ -196,12 +200,23 @@ def test_a_notice_reaches_the_control_plane(control: Control, tmp_path: Path) ->
     assert [(who, what.reason) for who, what in control.notices] == [("n1", "test")]
 
 
-def test_a_node_speaks_for_itself_only(control: Control, tmp_path: Path) -> None:
+def test_a_shard_that_is_not_the_nodes_gets_no_run_lease_and_that_is_logged(control: Control, tmp_path: Path) -> None:
+    """The store says who owns what (see test_run_leases); here it knows no shard, so nothing is granted."""
+    node = control.identity(tmp_path / "n1", "n1")
+    join(node)
+    with structlog.testing.capture_logs() as logs:
+        granted = asyncio.run(node.renew_leases((HeldShard(shard=ShardId("s1"), epoch=1),)))
+    assert granted.shards == ()
+    assert ("run lease refused", ["s1"]) in [(line["event"], line.get("shards")) for line in logs]
+
+
+@pytest.mark.parametrize("what", ["notices", "leases"])
+def test_a_node_speaks_for_itself_only(control: Control, tmp_path: Path, what: str) -> None:
     node = control.identity(tmp_path / "n1", "n1")
     join(node)
     with control.client(node) as client:
         answer = client.post(
-            "/v1/nodes/n2/notices", content=notice().model_dump_json(), extensions={"sni_hostname": CONTROL_NAME}
+            f"/v1/nodes/n2/{what}", content=notice().model_dump_json(), extensions={"sni_hostname": CONTROL_NAME}
         )
     assert answer.status_code == 403
     assert control.notices == []
@@ -248,7 +263,7 @@ def test_an_address_in_use_is_named(control: Control, tmp_path: Path) -> None:
         "127.0.0.1", control.listener.port,
         authority=control.authority, credentials=control.listener._credentials,
         admission=control.admission,
-        on_join=control.joined.append, on_notice=lambda _node, _notice: None,
+        on_join=control.joined.append, on_notice=lambda _node, _notice: None, leases=control.leases,
     )  # fmt: skip
     with pytest.raises(ConfigurationError, match="cannot listen"):
         second.start()

@@ -1,4 +1,4 @@
-"""Instances that have joined on their provider's word."""
+"""Instances that have joined on their provider's word; until when a node may let each of its shards run."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -17,7 +17,16 @@ def upgrade() -> None:
         sa.Column("joined_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("provider", "instance_id"),
     )
+    op.create_table(
+        "run_leases",
+        sa.Column("shard", sa.String(length=128), nullable=False),
+        sa.Column("node", sa.String(length=128), nullable=False),
+        sa.Column("epoch", sa.Integer(), nullable=False),
+        sa.Column("until", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("shard"),
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("run_leases")
     op.drop_table("attested_instances")

@@ -1,0 +1,93 @@
+"""Stops guests whose run lease has run out, even where the agent hangs or is dead: a process of its own.
+
+    python -m agent.watchdog LEASES
+
+``LEASES`` is a folder with one file a shard: the lease's end on CLOCK_BOOTTIME, and the guest's process by pid and
+start time. A guest past the end is stopped (SIGSTOP), one whose lease was renewed goes on (SIGCONT). Ends when another
+watchdog serves the folder, or with the folder. Standard library alone: it must stay small, and never need what the
+agent needs.
+"""
+
+import os
+import signal
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from fcntl import LOCK_EX, LOCK_NB, flock
+from pathlib import Path
+
+EVERY_SECONDS = 0.25
+EARLY_SECONDS = 2.0
+"""A guest is stopped this long before its lease ends: the control plane may start it elsewhere from then on."""
+LOCK_NAME = ".watchdog"
+
+
+@dataclass(frozen=True)
+class Lease:
+    ends: float
+    """Seconds on CLOCK_BOOTTIME, which counts a suspended host too."""
+    pid: int
+    start_ticks: int
+
+    def written(self) -> str:
+        return f"{self.ends:.3f} {self.pid} {self.start_ticks}\n"
+
+    @classmethod
+    def read(cls, text: str) -> "Lease":
+        """Raises ValueError."""
+        ends, pid, ticks = text.split()
+        return cls(float(ends), int(pid), int(ticks))
+
+
+def boottime() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def process_state(lease: Lease) -> str | None:
+    """The letter that /proc shows, T for stopped; None: that very process is gone."""
+    try:
+        fields = Path(f"/proc/{lease.pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" or int(fields[19]) != lease.start_ticks else fields[0]
+
+
+def enforce(folder: Path, now: float) -> dict[str, str]:
+    """One look at every lease; what was done to which shard: stopped or continued."""
+    done: dict[str, str] = {}
+    for file in sorted(folder.glob("[!.]*")):
+        try:
+            lease = Lease.read(file.read_text())
+        except (OSError, ValueError):
+            continue
+        state = process_state(lease)
+        if state is None:
+            continue
+        over = now >= lease.ends - EARLY_SECONDS
+        if over != (state == "T"):
+            with suppress(ProcessLookupError):
+                os.kill(lease.pid, signal.SIGSTOP if over else signal.SIGCONT)
+                done[file.name] = "stopped" if over else "continued"
+    return done
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) != 1:
+        print(__doc__, file=sys.stderr)
+        return 2
+    folder = Path(arguments[0])
+    handle = os.open(folder / LOCK_NAME, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        flock(handle, LOCK_EX | LOCK_NB)
+    except BlockingIOError:
+        return 0
+    while folder.exists():
+        for shard, what in enforce(folder, boottime()).items():
+            print(f"watchdog: shard {shard} {what}", file=sys.stderr, flush=True)
+        time.sleep(EVERY_SECONDS)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
