@@ -10,7 +10,7 @@ import asyncio
 import time
 from typing import Any
 
-from agent import memory, network
+from agent import guest, memory, network
 from agent.config import AgentConfig
 from agent.guest import GuestRecord
 from agent.monitor import poll
@@ -186,7 +186,7 @@ class MoveAgent:
     async def _listen(self, here: Guest, source: NodeId) -> None:
         """Accept disk and memory over TLS, from the source's certificate only."""
         execute, host = here.monitor.execute, self._config.underlay
-        await execute("object-add", self._tls_object("server"))
+        await execute("object-add", self._tls_object(here, "server"))
         await execute("object-add", {"qom-type": "authz-simple", "id": _AUTHZ, "identity": f"CN={source}"[:67]})
         address = {"type": "inet", "data": {"host": host, "port": str(here.record.disk_port)}}
         await execute("nbd-server-start", {"addr": address, "tls-creds": _TLS, "tls-authz": _AUTHZ})
@@ -247,7 +247,7 @@ class MoveAgent:
         execute = here.monitor.execute
         self._host.lift_cpu(here)
         await self._drop_target(here)
-        await execute("object-add", self._tls_object("client"))
+        await execute("object-add", self._tls_object(here, "client"))
         server = {"type": "inet", "host": landing.host, "port": str(landing.disk_port)}
         target = {"driver": "nbd", "node-name": _TARGET, "server": server, "export": "disk"}
         await execute("blockdev-add", target | {"tls-creds": _TLS, "tls-hostname": landing.node})
@@ -415,12 +415,13 @@ class MoveAgent:
             raise ConcurrentUpdate(f"shard {shard} is in another move", why=str(here.record.move))
         return here
 
-    def _tls_object(self, endpoint: str) -> dict[str, Any]:
+    def _tls_object(self, here: Guest, endpoint: str) -> dict[str, Any]:
         # Added for one move, so that QEMU reads the certificate that is valid now.
+        user = guest.user_for(here.folder, here.record.profile.accelerator)
         return {
             "qom-type": "tls-creds-x509",
             "id": _TLS,
-            "dir": str((self._config.work / "tls").resolve()),
+            "dir": guest.lend_tls(self._config.work / "tls", here.folder, user),
             "endpoint": endpoint,
             "verify-peer": True,
             "priority": _TLS_PRIORITY,

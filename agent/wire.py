@@ -162,13 +162,17 @@ class CarveRequest(Value):
 
 
 class MeasuredPerformance(Value):
-    """Measured on this node while the guest booted; None: not measured yet."""
+    """As the guest counted it, on this node; None: not measured yet."""
 
     boot_seconds: float | None = None
     cpu_rounds_per_second: int | None = None
     """Rounds of a fixed interpreter loop, one core."""
     read_iops: int | None = None
     """4 KiB direct reads of its disk, one at a time, throttle included."""
+    memory_mib: int | None = None
+    """What the guest's kernel counts as its memory: the setting less what the kernel itself takes."""
+    receive_mbps: float | None = None
+    """What arrived at the guest's network card under a flood, in Mbit/s."""
 
 
 class ShardStatus(Value):
@@ -204,6 +208,13 @@ class NodeStatus(Value):
     resident_bytes: int
     """Memory of the agent itself."""
     shards: tuple[ShardStatus, ...]
+
+
+class MeasureRequest(Value):
+    """Let the guest measure itself, which takes its CPU, its disk and its network in turn for so long each."""
+
+    epoch: Epoch
+    seconds: Annotated[int, Field(ge=1, le=20)] = 3
 
 
 class EpochRequest(Value):
