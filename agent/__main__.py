@@ -15,10 +15,12 @@ import uvicorn
 from agent.app import AgentApi
 from agent.config import AgentConfig, load
 from agent.identity import Identity
+from agent.keeping import Keeper
+from agent.leases import LeaseKeeper
+from agent.metadata import WELL_KNOWN_URL, MetadataAddress
 from agent.peer import PeerProtocol, server_context
-from agent.reclaim import EVERY_SECONDS, WELL_KNOWN_URL, MetadataWatch, watch
+from agent.reclaim import EVERY_SECONDS, MetadataWatch, watch
 from agent.shards import ShardHost
-from agent.watchdog import Watchdog
 from engine.clock import SystemClock
 from engine.errors import ConfigurationError, ShardwrightError
 
@@ -48,10 +50,14 @@ async def serve(config: AgentConfig, *, stop_guests_on_exit: bool = False) -> No
     config.work.mkdir(parents=True, exist_ok=True, mode=0o700)
     host_name = config.listen_host or config.underlay
     listener = _listen(host_name, config.listen_port)
-    identity = Identity(config, clock, random.Random())  # noqa: S311 - jitter only
+    metadata_url = config.metadata_url or WELL_KNOWN_URL.get(config.metadata_flavour)
+    vouched = MetadataAddress(metadata_url, config.metadata_flavour) if metadata_url else None
+    identity = Identity(config, clock, random.Random(), vouched)  # noqa: S311 - jitter only
     host = ShardHost(config)
     # The socket listens before anyone is told of it: whoever calls at once waits instead of being refused.
     await identity.join(f"https://{host_name}:{listener.getsockname()[1]}")
+    if vouched is not None:
+        await vouched.close()
     tls = server_context(
         certificate=identity.certificate_file, key=identity.key_file, ca=identity.ca_file, client_certificate=True
     )
@@ -72,11 +78,14 @@ async def serve(config: AgentConfig, *, stop_guests_on_exit: bool = False) -> No
     )
     tasks = [
         asyncio.create_task(_keep_renewed(identity, tls, clock)),
-        asyncio.create_task(Watchdog(host, api.moves, identity.keep).run()),
+        asyncio.create_task(Keeper(host, api.moves, identity.keep).run()),
     ]
-    metadata_url = config.metadata_url or WELL_KNOWN_URL.get(config.metadata_flavour)
     if metadata_url:
         tasks.append(asyncio.create_task(_watch_for_reclaim(metadata_url, config, identity, clock)))
+    if config.run_lease_seconds is not None:
+        keeper = LeaseKeeper(host, identity.renew_leases, config.run_lease_seconds)
+        keeper.start_watchdog()
+        tasks.append(asyncio.create_task(keeper.keep()))
     try:
         await server.serve(sockets=[listener])
     finally:

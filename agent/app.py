@@ -23,6 +23,7 @@ from agent.wire import (
     CarveRequest,
     CommitRequest,
     EpochRequest,
+    MeasureRequest,
     MemoryRequest,
     MirrorRequest,
     MoveCommand,
@@ -78,6 +79,7 @@ class AgentApi:
             ("POST", "/v1/shards", self._carve),
             ("GET", shard, self._shard),
             ("POST", f"{shard}/resize", self._resize),
+            ("POST", f"{shard}/measure", self._measure),
             ("POST", f"{shard}/release", self._release),
             ("GET", f"{move}/source", self._source),
             ("GET", f"{move}/destination", self._destination),
@@ -121,6 +123,10 @@ class AgentApi:
     async def _resize(self, request: Request) -> Response:
         wanted = await body(request, ResizeRequest)
         return reply(await self._host.resize(_shard_of(request), wanted.epoch, wanted.resources))
+
+    async def _measure(self, request: Request) -> Response:
+        wanted = await body(request, MeasureRequest)
+        return reply(await self._host.measure(_shard_of(request), wanted.epoch, wanted.seconds))
 
     async def _release(self, request: Request) -> Response:
         await self._host.release(_shard_of(request), (await body(request, EpochRequest)).epoch)

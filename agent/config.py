@@ -1,4 +1,4 @@
-"""The agent's configuration file, as the node's user data writes it (mode 0600: it holds the join token)."""
+"""The agent's configuration file, as the node's user data writes it (mode 0600: it may hold a join token)."""
 
 import json
 import os
@@ -38,7 +38,8 @@ def _https(url: str) -> str:
 class AgentConfig(Value):
     control_url: Annotated[str, AfterValidator(_https)]
     node: Annotated[NodeId, NAME]
-    join_token: SecretStr
+    join_token: SecretStr | None = None
+    """None: the provider vouches for the instance, by what it signs at the metadata address."""
     control_ca_pem: str
     capacity: Resources
     """What shards may be carved from in all."""
@@ -54,6 +55,8 @@ class AgentConfig(Value):
     metadata_url: str | None = None
     """None: the well-known address of the flavour."""
     metadata_flavour: MetadataFlavour = MetadataFlavour.NETWORK
+    run_lease_seconds: Annotated[float, Field(gt=0)] | None = None
+    """How long shards run on without the control plane's word; None: for ever."""
 
     @property
     def underlay(self) -> str:
@@ -70,9 +73,10 @@ class AgentFile(AgentConfig):
     work_dir: str = ""
 
     def as_text(self) -> str:
-        """JSON, the join token in clear."""
+        """JSON, a join token in clear."""
         fields = self.model_dump(mode="json", exclude_none=True, exclude={"work_dir"} if not self.work_dir else set())
-        return json.dumps(fields | {"join_token": self.join_token.get_secret_value()}, indent=2)
+        token = {} if self.join_token is None else {"join_token": self.join_token.get_secret_value()}
+        return json.dumps(fields | token, indent=2)
 
     def completed(self, path: Path, environment: Mapping[str, str]) -> AgentConfig:
         given = {name: getattr(self, name) for name in AgentConfig.model_fields}

@@ -1,5 +1,6 @@
 """One QEMU process: its command line, its start, and whether it still lives. It outlives the agent."""
 
+import hashlib
 import math
 import os
 import re
@@ -7,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from functools import cache
 from ipaddress import IPv4Interface
 from pathlib import Path
@@ -28,7 +30,14 @@ OVERHEAD_MIB = 224
 """What QEMU itself may use beside the guest's memory: code cache, devices, mirror buffers."""
 _CPU_BY_ACCELERATOR = {"tcg": "max", "kvm": "Nehalem"}
 """Named baselines, so that both ends of a move offer the same CPU; "max" is the same for one QEMU version under TCG."""
-_MEASURED = re.compile(r"^shardwright-measured (\w+) (\d+)\r?$", re.MULTILINE)
+RUN_FOLDER = "run"
+"""In a guest's folder: where its QEMU works, and the only place that it may write to beside its disk."""
+TLS_FOLDER = "tls"
+CONSOLE_SOCKET, CONSOLE_LOG = "console.sock", "serial.log"
+_KVM = Path("/dev/kvm")
+_FIRST_USER, _USERS = 61_184, 4_336
+"""Numbers that systemd sets aside for users that nobody has entered anywhere."""
+MEASURED = re.compile(r"^shardwright-measured (\w+) (\d+)\r?$", re.MULTILINE)
 
 
 class GuestRecord(Value):
@@ -62,8 +71,11 @@ def memory_mib(resources: Resources) -> int:
     return round(resources.memory_gib * 1024)
 
 
-def command_line(record: GuestRecord, image: GuestImage, *, direct_io: bool, mtu: int | None) -> list[str]:
-    """QEMU's arguments; file names are relative to the guest's folder. Both ends of a move use the same."""
+def command_line(record: GuestRecord, *, direct_io: bool, mtu: int | None, tap: int | None) -> list[str]:
+    """QEMU's arguments; file names are relative to RUN_FOLDER, ``tap`` is an open tap's descriptor.
+
+    Both ends of a move use the same, but for the descriptor.
+    """
     machine, accelerator = f"{record.profile.machine},hpet=off", record.profile.accelerator
     # On a busy host an emulated timer ticks too late for the kernel's test of it, which would then give up booting.
     words = f"console=ttyS0 quiet panic=1 mitigations=off no_timer_check shard.address={record.address}"
@@ -76,10 +88,11 @@ def command_line(record: GuestRecord, image: GuestImage, *, direct_io: bool, mtu
     arguments += ["-smp", str(max(1, math.ceil(record.resources.vcpus))), "-m", str(memory_mib(record.resources))]
     arguments += ["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]
     arguments += ["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]
-    arguments += ["-kernel", image.kernel, "-initrd", image.initrd, "-append", words]
-    arguments += ["-serial", "file:serial.log", "-qmp", f"unix:{SOCKET_NAME},server=on,wait=off"]
-    arguments += ["-netdev", _netdev(record), "-device", f"virtio-net-pci,netdev=n0,mac={record.mac},romfile="]
-    arguments += ["-blockdev", f'{{"driver":"file","filename":"disk.raw","node-name":"f0",{cache_}}}']
+    arguments += ["-kernel", "kernel", "-initrd", "initrd", "-append", words]
+    console = f"socket,id=console,path={CONSOLE_SOCKET},server=on,wait=off,logfile={CONSOLE_LOG},logappend=on"
+    arguments += ["-chardev", console, "-serial", "chardev:console", "-qmp", f"unix:{SOCKET_NAME},server=on,wait=off"]
+    arguments += ["-netdev", _netdev(record, tap), "-device", f"virtio-net-pci,netdev=n0,mac={record.mac},romfile="]
+    arguments += ["-blockdev", f'{{"driver":"file","filename":"../disk.raw","node-name":"f0",{cache_}}}']
     arguments += ["-blockdev", '{"driver":"raw","file":"f0","node-name":"d0"}']
     # The disk is throttled at the device (see ShardHost.apply_limits): a throttle node would sit above the node that a
     # move mirrors, and QEMU mirrors root nodes only.
@@ -90,24 +103,89 @@ def command_line(record: GuestRecord, image: GuestImage, *, direct_io: bool, mtu
     return arguments
 
 
-def _netdev(record: GuestRecord) -> str:
-    if record.network is NetworkMode.BRIDGE:
-        return f"tap,id=n0,ifname={record.tap},script=no,downscript=no"
+def _netdev(record: GuestRecord, tap: int | None) -> str:
+    if tap is not None:
+        return f"tap,id=n0,fd={tap}"
     interface = IPv4Interface(record.address)
     last = interface.network.broadcast_address
     forward = f"hostfwd=tcp:127.0.0.1:{record.forwarded_port}-{interface.ip}:{RECORD_PORT}"
     return f"user,id=n0,net={interface.network},host={last - 1},dns={last - 2},{forward}"
 
 
-def start(arguments: list[str], folder: Path) -> subprocess.Popen[bytes]:
-    """In a session of its own, so that nothing which ends the agent ends the guest."""
+def start(
+    arguments: list[str], folder: Path, *, user: int | None = None, groups: Sequence[int] = (), keep: Sequence[int] = ()
+) -> subprocess.Popen[bytes]:
+    """In a session of its own, so that nothing which ends the agent ends the guest. Works in RUN_FOLDER.
+
+    ``user``: who it runs as, None: the agent's own user. ``keep``: descriptors that it inherits.
+    """
+    work = folder / RUN_FOLDER
+    work.mkdir(exist_ok=True)
+    who = {} if user is None else {"user": user, "group": user, "extra_groups": list(groups)}
     try:
         with (folder / "qemu.log").open("ab") as log:
-            return subprocess.Popen(
-                arguments, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
+            process: subprocess.Popen[bytes] = subprocess.Popen(
+                arguments, cwd=work, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                pass_fds=tuple(keep), **who,  # type: ignore[call-overload]
+            )  # fmt: skip
+            return process
     except OSError as problem:
         raise MissingPart("QEMU cannot be started", why=str(problem), next_step="install qemu-system-x86") from problem
+
+
+def lend(folder: Path, image: GuestImage, user: int | None) -> None:
+    """Make RUN_FOLDER ready for a start, and give it and the disk to the guest's user. Nothing else becomes theirs."""
+    folder.chmod(0o711)
+    work = folder / RUN_FOLDER
+    work.mkdir(exist_ok=True)
+    for name in (CONSOLE_LOG, CONSOLE_SOCKET, SOCKET_NAME, "kernel", "initrd"):
+        (work / name).unlink(missing_ok=True)
+    for source, name in ((image.kernel, "kernel"), (image.initrd, "initrd")):
+        try:
+            os.link(source, work / name)
+        except OSError:  # another file system
+            shutil.copyfile(source, work / name)
+    if user is not None:
+        for name in ("kernel", "initrd"):
+            (work / name).chmod(0o644)  # neither is a secret, and what built them may have been careful
+        for path in (work, folder / "disk.raw"):
+            os.chown(path, user, user)
+
+
+def lend_tls(source: Path, folder: Path, user: int | None) -> str:
+    """The node's key and certificate for one move, readable by the guest's user; the folder as QEMU shall name it."""
+    target = folder / TLS_FOLDER
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(mode=0o700)
+    for file in source.glob("*.pem"):
+        copied = Path(shutil.copy(file, target))
+        copied.chmod(0o440)
+        if user is not None:
+            os.chown(copied, -1, user)
+    if user is not None:
+        os.chown(target, -1, user)
+        target.chmod(0o750)
+    return f"../{TLS_FOLDER}"
+
+
+def user_for(folder: Path, accelerator: str) -> int | None:
+    """A user of its own for the guest in ``folder``; None: the agent is no root, or it cannot be had here."""
+    if os.geteuid() != 0 or (accelerator == "kvm" and _KVM.stat().st_mode & 0o060 != 0o060):
+        return None
+    digest = hashlib.sha256(str(folder.resolve()).encode()).digest()
+    user = _FIRST_USER + int.from_bytes(digest[:4]) % _USERS
+    return user if _is_mapped(user, Path("/proc/self/uid_map").read_text()) else None
+
+
+def _is_mapped(user: int, uid_map: str) -> bool:
+    """Whether this user namespace has the user."""
+    spans = ((int(start), int(count)) for start, _, count in map(str.split, uid_map.splitlines()))
+    return any(start <= user < start + count for start, count in spans)
+
+
+def device_groups(accelerator: str) -> tuple[int, ...]:
+    """What an unprivileged QEMU must belong to for its accelerator's device."""
+    return (_KVM.stat().st_gid,) if accelerator == "kvm" else ()
 
 
 def create_disk(path: Path, mib: int) -> None:
@@ -139,6 +217,14 @@ def alive(record: GuestRecord) -> bool:
     return record.pid > 0 and record.start_ticks > 0 and start_ticks(record.pid) == record.start_ticks
 
 
+def stopped(record: GuestRecord) -> bool:
+    """By a signal: its run lease has run out."""
+    try:
+        return Path(f"/proc/{record.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    except OSError:
+        return False
+
+
 def kill(record: GuestRecord, *, seconds: float = 5.0) -> bool:
     """SIGKILL that very process and wait until it is gone; True once it is proven dead."""
     if alive(record):
@@ -155,8 +241,9 @@ def kill(record: GuestRecord, *, seconds: float = 5.0) -> bool:
 
 
 def console(folder: Path) -> str:
+    """What the guest has written; ``folder`` is where its QEMU works."""
     try:
-        return (folder / "serial.log").read_text(errors="replace")
+        return (folder / CONSOLE_LOG).read_text(errors="replace")
     except OSError:
         return ""
 
@@ -167,11 +254,12 @@ def is_ready(folder: Path) -> bool:
 
 def measured(folder: Path, boot_seconds: float | None) -> MeasuredPerformance:
     """What the guest wrote about itself while it booted."""
-    said = {name: int(value) for name, value in _MEASURED.findall(console(folder))}
+    said = {name: int(value) for name, value in MEASURED.findall(console(folder))}
     return MeasuredPerformance(
         boot_seconds=boot_seconds,
         cpu_rounds_per_second=said.get("cpu_rounds_per_second"),
         read_iops=said.get("read_iops"),
+        memory_mib=said["memory_kib"] // 1024 if "memory_kib" in said else None,
     )
 
 

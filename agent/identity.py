@@ -1,4 +1,4 @@
-"""The node's key and certificate: joining with the one-use token, renewing at half life, files for QEMU."""
+"""The node's key and certificate: joining on its provider's word or a token, renewing at half life, files for QEMU."""
 
 import asyncio
 import logging
@@ -16,23 +16,30 @@ from pydantic import ValidationError
 
 from agent.config import AgentConfig
 from agent.epochs import write_durably
+from agent.metadata import MetadataAddress
 from agent.peer import client_context
 from agent.wire import (
     CONTROL_NAME,
     Certificate,
+    Challenge,
+    ChallengeRequest,
+    HeldShard,
     JoinRequest,
     KeepRequest,
+    LeaseGrant,
+    LeaseRequest,
     NoticeReport,
     Problem,
     RenewRequest,
     Verdict,
 )
 from engine.clock import Clock
-from engine.errors import AuthenticationFailed, ProviderAnswerInvalid, ProviderUnavailable
+from engine.errors import AuthenticationFailed, ConfigurationError, ProviderAnswerInvalid, ProviderUnavailable
 from engine.model.ids import ShardId
 from engine.model.value import Value
 
-_TIMEOUT = httpx.Timeout(10.0, connect=5.0)
+_TIMEOUT = httpx.Timeout(30.0, connect=5.0)
+"""The control plane asks the provider about us before it answers."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0
 _LOG = logging.getLogger("agent.identity")
 
@@ -40,8 +47,11 @@ _LOG = logging.getLogger("agent.identity")
 class Identity:
     """Files under ``work/tls``: node.key (0600), node.pem, ca.pem, and the same under the names QEMU looks for."""
 
-    def __init__(self, config: AgentConfig, clock: Clock, rng: random.Random) -> None:
-        self._config, self._clock, self._rng = config, clock, rng
+    def __init__(
+        self, config: AgentConfig, clock: Clock, rng: random.Random, metadata: MetadataAddress | None = None
+    ) -> None:
+        """``metadata``: where the provider vouches for this instance; needed where no join token is configured."""
+        self._config, self._clock, self._rng, self._metadata = config, clock, rng, metadata
         self.folder = config.work / "tls"
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.key_file, self.certificate_file, self.ca_file = (
@@ -69,20 +79,16 @@ class Identity:
         )
 
     async def join(self, agent_url: str) -> None:
-        """Trade the token for a certificate; tries until the control plane answers. Raises AuthenticationFailed."""
+        """Trade a token or the provider's word for a certificate; tries until the control plane answers.
+
+        Raises AuthenticationFailed, or ConfigurationError where there is neither.
+        """
         if self.usable():
             return
-        request = JoinRequest(
-            node=self._config.node,
-            token=self._config.join_token.get_secret_value(),
-            csr_pem=self._csr(),
-            agent_url=agent_url,
-            underlay_address=self._config.underlay,
-            capacity=self._config.capacity,
-        )
         pause = _FIRST_PAUSE
         while True:
             try:
+                request = await self._request(agent_url)
                 self._install(await self._post("/v1/join", request, with_certificate=False))
             except ProviderUnavailable as problem:
                 _LOG.warning("cannot join yet: %s", problem)
@@ -90,6 +96,23 @@ class Identity:
                 pause = min(pause * 2, _LONGEST_PAUSE)
             else:
                 return
+
+    async def _request(self, agent_url: str) -> JoinRequest:
+        request = JoinRequest(
+            node=self._config.node,
+            csr_pem=self._csr(),
+            agent_url=agent_url,
+            underlay_address=self._config.underlay,
+            capacity=self._config.capacity,
+        )
+        if self._config.join_token is not None:
+            return request.model_copy(update={"token": self._config.join_token.get_secret_value()})
+        if self._metadata is None:
+            raise ConfigurationError("there is neither a join token nor a metadata address to be vouched for at")
+        asked = ChallengeRequest(node=request.node, csr_pem=request.csr_pem)
+        challenge = _challenge(await self._post("/v1/join/challenge", asked, with_certificate=False))
+        evidence = await self._metadata.identity(challenge)
+        return request.model_copy(update={"challenge": challenge, "evidence": evidence})
 
     async def renew(self) -> None:
         """Raises ProviderUnavailable (try again) or AuthenticationFailed."""
@@ -106,6 +129,15 @@ class Identity:
             return Verdict.model_validate_json(answer.content)
         except ValidationError as problem:
             raise ProviderAnswerInvalid("the control plane's answer is not a verdict") from problem
+
+    async def renew_leases(self, held: tuple[HeldShard, ...]) -> LeaseGrant:
+        """Which of the shards may run on. Raises ProviderUnavailable, AuthenticationFailed, ProviderAnswerInvalid."""
+        path = f"/v1/nodes/{self._config.node}/leases"
+        answer = await self._post(path, LeaseRequest(shards=held), with_certificate=True)
+        try:
+            return LeaseGrant.model_validate_json(answer.content)
+        except ValidationError as problem:
+            raise ProviderAnswerInvalid("the control plane's answer grants no lease") from problem
 
     async def _post(self, path: str, body: Value, *, with_certificate: bool) -> httpx.Response:
         context = client_context(
@@ -157,6 +189,13 @@ class Identity:
         ):
             for name in names:
                 _copy_private(source, self.folder / name)
+
+
+def _challenge(answer: httpx.Response) -> str:
+    try:
+        return Challenge.model_validate_json(answer.content).challenge
+    except ValidationError as problem:
+        raise ProviderAnswerInvalid("the control plane's answer holds no challenge") from problem
 
 
 def _copy_private(source: Path, target: Path) -> None:

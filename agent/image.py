@@ -310,6 +310,10 @@ while [ $rounds -lt 20000 ]; do rounds=$((rounds+1)); done
 took=$(( $(now) - began )); [ $took -lt 1 ] && took=1
 echo "shardwright-measured cpu_rounds_per_second $((rounds * 100 / took))" > /dev/ttyS0
 
+while read -r name value unit; do
+  [ "$name" = MemTotal: ] && echo "shardwright-measured memory_kib $value" > /dev/ttyS0
+done < /proc/meminfo
+
 if [ -b /dev/vda ]; then
   began=$(now)
   $b dd if=/dev/vda of=/dev/null bs=4k count=64 iflag=direct 2>/dev/null
@@ -331,6 +335,36 @@ port=${port:-RECORD_PORT}
 (while :; do $b nc -l -p $port -e /bin/records; done) &
 until $b grep -qi "$(printf ':%04x 0' $port)" /proc/net/tcp /proc/net/tcp6 2>/dev/null; do $b usleep 10000; done
 echo READY_MARK > /dev/ttyS0
+
+# Asked on the console to measure itself: "cpu SECONDS", "disk READS", "received SECONDS". One answer a line.
+said() { echo "shardwright-measured $1 $2" > /dev/ttyS0; }
+while read -r what amount; do
+  case $amount in ''|*[!0-9]*) continue ;; esac
+  case $what in
+    cpu)
+      rounds=0; began=$(now); t=$began
+      while [ $((t - began)) -lt $((amount * 100)) ]; do
+        i=0; while [ $i -lt 1000 ]; do i=$((i+1)); done
+        rounds=$((rounds + 1000))
+        read -r up idle < /proc/uptime; t=${up%.*}${up#*.}
+      done
+      said cpu_rounds_per_second $((rounds * 100 / (t - began)))
+      ;;
+    disk)
+      began=$(now)
+      $b dd if=/dev/vda of=/dev/null bs=4k count=$amount iflag=direct 2>/dev/null
+      took=$(( $(now) - began )); [ $took -lt 1 ] && took=1
+      said read_iops $((amount * 100 / took))
+      ;;
+    received)
+      bytes=/sys/class/net/eth0/statistics/rx_bytes
+      read -r first < $bytes; began=$(now)
+      $b sleep $amount
+      read -r last < $bytes
+      said received_kbit_per_second $(( (last - first) * 8 / 10 / ($(now) - began) ))
+      ;;
+  esac
+done < /dev/ttyS0 &
 wait
 """.replace("READY_MARK", READY_MARK).replace("RECORD_PORT", str(RECORD_PORT))
 

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from agent import fences, memory, network
+from agent import fences, guest, memory, network
 from agent.config import AgentConfig
 from agent.guest import GuestRecord
 from agent.monitor import poll
@@ -193,7 +193,7 @@ class MoveAgent:
     async def _listen(self, here: Guest, source: NodeId) -> None:
         """Accept disk and memory over TLS, from the source's certificate only."""
         execute, host = here.monitor.execute, self._config.underlay
-        await execute("object-add", self._tls_object("server"))
+        await execute("object-add", self._tls_object(here, "server"))
         await execute("object-add", {"qom-type": "authz-simple", "id": _AUTHZ, "identity": f"CN={source}"[:67]})
         address = {"type": "inet", "data": {"host": host, "port": str(here.record.disk_port)}}
         await execute("nbd-server-start", {"addr": address, "tls-creds": _TLS, "tls-authz": _AUTHZ})
@@ -250,7 +250,7 @@ class MoveAgent:
         execute = here.monitor.execute
         self._host.lift_cpu(here)
         await self._drop_target(here)
-        await execute("object-add", self._tls_object("client"))
+        await execute("object-add", self._tls_object(here, "client"))
         server = {"type": "inet", "host": landing.host, "port": str(landing.disk_port)}
         target = {"driver": "nbd", "node-name": _TARGET, "server": server, "export": "disk"}
         await execute("blockdev-add", target | {"tls-creds": _TLS, "tls-hostname": landing.node})
@@ -427,12 +427,13 @@ class MoveAgent:
         self._host.epochs.accept(here.record.shard, command.epoch)
         here.heard_now()
 
-    def _tls_object(self, endpoint: str) -> dict[str, Any]:
+    def _tls_object(self, here: Guest, endpoint: str) -> dict[str, Any]:
         # Added for one move, so that QEMU reads the certificate that is valid now.
+        user = guest.user_for(here.folder, here.record.profile.accelerator)
         return {
             "qom-type": "tls-creds-x509",
             "id": _TLS,
-            "dir": str((self._config.work / "tls").resolve()),
+            "dir": guest.lend_tls(self._config.work / "tls", here.folder, user),
             "endpoint": endpoint,
             "verify-peer": True,
             "priority": _TLS_PRIORITY,

@@ -1,11 +1,15 @@
 """A shard's network on this node: a tap on the overlay bridge, or QEMU's own network where there is no bridge."""
 
+import errno
 import fcntl
 import hashlib
 import os
 import socket
 import struct
 import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from agent.wire import NetworkMode
 from engine.errors import MissingPart
@@ -14,7 +18,14 @@ from engine.model.ids import NodeId, ShardId
 BRIDGE = "br0"
 """Made by whoever prepares the node, together with the VXLAN link to the other nodes."""
 _COMMAND_SECONDS = 10
+_FLOOD_SOURCE = bytes.fromhex("025357000001")
+_EXPERIMENTAL = bytes.fromhex("88b5")
+"""The EtherType that IEEE keeps for local experiments: no program listens to it."""
+_FLOOD_PAUSE_SECONDS = 0.001
 _GET_MTU = 0x8921
+_SET_INTERFACE = 0x400454CA
+_TAP_FLAGS = 0x0002 | 0x1000 | 0x4000
+"""IFF_TAP, IFF_NO_PI, IFF_VNET_HDR: what QEMU sets when it opens a tap itself."""
 _LEAST_BURST_BYTES = 32 * 1024
 
 
@@ -40,26 +51,80 @@ def tap_name(node: NodeId, shard: ShardId) -> str:
 
 
 def add_tap(name: str) -> None:
-    """A fresh tap on the bridge; one of that name that was left behind is replaced."""
+    """A fresh tap with a way of its own to the overlay bridge; what was left behind under the name is replaced.
+
+    The tap sits on a bridge of its own, which a veth pair joins to the overlay's: a queue shapes only what leaves a
+    device, so what the shard sends is shaped where it leaves that small bridge, and what it receives at the tap.
+    """
     remove_tap(name)
-    lines = [f"tuntap add dev {name} mode tap", f"link set {name} mtu {bridge_mtu()} master {BRIDGE} up"]
+    mtu, (own, inner, outer) = bridge_mtu(), _links(name)
+    lines = [
+        f"link add {own} mtu {mtu} type bridge forward_delay 0",
+        f"link add {inner} mtu {mtu} type veth peer name {outer} mtu {mtu}",
+        f"tuntap add dev {name} mode tap",
+        *(f"link set {link} addrgenmode none" for link in (own, inner, outer, name)),  # they say nothing themselves
+        f"link set {name} mtu {mtu} master {own} up",
+        f"link set {inner} master {own} up",
+        f"link set {outer} master {BRIDGE} up",
+        f"link set {own} up",
+    ]
     _run(["ip", "-batch", "-"], stdin="\n".join(lines) + "\n")
 
 
 def remove_tap(name: str) -> None:
-    """Not there = success."""
-    subprocess.run(["ip", "link", "del", name], capture_output=True, timeout=_COMMAND_SECONDS, check=False)
+    """With its way to the overlay bridge. Not there = success."""
+    own, inner, _outer = _links(name)
+    lines = "".join(f"link del {link}\n" for link in (name, inner, own))
+    command = ["ip", "-force", "-batch", "-"]
+    subprocess.run(command, input=lines.encode(), capture_output=True, timeout=_COMMAND_SECONDS, check=False)
+
+
+@contextmanager
+def opened_tap(name: str) -> Iterator[int]:
+    """A descriptor of the tap, for a QEMU that may not open it. Raises MissingPart."""
+    handle = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.ioctl(handle, _SET_INTERFACE, struct.pack("16sH22x", name.encode(), _TAP_FLAGS))
+        except OSError as problem:
+            raise MissingPart(f"tap {name} cannot be opened", why=problem.strerror or "") from problem
+        yield handle
+    finally:
+        os.close(handle)
 
 
 def shape(name: str, mbps: float) -> None:
-    """Limit what the shard receives, in Mbit/s; 0 lifts the limit. Works on a running shard."""
+    """Limit what the shard receives, and what it sends, in Mbit/s each; 0 lifts it. Works on a running shard."""
+    _own, inner, _outer = _links(name)
     if mbps <= 0:
-        command = ["tc", "qdisc", "del", "dev", name, "root"]
-        subprocess.run(command, capture_output=True, timeout=_COMMAND_SECONDS, check=False)
+        for link in (name, inner):
+            command = ["tc", "qdisc", "del", "dev", link, "root"]
+            subprocess.run(command, capture_output=True, timeout=_COMMAND_SECONDS, check=False)
         return
     burst = max(_LEAST_BURST_BYTES, int(mbps * 1_000_000 / 8 / 100))
-    rate = f"{int(mbps * 1000)}kbit"
-    _run(["tc", "qdisc", "replace", "dev", name, "root", "tbf", "rate", rate, "burst", str(burst), "latency", "50ms"])
+    bucket = f"tbf rate {int(mbps * 1000)}kbit burst {burst} latency 50ms"
+    lines = "".join(f"qdisc replace dev {link} root {bucket}\n" for link in (name, inner))
+    _run(["tc", "-batch", "-"], stdin=lines)
+
+
+def flood(name: str, mac: str, seconds: float) -> None:
+    """Send a shard frames that its kernel counts and throws away, as fast as they are let through. Blocks."""
+    frame = bytes.fromhex(mac.replace(":", "")) + _FLOOD_SOURCE + _EXPERIMENTAL + bytes(bridge_mtu())
+    end = time.monotonic() + seconds
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as link:
+        link.bind((name, 0))
+        while time.monotonic() < end:
+            try:
+                link.send(frame)
+            except OSError as problem:
+                if problem.errno != errno.ENOBUFS:
+                    raise
+                time.sleep(_FLOOD_PAUSE_SECONDS)
+
+
+def _links(tap: str) -> tuple[str, str, str]:
+    """(the shard's own bridge, the veth's end on it, its end on the overlay bridge)"""
+    return f"{tap}b", f"{tap}u", f"{tap}o"
 
 
 def free_port(host: str) -> int:

@@ -19,15 +19,14 @@ import httpx
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from agent.config import MetadataFlavour
+from agent.metadata import MetadataAddress, ok
 from agent.wire import NoticeReport
 from engine.clock import Clock
-from engine.errors import ProviderAnswerInvalid, ProviderUnavailable, ShardwrightError
+from engine.errors import ProviderAnswerInvalid, ShardwrightError
 from engine.model.ids import NodeId
 from engine.model.value import Utc
 
-_TIMEOUT = httpx.Timeout(3.0)
 _GCP_NOTICE = timedelta(seconds=30)
-_AWS_TOKEN_SECONDS = 21_600
 EVERY_SECONDS = {
     MetadataFlavour.AWS: 5.0,
     MetadataFlavour.GCP: 1.0,
@@ -35,12 +34,6 @@ EVERY_SECONDS = {
     MetadataFlavour.NETWORK: 2.0,
 }
 """Two minutes leave room for a slow poll; thirty seconds do not."""
-WELL_KNOWN_URL = {
-    MetadataFlavour.AWS: "http://169.254.169.254",
-    MetadataFlavour.GCP: "http://169.254.169.254",
-    MetadataFlavour.AZURE: "http://169.254.169.254",
-}
-"""The instance metadata address; a third-party network's is part of its configuration."""
 _LOG = logging.getLogger("agent.reclaim")
 
 
@@ -85,10 +78,7 @@ class MetadataWatch:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._node, self._clock, self._flavour = node, clock, flavour
-        self._client = httpx.AsyncClient(
-            base_url=url.rstrip("/"), timeout=_TIMEOUT, trust_env=False, transport=transport
-        )
-        self._aws_token: str | None = None
+        self._address = MetadataAddress(url, flavour, transport)
 
     async def look(self) -> NoticeReport | None:
         """One look. Raises ProviderUnavailable or ProviderAnswerInvalid."""
@@ -100,42 +90,30 @@ class MetadataWatch:
         }
         try:
             return await asks[self._flavour]()
-        except httpx.HTTPError as problem:
-            raise ProviderUnavailable("the metadata address does not answer", why=str(problem)) from problem
         except (ValidationError, ValueError) as problem:
             raise ProviderAnswerInvalid(
                 "the metadata address answers nonsense", why=type(problem).__name__
             ) from problem
 
     async def close(self) -> None:
-        await self._client.aclose()
+        await self._address.close()
 
     async def _aws(self) -> NoticeReport | None:
-        if self._aws_token is None:
-            headers = {"X-aws-ec2-metadata-token-ttl-seconds": str(_AWS_TOKEN_SECONDS)}
-            self._aws_token = _ok(await self._client.put("/latest/api/token", headers=headers)).text
-        answer = await self._client.get(
-            "/latest/meta-data/spot/instance-action", headers={"X-aws-ec2-metadata-token": self._aws_token}
-        )
+        answer = await self._address.get("/latest/meta-data/spot/instance-action")
         if answer.status_code == 404:
             return None
-        if answer.status_code == 401:
-            self._aws_token = None
-            return None
-        said = _AwsAction.model_validate_json(_ok(answer).content)
+        said = _AwsAction.model_validate_json(ok(answer).content)
         return self._report(said.time, said.action)
 
     async def _gcp(self) -> NoticeReport | None:
-        answer = await self._client.get("/computeMetadata/v1/instance/preempted", headers={"Metadata-Flavor": "Google"})
-        if _ok(answer).text.strip().upper() != "TRUE":
+        answer = await self._address.get("/computeMetadata/v1/instance/preempted")
+        if ok(answer).text.strip().upper() != "TRUE":
             return None
         return self._report(self._clock.now() + _GCP_NOTICE, "preempted")
 
     async def _azure(self) -> NoticeReport | None:
-        answer = await self._client.get(
-            "/metadata/scheduledevents", params={"api-version": "2020-07-01"}, headers={"Metadata": "true"}
-        )
-        for event in _AzureEvents.model_validate_json(_ok(answer).content).events:
+        answer = await self._address.get("/metadata/scheduledevents", {"api-version": "2020-07-01"})
+        for event in _AzureEvents.model_validate_json(ok(answer).content).events:
             if event.event_type in ("Preempt", "Terminate"):
                 # An empty NotBefore means: it has begun.
                 at = parsedate_to_datetime(event.not_before) if event.not_before else self._clock.now()
@@ -143,8 +121,8 @@ class MetadataWatch:
         return None
 
     async def _network(self) -> NoticeReport | None:
-        answer = await self._client.get("/notices")
-        for notice in _NETWORK_NOTICES.validate_json(_ok(answer).content):
+        answer = await self._address.get("/notices")
+        for notice in _NETWORK_NOTICES.validate_json(ok(answer).content):
             if notice.node == self._node:
                 return self._report(notice.at, notice.reason)
         return None
@@ -175,9 +153,3 @@ async def watch(
                 _LOG.warning("%s", problem)
             last_problem = str(problem)
         await sleep(every_seconds if notice is None else min(every_seconds, 1.0))
-
-
-def _ok(answer: httpx.Response) -> httpx.Response:
-    if answer.status_code != 200:
-        raise ProviderUnavailable("the metadata address does not answer", why=f"HTTP {answer.status_code}")
-    return answer

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 
-from agent import guest, network
+from agent import console, guest, network
 from agent.config import AgentConfig
 from agent.epochs import EpochStore, write_durably
 from agent.guest import GuestRecord
@@ -25,6 +25,8 @@ from engine.model.ids import MoveId, ShardId
 
 BOOT_SECONDS = 90.0
 _MONITOR_SECONDS = 10.0
+_UNLIMITED_READS = 300
+"""A second, where nothing limits them."""
 _LOG = logging.getLogger("agent.shards")
 
 
@@ -33,7 +35,8 @@ class Guest:
 
     def __init__(self, folder: Path, record: GuestRecord) -> None:
         self.folder, self.record = folder, record
-        self.monitor = Monitor(folder)
+        self.run = folder / guest.RUN_FOLDER
+        self.monitor = Monitor(self.run)
         self.busy = asyncio.Lock()
         self.digesting: asyncio.Task[MemoryDigest] | None = None
         """Begun when a switchover paused the guest."""
@@ -58,6 +61,8 @@ class Guest:
             return GuestState.DEAD
         if self.record.incoming:
             return GuestState.INCOMING
+        if guest.stopped(self.record):  # by the watchdog: its monitor cannot answer
+            return GuestState.PAUSED
         try:
             said = await self.monitor.execute("query-status")
         except NotFound:
@@ -194,13 +199,20 @@ class ShardHost:
         """Start the guest's QEMU and apply every limit but the CPU's. Its monitor answers on return."""
         record = here.record
         image = await self.image(record.image)
-        if record.tap is not None:
+        user, direct = (
+            guest.user_for(here.folder, record.profile.accelerator),
+            guest.supports_direct_io(here.folder / "disk.raw"),
+        )
+        await asyncio.to_thread(guest.lend, here.folder, image, user)
+        groups = guest.device_groups(record.profile.accelerator)
+        if record.tap is None:
+            line = guest.command_line(record, direct_io=direct, mtu=None, tap=None)
+            process = guest.start(line, here.folder, user=user, groups=groups)
+        else:
             await asyncio.to_thread(network.add_tap, record.tap)
-        for name in ("serial.log", "qmp.sock"):
-            (here.folder / name).unlink(missing_ok=True)
-        direct = guest.supports_direct_io(here.folder / "disk.raw")
-        mtu = network.bridge_mtu() if record.tap is not None else None
-        process = guest.start(guest.command_line(record, image, direct_io=direct, mtu=mtu), here.folder)
+            with network.opened_tap(record.tap) as tap:  # by us: an unprivileged QEMU could not
+                line = guest.command_line(record, direct_io=direct, mtu=network.bridge_mtu(), tap=tap)
+                process = guest.start(line, here.folder, user=user, groups=groups, keep=[tap])
         here.save(pid=process.pid, start_ticks=guest.start_ticks(process.pid))
 
         async def answers() -> bool:
@@ -247,6 +259,24 @@ class ShardHost:
                     "a running shard's memory cannot change", next_step="carve another shard and move over"
                 )
             await self.apply_limits(here, resources)
+        return await self.status(shard)
+
+    async def measure(self, shard: ShardId, epoch: int, seconds: int) -> ShardStatus:
+        """Let the guest measure what it gets now, one resource after the other, and keep it. Raises NotFound."""
+        self.epochs.accept(shard, epoch)
+        here = self.guest(shard)
+        record = here.record
+        async with here.busy:
+            rounds = await console.ask(here.run, f"cpu {seconds}", "cpu_rounds_per_second", seconds)
+            reads = round(min(seconds * (record.resources.storage_iops or _UNLIMITED_READS), record.disk_mib * 256))
+            found: dict[str, float] = {"cpu_rounds_per_second": rounds}
+            found["read_iops"] = await console.ask(here.run, f"disk {reads}", "read_iops", seconds)
+            if record.tap is not None and record.resources.network_mbps > 0:
+                flood = asyncio.to_thread(network.flood, record.tap, record.mac, seconds + 2)
+                asked = console.ask(here.run, f"received {seconds}", "received_kbit_per_second", seconds)
+                (received, _) = await asyncio.gather(asked, flood)
+                found["receive_mbps"] = received / 1000
+            here.save(measured=here.record.measured.model_copy(update=found))
         return await self.status(shard)
 
     async def release(self, shard: ShardId, epoch: int) -> None:
@@ -304,11 +334,11 @@ class ShardHost:
 
             async def up() -> bool:
                 if not here.alive:
-                    raise MissingPart("the guest died while booting", why=_last_line(here.folder / "serial.log"))
-                return guest.is_ready(here.folder)
+                    raise MissingPart("the guest died while booting", why=_last_line(here.run / guest.CONSOLE_LOG))
+                return guest.is_ready(here.run)
 
             await poll(up, seconds=BOOT_SECONDS, every=0.05, what="the guest's boot")
-            here.save(measured=guest.measured(here.folder, round(time.monotonic() - began, 3)))
+            here.save(measured=guest.measured(here.run, round(time.monotonic() - began, 3)))
         await self.apply_limits(here, here.record.resources)
 
     @asynccontextmanager

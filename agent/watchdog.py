@@ -1,65 +1,93 @@
-"""A guest that a move has left paused runs again by itself, where the store says that it is still this node's.
+"""Stops guests whose run lease has run out, even where the agent hangs or is dead: a process of its own.
 
-The store is asked, never guessed: its answer ends the move by raising the epoch, so a controller that comes back late
-cannot give the shard away any more. Without an answer the guest stays paused; somebody else may run it.
+    python -m agent.watchdog LEASES
+
+``LEASES`` is a folder with one file a shard: the lease's end on CLOCK_BOOTTIME, and the guest's process by pid and
+start time. A guest past the end is stopped (SIGSTOP), one whose lease was renewed goes on (SIGCONT). Ends when another
+watchdog serves the folder, or with the folder. Standard library alone: it must stay small, and never need what the
+agent needs.
 """
 
-import asyncio
-import logging
+import os
+import signal
+import sys
 import time
-from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from fcntl import LOCK_EX, LOCK_NB, flock
+from pathlib import Path
 
-from agent import fences
-from agent.monitor import GuestRefused
-from agent.moves import MoveAgent
-from agent.shards import Guest, ShardHost
-from agent.wire import KeepRequest, MoveCommand, Verdict
-from engine.errors import NotFound, ShardwrightError
-from engine.model.ids import ShardId
-
-EVERY_SECONDS = 2.0
-_LOG = logging.getLogger("agent.watchdog")
-Ask = Callable[[ShardId, KeepRequest], Awaitable[Verdict]]
-"""Raises ShardwrightError when there is no answer."""
+EVERY_SECONDS = 0.25
+EARLY_SECONDS = 2.0
+"""A guest is stopped this long before its lease ends: the control plane may start it elsewhere from then on."""
+LOCK_NAME = ".watchdog"
 
 
-class Watchdog:
-    """Looks at every guest of the node; ``monotonic`` tells seconds."""
+@dataclass(frozen=True)
+class Lease:
+    ends: float
+    """Seconds on CLOCK_BOOTTIME, which counts a suspended host too."""
+    pid: int
+    start_ticks: int
 
-    def __init__(
-        self, host: ShardHost, moves: MoveAgent, ask: Ask, *, monotonic: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._host, self._moves, self._ask, self._monotonic = host, moves, ask, monotonic
+    def written(self) -> str:
+        return f"{self.ends:.3f} {self.pid} {self.start_ticks}\n"
 
-    async def run(self) -> None:
-        """Until cancelled."""
-        while True:
-            await self.look()
-            await asyncio.sleep(EVERY_SECONDS)
+    @classmethod
+    def read(cls, text: str) -> "Lease":
+        """Raises ValueError."""
+        ends, pid, ticks = text.split()
+        return cls(float(ends), int(pid), int(ticks))
 
-    async def look(self) -> None:
-        """Once over all guests. What goes wrong with one is logged and tried again next time."""
-        for shard, here in list(self._host.guests.items()):
-            if here.record.move is None or here.record.incoming or here.busy.locked() or not here.alive:
-                continue
-            try:
-                await self._look_at(shard, here)
-            except (ShardwrightError, GuestRefused) as problem:
-                _LOG.warning("shard %s is left as it is: %s", shard, problem)
 
-    async def _look_at(self, shard: ShardId, here: Guest) -> None:
-        async with here.busy:
-            await self._moves.stop_given_away(here)
-        running = bool((await here.monitor.execute("query-status"))["running"])
-        move, unheard = here.record.move, self._monotonic() - here.heard
-        if move is None or not fences.must_ask(here.record, running=running, unheard_seconds=unheard):
-            return
-        verdict = await self._ask(shard, KeepRequest(move=move, epoch=self._host.epochs.get(shard)))
-        if not fences.may_run_on(here.record, move, verdict):
-            _LOG.info("shard %s stays paused: the store has it elsewhere, at epoch %d", shard, verdict.epoch)
-            return
-        _LOG.warning("move %s has left shard %s paused: it runs on here at epoch %d", move, shard, verdict.epoch)
+def boottime() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def process_state(lease: Lease) -> str | None:
+    """The letter that /proc shows, T for stopped; None: that very process is gone."""
+    try:
+        fields = Path(f"/proc/{lease.pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" or int(fields[19]) != lease.start_ticks else fields[0]
+
+
+def enforce(folder: Path, now: float) -> dict[str, str]:
+    """One look at every lease; what was done to which shard: stopped or continued."""
+    done: dict[str, str] = {}
+    for file in sorted(folder.glob("[!.]*")):
         try:
-            await self._moves.resume(shard, MoveCommand(move=move, epoch=verdict.epoch))
-        except NotFound:
-            _LOG.warning("the guest of shard %s has died meanwhile", shard)
+            lease = Lease.read(file.read_text())
+        except (OSError, ValueError):
+            continue
+        state = process_state(lease)
+        if state is None:
+            continue
+        over = now >= lease.ends - EARLY_SECONDS
+        if over != (state == "T"):
+            with suppress(ProcessLookupError):
+                os.kill(lease.pid, signal.SIGSTOP if over else signal.SIGCONT)
+                done[file.name] = "stopped" if over else "continued"
+    return done
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) != 1:
+        print(__doc__, file=sys.stderr)
+        return 2
+    folder = Path(arguments[0])
+    handle = os.open(folder / LOCK_NAME, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        flock(handle, LOCK_EX | LOCK_NB)
+    except BlockingIOError:
+        return 0
+    while folder.exists():
+        for shard, what in enforce(folder, boottime()).items():
+            print(f"watchdog: shard {shard} {what}", file=sys.stderr, flush=True)
+        time.sleep(EVERY_SECONDS)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -9,6 +9,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
+from engine.model.attestation import LARGEST_EVIDENCE
 from engine.model.capacity import Resources
 from engine.model.ids import MoveId, NodeId, ShardId
 from engine.model.placement import Epoch
@@ -49,11 +50,30 @@ class Problem(Value):
 # --- joining ----------------------------------------------------------------------------------------------------------
 
 
-class JoinRequest(Value):
-    """A one-use token and a certificate request; everything but its public key is ignored."""
+class ChallengeRequest(Value):
+    """What a node asks first when its provider is to vouch for it."""
 
     node: Annotated[NodeId, NAME]
-    token: str
+    csr_pem: str
+
+
+class Challenge(Value):
+    """To be put into the identity document, where the provider takes one; good for this node and key, for minutes."""
+
+    challenge: str
+
+
+class JoinRequest(Value):
+    """A certificate request (all but its public key is ignored), and why it should be granted.
+
+    Either a one-use token, or the provider's signed identity document as ``evidence`` with the challenge that it
+    answers.
+    """
+
+    node: Annotated[NodeId, NAME]
+    token: str = ""
+    challenge: Annotated[str, Field(max_length=128)] = ""
+    evidence: Annotated[str, Field(max_length=LARGEST_EVIDENCE)] = ""
     csr_pem: str
     agent_url: str
     underlay_address: str
@@ -78,6 +98,23 @@ class NoticeReport(Value):
     seen_at: Utc
     at: Utc
     reason: str
+
+
+class HeldShard(Value):
+    shard: Annotated[ShardId, NAME]
+    epoch: Epoch
+
+
+class LeaseRequest(Value):
+    """The shards that run on the node, each at the epoch that the node obeys."""
+
+    shards: Annotated[tuple[HeldShard, ...], Field(max_length=500)]
+
+
+class LeaseGrant(Value):
+    """Those of them that may run on, for the lease's length from when they were asked for."""
+
+    shards: tuple[ShardId, ...]
 
 
 # --- shards -----------------------------------------------------------------------------------------------------------
@@ -125,13 +162,17 @@ class CarveRequest(Value):
 
 
 class MeasuredPerformance(Value):
-    """Measured on this node while the guest booted; None: not measured yet."""
+    """As the guest counted it, on this node; None: not measured yet."""
 
     boot_seconds: float | None = None
     cpu_rounds_per_second: int | None = None
     """Rounds of a fixed interpreter loop, one core."""
     read_iops: int | None = None
     """4 KiB direct reads of its disk, one at a time, throttle included."""
+    memory_mib: int | None = None
+    """What the guest's kernel counts as its memory: the setting less what the kernel itself takes."""
+    receive_mbps: float | None = None
+    """What arrived at the guest's network card under a flood, in Mbit/s."""
 
 
 class ShardStatus(Value):
@@ -167,6 +208,13 @@ class NodeStatus(Value):
     resident_bytes: int
     """Memory of the agent itself."""
     shards: tuple[ShardStatus, ...]
+
+
+class MeasureRequest(Value):
+    """Let the guest measure itself, which takes its CPU, its disk and its network in turn for so long each."""
+
+    epoch: Epoch
+    seconds: Annotated[int, Field(ge=1, le=20)] = 3
 
 
 class EpochRequest(Value):

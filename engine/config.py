@@ -83,6 +83,8 @@ class ControlTable(_Table):
     agent_package: Annotated[str, Field(pattern=r"^[^'\n]+$")] | None = None
     """What pip installs on a node whose image lacks the agent (a pinned name, a URL); None: the image must have it."""
     web_port: Annotated[int, Field(ge=0, le=65535)] = 0
+    run_lease_seconds: Annotated[float, Field(ge=5, le=3600)] | None = None
+    """How long shards run on without the control plane; None: for ever."""
 
 
 class PulumiTable(_Table):
@@ -219,6 +221,8 @@ class ProviderTable(_Table):
     endpoint: str | None = None
     ca_file: str | None = None
     metadata_url: str | None = None
+    attestation_keys: str | None = None
+    """What signed identities of instances are checked against; see providers.base.ProviderSettings."""
     timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
     credentials: dict[str, SecretSource] = Field(default_factory=dict)
     signing_keys: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{43}$")], ...] = ()
@@ -323,6 +327,7 @@ def _settings(table: ProviderTable, environment: Mapping[str, str]) -> ProviderS
         ca_file=table.ca_file,
         metadata_url=table.metadata_url,
         signing_keys=table.signing_keys,
+        attestation_keys=table.attestation_keys,
         timeout_seconds=table.timeout_seconds,
         credentials={
             key: source.read(f"providers.{table.name}.credentials.{key}", environment)

@@ -12,6 +12,7 @@ from typing import Annotated, Protocol, runtime_checkable
 
 from pydantic import Field, SecretStr
 
+from engine.model.attestation import AttestedInstance
 from engine.model.billing import BillDelivery
 from engine.model.ids import NodeId, OfferId
 from engine.model.market import Hold, Offer, OfferQuery, Quote, ReclaimNotice, Reservation
@@ -35,6 +36,9 @@ class ProviderSettings(Value):
     """Certificate authority for ``endpoint`` where it is not a public one."""
     metadata_url: str | None = None
     """Instance metadata address that agents watch; None: the provider's well-known one."""
+    attestation_keys: str | None = None
+    """What its nodes' signed identity is checked against: a file (PEM certificates, or Google's keys as a JSON Web Key
+    Set) or the https URL of such a key set; None: nodes join with a one-use token."""
     credentials: dict[str, SecretStr] = Field(default_factory=dict)
     """Resolved from the environment by the configuration loader (``credentials.KEY = {env = "NAME"}``)."""
     timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
@@ -166,6 +170,16 @@ class SupportsOfferBook(Protocol):
 class SupportsAuctionTerms(Protocol):
     def auction_terms(self, offer: Offer) -> AuctionTerms:
         """The rules of ``offer.auction_id``. Raises NotFound."""
+        ...
+
+
+class Attestor(Protocol):
+    """Checks what a provider signed about one of its instances."""
+
+    def attested(self, evidence: str, challenge: str) -> AttestedInstance:
+        """``evidence`` as the instance read it at its metadata address, asked for with ``challenge`` where the
+        provider takes one. Raises AuthenticationFailed, whose ``why`` says what is wrong with it.
+        """
         ...
 
 

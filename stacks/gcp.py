@@ -23,10 +23,13 @@ _ARM_IMAGE = "projects/debian-cloud/global/images/family/debian-12-arm64"
 _ARM = re.compile(r"^(t2a|c4a)-")
 _NESTED_VIRTUALIZATION = re.compile(r"^(n1|n2|c2|c3|c4|m1|m2|m3)-")
 """Intel families; Google documents that E2, AMD and Arm types refuse it."""
+_NO_POWER = "https://www.googleapis.com/auth/userinfo.email"
+"""The least scope there is: the account's own address."""
 _DECIDED_AT_CREATE = [
     "metadataStartupScript",
     f'metadata["{PRICE_TAG}"]',
     "bootDisk.initializeParams.image",
+    "serviceAccount",
 ]
 
 
@@ -62,7 +65,14 @@ def _declare(cell: Cell, plan: CellPlan, settings: ProviderSettings, user_data: 
     provider = _provider(cell, settings)
     subnetwork = _network(cell, pulumi.ResourceOptions(provider=provider))
     nodes = {
-        planned.node.id: _node(cell, planned, subnetwork, user_data.get(planned.node.id, ""), provider)
+        planned.node.id: _node(
+            cell,
+            planned,
+            subnetwork,
+            user_data.get(planned.node.id, ""),
+            provider,
+            vouched=settings.attestation_keys is not None,
+        )
         for planned in plan.nodes
     }
     pulumi.export(
@@ -136,7 +146,9 @@ def _ports(first: int, last: int) -> str:
     return str(first) if first == last else f"{first}-{last}"
 
 
-def _node(cell: Cell, planned: PlannedNode, subnetwork: Subnetwork, user_data: str, provider: Provider) -> Instance:
+def _node(
+    cell: Cell, planned: PlannedNode, subnetwork: Subnetwork, user_data: str, provider: Provider, *, vouched: bool
+) -> Instance:
     arm = _ARM.match(planned.node.instance_type) is not None
     nested = _NESTED_VIRTUALIZATION.match(planned.node.instance_type) is not None
     return Instance(
@@ -150,6 +162,8 @@ def _node(cell: Cell, planned: PlannedNode, subnetwork: Subnetwork, user_data: s
         },
         network_interfaces=[{"subnetwork": subnetwork.id, "access_configs": [{"network_tier": "PREMIUM"}]}],
         scheduling=_scheduling(planned),
+        # Google signs an identity token for a service account only: the project's default one, with no power.
+        service_account={"scopes": [_NO_POWER]} if vouched else None,
         advanced_machine_features={"enable_nested_virtualization": True} if nested else None,
         shielded_instance_config={"enable_vtpm": True, "enable_integrity_monitoring": True},
         labels={key: label_value(value) for key, value in node_tags(cell, planned).items() if key != PRICE_TAG},

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +19,7 @@ from agent.limits import group_name
 from agent.record_client import RecordSummary
 from agent.wire import CarveRequest, NoticeReport, ShardStatus
 from engine.clock import SystemClock
+from engine.fleet.admission import Admission
 from engine.fleet.agent_client import AgentClients
 from engine.fleet.certificates import CertificateAuthority, ControlCredentials
 from engine.fleet.join import ControlListener, NodeJoined, join_secret
@@ -28,8 +30,10 @@ from engine.model.ids import CellId, NodeId, PoolId, ShardId
 from engine.model.market import PurchaseOption
 from engine.model.money import usd
 from engine.model.placement import Node, NodeState, Shard
+from engine.store.attested_instances import AttestedInstances
 from engine.store.database import Database, metadata
 from engine.store.join_tokens import JoinTokens
+from engine.store.run_leases import RunLeases
 from engine.store.shard_map import ShardMap
 from providers.sandbox import netns
 from providers.sandbox.teardown import remove_cgroup
@@ -44,8 +48,8 @@ DISK_MIB = 64
 class SmallFleet:
     """Two nodes (``nA``, ``nB``), a client namespace, and what the control plane keeps in ``folder``."""
 
-    def __init__(self, folder: Path, nodes: tuple[str, ...] = ("nA", "nB")) -> None:
-        self.folder, self.names = folder, nodes
+    def __init__(self, folder: Path, nodes: tuple[str, ...] = ("nA", "nB"), lease_seconds: float | None = None) -> None:
+        self.folder, self.names, self.lease_seconds = folder, nodes, lease_seconds
         self.clock = SystemClock()
         self.underlay = Underlay(f"swt{uuid4().hex[:6]}")
         self.agents: dict[NodeId, subprocess.Popen[bytes]] = {}
@@ -76,11 +80,16 @@ class SmallFleet:
         self.authority = CertificateAuthority.load_or_create(fleet_folder, self.clock)
         self.credentials = ControlCredentials(self.authority, fleet_folder, self.clock)
         self.tokens = JoinTokens(self.database, self.clock, join_secret(fleet_folder))
+        admission = Admission(
+            tokens=self.tokens, instances=AttestedInstances(self.database, self.clock), secret=b"",
+            clock=self.clock, attestation_of=lambda _node: None,
+        )  # fmt: skip
         self.listener = ControlListener(
             self.underlay.root_address, 0,
-            authority=self.authority, credentials=self.credentials, tokens=self.tokens,
+            authority=self.authority, credentials=self.credentials, admission=admission,
             on_join=self._on_join, on_notice=lambda node, notice: self.notices.append((node, notice)),
             on_keep=partial(keep, self.shard_map),
+            leases=RunLeases(self.database, self.clock, timedelta(seconds=self.lease_seconds or 0)),
         )  # fmt: skip
         self.control_url = self.listener.start()
         self.clients = AgentClients(self.shard_map.node, self.credentials, self.clock, random.Random(1))
@@ -105,7 +114,10 @@ class SmallFleet:
         if node not in self.agents:
             self.shard_map.put_node(record)
         settings = UserDataSettings(
-            control_url=self.control_url, control_ca_pem=self.authority.ca_pem, provider_kind="network"
+            control_url=self.control_url,
+            control_ca_pem=self.authority.ca_pem,
+            provider_kind="network",
+            run_lease_seconds=self.lease_seconds,
         )
         script = home / "user-data"
         script.write_text(render_user_data(record, SecretStr(self.tokens.issue(node)), settings))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from engine.durable import durable_workflows, workflow_database_url
 from engine.errors import MissingPart
 from engine.evacuation import workflow as evacuations
 from engine.events import Observe
+from engine.fleet.admission import Admission, Attestation
 from engine.fleet.agent_client import AgentClients
 from engine.fleet.certificates import CertificateAuthority, ControlCredentials
 from engine.fleet.join import ControlListener, join_secret
@@ -38,18 +40,21 @@ from engine.migration.base import MoveContext
 from engine.migration.keeping import keep
 from engine.migration.several import Moves, moved
 from engine.migration.sweep import Sweeper, sweep
+from engine.model.ids import NodeId
 from engine.model.move import MoveReport
 from engine.model.plan import CellPlan, Plan
 from engine.retraining import workflow as retrainings
 from engine.rounds import serve
 from engine.steps import ControlSteps, Terms
+from engine.store.attested_instances import AttestedInstances
 from engine.store.join_tokens import JoinTokens
 from engine.store.opened import Store, opened_store
+from engine.store.run_leases import RunLeases
 from engine.store.state_lock import hold_state
 from policies.pack_config import pack_config
 from policies.rules import Limits
-from providers.base import ProviderSettings
-from providers.registry import open_provider
+from providers.base import Provider, ProviderSettings, SupportsInventory
+from providers.registry import open_attestor, open_provider
 from stacks.driver import PolicyPack, PulumiCellDriver
 from stacks.engine_binary import require_engine
 
@@ -79,7 +84,22 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
         credentials = ControlCredentials(authority, state / "fleet" / "control", clock)
         agents = AgentClients(store.shard_map.node, credentials, clock, random.Random())  # noqa: S311
         stack.callback(agents.close)
-        tokens = JoinTokens(store.database, clock, join_secret(state / "fleet"))
+        secret = join_secret(state / "fleet")
+        tokens = JoinTokens(store.database, clock, secret)
+        vouching = _vouching(settings, providers, clock)
+
+        def attestation_of(node: NodeId) -> Attestation | None:
+            return vouching.get(store.shard_map.node(node).cell.split("/", 1)[0])
+
+        admission = Admission(
+            tokens=tokens,
+            instances=AttestedInstances(store.database, clock),
+            secret=secret,
+            clock=clock,
+            attestation_of=attestation_of,
+        )
+
+        lease_seconds = configuration.control.run_lease_seconds
 
         def user_data_settings(provider: str) -> UserDataSettings:
             one = settings[provider]
@@ -89,7 +109,9 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
                 control_ca_pem=authority.ca_pem,
                 provider_kind=one.kind,
                 metadata_url=one.metadata_url or METADATA_URL,
+                vouched=provider in vouching,
                 package=configuration.control.agent_package,
+                run_lease_seconds=lease_seconds,
             )
 
         fleet = Fleet(
@@ -106,10 +128,11 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
             configuration.control.port,
             authority=authority,
             credentials=credentials,
-            tokens=tokens,
+            admission=admission,
             on_join=fleet.on_join,
             on_notice=desk,
             on_keep=partial(keep, store.shard_map),
+            leases=RunLeases(store.database, clock, timedelta(seconds=lease_seconds or 0)),
         )
         judged = _JudgedPlan(configuration)
         driver = stack.enter_context(_cell_driver(configuration, settings, judged, clock))
@@ -183,6 +206,18 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
             listening(providers.values(), clock=clock, rng=rng, on_notice=plane.on_reclaim, observe=observe)
         )
         yield plane
+
+
+def _vouching(
+    settings: Mapping[str, ProviderSettings], providers: Mapping[str, Provider], clock: Clock
+) -> Mapping[str, Attestation]:
+    """By provider: those that vouch for their instances. Raises ConfigurationError."""
+    found = {}
+    for name, one in settings.items():
+        attestor, inventory = open_attestor(one, clock=clock), providers[name]
+        if attestor is not None and isinstance(inventory, SupportsInventory):
+            found[name] = Attestation(provider=name, account=one.account, attestor=attestor, inventory=inventory)
+    return found
 
 
 def _keeper(store: Store) -> Callable[[MoveReport], None]:

@@ -16,6 +16,7 @@ from agent.wire import (
     DestinationStatus,
     EpochRequest,
     Landing,
+    MeasureRequest,
     MemoryPatch,
     MemoryRequest,
     MirrorRequest,
@@ -41,7 +42,7 @@ from engine.model.placement import Node, NodeState
 from engine.model.value import Value
 
 _CONNECT_SECONDS, _READ_SECONDS = 3.0, 15.0
-_CARVE_SECONDS, _MOVE_SECONDS = 240.0, 45.0
+_CARVE_SECONDS, _MOVE_SECONDS, _MEASURE_SECONDS = 240.0, 45.0, 150.0
 _KEEP_ALIVE_SECONDS = 55.0
 """Below the agents' own 60 s: no handshake may fall into a switchover."""
 _ATTEMPTS = 3
@@ -70,6 +71,11 @@ class AgentClient:
 
     def resize(self, shard: ShardId, epoch: int, resources: Resources) -> ShardStatus:
         return self._post(f"/v1/shards/{shard}/resize", ResizeRequest(epoch=epoch, resources=resources), ShardStatus)
+
+    def measure(self, shard: ShardId, epoch: int, seconds: int) -> ShardStatus:
+        """The guest measures what it gets: CPU, disk and network in turn, ``seconds`` each."""
+        request = MeasureRequest(epoch=epoch, seconds=seconds)
+        return self._post(f"/v1/shards/{shard}/measure", request, ShardStatus, seconds=_MEASURE_SECONDS)
 
     def release(self, shard: ShardId, epoch: int) -> None:
         self._tell(f"/v1/shards/{shard}/release", EpochRequest(epoch=epoch))

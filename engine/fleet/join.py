@@ -1,9 +1,11 @@
-"""Where nodes report to the control plane: joining with a token, renewing, reclaim notices, moves that were left.
+"""Where nodes report to the control plane: joining, renewing, reclaim notices, run leases, moves that were left.
 
-POST /v1/join                 server TLS + one-use token -> certificate
+POST /v1/join/challenge       server TLS -> what the node's provider shall sign
+POST /v1/join                 server TLS + signed identity or one-use token -> certificate
 POST /v1/renew                mutual TLS -> certificate for the same node
 POST /v1/nodes/NODE/notices   mutual TLS, that node only -> 204
 POST /v1/nodes/NODE/shards/SHARD/keep   mutual TLS, that node only -> who owns a shard that a move has left paused
+POST /v1/nodes/NODE/leases    mutual TLS, that node only -> which of its shards may run on
 """
 
 import asyncio
@@ -25,13 +27,25 @@ from starlette.routing import Route
 
 from agent.app import body, refusal, reply
 from agent.peer import PeerProtocol, peer_of, server_context
-from agent.wire import JoinRequest, KeepRequest, NoticeReport, RenewRequest, Verdict, node_identity
+from agent.wire import (
+    Challenge,
+    ChallengeRequest,
+    JoinRequest,
+    KeepRequest,
+    LeaseGrant,
+    LeaseRequest,
+    NoticeReport,
+    RenewRequest,
+    Verdict,
+    node_identity,
+)
 from engine.errors import AuthenticationFailed, ConfigurationError, ShardwrightError
-from engine.fleet.certificates import CertificateAuthority, ControlCredentials, public_key_digest, write_private
+from engine.fleet.admission import Admission
+from engine.fleet.certificates import CertificateAuthority, ControlCredentials, write_private
 from engine.model.capacity import Resources
 from engine.model.ids import NodeId, ShardId
 from engine.model.value import Value
-from engine.store.join_tokens import JoinTokens
+from engine.store.run_leases import RunLeases
 
 _RENEW_CHECK_SECONDS = 30.0
 _START_SECONDS = 10.0
@@ -39,7 +53,7 @@ _log = structlog.get_logger()
 
 
 class NodeJoined(Value):
-    """A node that has just shown its token."""
+    """A node that has just been admitted."""
 
     node: NodeId
     agent_url: str
@@ -71,16 +85,18 @@ class ControlListener:
         *,
         authority: CertificateAuthority,
         credentials: ControlCredentials,
-        tokens: JoinTokens,
+        admission: Admission,
         on_join: OnJoin,
         on_notice: OnNotice,
         on_keep: OnKeep,
+        leases: RunLeases,
         listener: socket.socket | None = None,
     ) -> None:
         """``listener``: a bound socket to serve instead of ``host`` and ``port`` (it may live in another namespace)."""
         self.host, self.port = host, port
-        self._authority, self._credentials, self._tokens = authority, credentials, tokens
-        self._on_join, self._on_notice, self._on_keep = on_join, on_notice, on_keep
+        self._authority, self._credentials, self._admission = authority, credentials, admission
+        self._on_join, self._on_notice, self._leases = on_join, on_notice, leases
+        self._on_keep = on_keep
         self._socket = listener
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
@@ -120,17 +136,22 @@ class ControlListener:
 
     def app(self) -> Starlette:
         routes = [
+            Route("/v1/join/challenge", self._guarded(self._challenge), methods=["POST"]),
             Route("/v1/join", self._guarded(self._join), methods=["POST"]),
             Route("/v1/renew", self._guarded(self._renew), methods=["POST"]),
             Route("/v1/nodes/{node}/notices", self._guarded(self._notice), methods=["POST"]),
             Route("/v1/nodes/{node}/shards/{shard}/keep", self._guarded(self._keep), methods=["POST"]),
+            Route("/v1/nodes/{node}/leases", self._guarded(self._lease), methods=["POST"]),
         ]
         return Starlette(routes=routes, lifespan=self._lifespan)
 
+    async def _challenge(self, request: Request) -> Response:
+        asked = await body(request, ChallengeRequest)
+        return reply(Challenge(challenge=self._admission.challenge(asked.node, asked.csr_pem)))
+
     async def _join(self, request: Request) -> Response:
         asked = await body(request, JoinRequest)
-        key = public_key_digest(asked.csr_pem)
-        await run_in_threadpool(self._tokens.redeem, asked.node, asked.token, key)
+        await run_in_threadpool(self._admission.admit, asked)
         certificate = self._authority.sign_node(asked.node, asked.csr_pem)
         joined = NodeJoined(
             node=asked.node,
@@ -148,17 +169,26 @@ class ControlListener:
         return reply(self._authority.sign_node(node, asked.csr_pem))
 
     async def _notice(self, request: Request) -> Response:
-        node = _speaking(request)
+        node = _itself(request)
         notice = await body(request, NoticeReport)
         await run_in_threadpool(self._on_notice, node, notice)
         return Response(status_code=204)
 
     async def _keep(self, request: Request) -> Response:
-        node, shard = _speaking(request), ShardId(request.path_params["shard"])
+        node, shard = _itself(request), ShardId(request.path_params["shard"])
         asked = await body(request, KeepRequest)
         verdict = await run_in_threadpool(self._on_keep, node, shard, asked)
         _log.info("a move was left", node=node, shard=shard, move=asked.move, kept=verdict.yours, epoch=verdict.epoch)
         return reply(verdict)
+
+    async def _lease(self, request: Request) -> Response:
+        node = _itself(request)
+        asked = await body(request, LeaseRequest)
+        pairs = [(one.shard, one.epoch) for one in asked.shards]
+        granted = await run_in_threadpool(self._leases.grant, node, pairs)
+        if refused := sorted({shard for shard, _ in pairs} - set(granted)):
+            _log.warning("run lease refused", node=node, shards=refused)
+        return reply(LeaseGrant(shards=granted))
 
     @staticmethod
     def _guarded(handler: Callable[[Request], object]) -> Callable[[Request], object]:
@@ -194,8 +224,8 @@ def _node_of(request: Request) -> NodeId:
     return NodeId(peer.removeprefix(prefix))
 
 
-def _speaking(request: Request) -> NodeId:
-    """The node of the certificate, which must be the node of the path. Raises AuthenticationFailed."""
+def _itself(request: Request) -> NodeId:
+    """The same, for a path that names the node. Raises AuthenticationFailed."""
     node = _node_of(request)
     if request.path_params["node"] != node:
         raise AuthenticationFailed(f"node {node} may only speak for itself")

@@ -6,12 +6,13 @@ from datetime import timedelta
 
 from pydantic import SecretStr
 
-from agent.wire import CarveRequest, NoticeReport
+from agent.wire import CarveRequest, MeasuredPerformance, NoticeReport
 from engine.clock import Clock, wait_until
 from engine.errors import NotFound, ProviderUnavailable, ShardwrightError, StaleEpoch, UnknownName
 from engine.fleet.agent_client import AgentClients
 from engine.fleet.join import NodeJoined
 from engine.fleet.user_data import UserDataSettings, render_user_data
+from engine.model.capacity import Resources
 from engine.model.ids import NodeId, ShardId
 from engine.model.market import ReclaimNotice
 from engine.model.placement import Node, NodeState, Shard, ShardState
@@ -61,12 +62,13 @@ class Fleet:
             self._map.put_node(node)
 
     def user_data(self, plan: Plan) -> Mapping[NodeId, str]:
-        """By node; the same text for the same node every time. Secret: each holds a join token."""
+        """By node; the same text for the same node every time. Secret: some hold a join token."""
         return {planned.node.id: self._render(planned.node) for cell in plan.cells for planned in cell.nodes}
 
     def _render(self, node: Node) -> str:
         settings = self._settings_for(node.cell.split("/", 1)[0])
-        return render_user_data(node, SecretStr(self._tokens.issue(node.id)), settings)
+        token = None if settings.vouched else SecretStr(self._tokens.issue(node.id))
+        return render_user_data(node, token, settings)
 
     def on_join(self, joined: NodeJoined) -> None:
         """Called by the join listener. Raises UnknownName for a node nobody expects."""
@@ -117,10 +119,7 @@ class Fleet:
         try:
             status = self._agents(shard.node).carve(request)
             self._map.set_state(shard.id, ShardState.READY, expected_epoch=shard.epoch)
-            if status.measured.read_iops is not None:
-                self._map.set_measured(
-                    shard.id, shard.nominal.model_copy(update={"storage_iops": float(status.measured.read_iops)})
-                )
+            self._map.set_measured(shard.id, as_measured(shard.nominal, status.measured))
         except ShardwrightError as problem:
             return Carved(shard=shard.id, failure=str(problem))
         return Carved(shard=shard.id, boot_seconds=status.measured.boot_seconds)
@@ -138,6 +137,16 @@ class Fleet:
                 if node.state is NodeState.JOINED:
                     raise
         self._map.remove(shard.id)
+
+
+def as_measured(nominal: Resources, measured: MeasuredPerformance) -> Resources:
+    """The nominal vector with what the guest has counted put in: its memory less what its kernel takes, its reads."""
+    found = {
+        "memory_gib": None if measured.memory_mib is None else measured.memory_mib / 1024,
+        "storage_iops": None if measured.read_iops is None else float(measured.read_iops),
+        "network_mbps": measured.receive_mbps,
+    }
+    return nominal.model_copy(update={name: value for name, value in found.items() if value is not None})
 
 
 def remaining(notice: ReclaimNotice, clock: Clock) -> timedelta:

@@ -18,6 +18,10 @@ class UserDataSettings(Value):
     provider_kind: str
     """Decides how reclaim notices are read; a kind without a flavour of its own counts as a network."""
     metadata_url: str | None = None
+    vouched: bool = False
+    """The provider vouches for its instances: no token goes into their user data."""
+    run_lease_seconds: float | None = None
+    """How long a node's shards run on without the control plane; None: for ever."""
     package: str | None = None
     """What pip installs where the image lacks the agent; None: nothing is, and the boot fails by name.
 
@@ -25,8 +29,9 @@ class UserDataSettings(Value):
     """
 
 
-def render_user_data(node: Node, join_token: SecretStr, settings: UserDataSettings) -> str:
-    """A /bin/sh script as cloud-init runs it. Holds the join token: a secret. The same arguments give the same text.
+def render_user_data(node: Node, join_token: SecretStr | None, settings: UserDataSettings) -> str:
+    """A /bin/sh script as cloud-init runs it; the same arguments give the same text. With a join token it is a secret;
+    without one the instance's provider vouches for it.
 
     SHARDWRIGHT_WORK_DIR and SHARDWRIGHT_PYTHON, where set, say where the agent keeps its files and what runs it.
     """
@@ -40,6 +45,7 @@ def render_user_data(node: Node, join_token: SecretStr, settings: UserDataSettin
         capacity=node.resources,
         metadata_url=settings.metadata_url,
         metadata_flavour=flavour,
+        run_lease_seconds=settings.run_lease_seconds,
     )
     return (
         _SCRIPT.replace("@CONFIG@", config.as_text())

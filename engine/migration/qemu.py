@@ -126,7 +126,7 @@ class QemuMove:
                 self._shard, expected_epoch=epoch_before, to_node=self._request.source, move_id=self._request.id
             )
         except (StaleEpoch, UnknownName):
-            return  # decided already: by the source's own watchdog, by a give-back, or by whoever moved or released it
+            return  # decided already: by the source's keeper, by a give-back, or by whoever moved or released it
 
     def _remove(self, removal: Removal, command: MoveCommand) -> None:
         if removal is Removal.RESUME_SOURCE:

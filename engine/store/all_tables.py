@@ -1,6 +1,7 @@
 """Importing this registers every table on ``engine.store.database.metadata``."""
 
 from engine.store import (
+    attested_instances,
     holds,
     join_tokens,
     ledger,
@@ -9,7 +10,20 @@ from engine.store import (
     plans,
     provider_keys,
     round_records,
+    run_leases,
     shard_tables,
 )
 
-MODULES = (holds, join_tokens, ledger, market_memory, moves, plans, provider_keys, round_records, shard_tables)
+MODULES = (
+    attested_instances,
+    holds,
+    join_tokens,
+    ledger,
+    market_memory,
+    moves,
+    plans,
+    provider_keys,
+    round_records,
+    run_leases,
+    shard_tables,
+)

@@ -40,6 +40,7 @@ from providers.sandbox.nodes import HostedNode, HostedNodes
 from providers.sandbox.places import LOOPBACK_LIMITS, LoopbackNetwork, LoopbackPlaces, NamespacePlaces, Places
 from providers.sandbox.relay import Relay
 from providers.sandbox.servers import PluginCommand, ServerClient, ServerCommand, ServerProcess
+from providers.sandbox.signers import InstanceSigners
 from providers.sandbox.underlay import METADATA_ADDRESS, Attachment, Underlay
 
 Say = Callable[[str], None]
@@ -89,7 +90,8 @@ class Sandbox:
     def __init__(self, options: SandboxOptions, tag: str, clock: Clock, stop: threading.Event, say: Say) -> None:
         self._options, self._tag, self._clock, self._stop, self._say = options, tag, clock, stop, say
         self._nodes = HostedNodes()
-        self._metadata = MetadataServer(self._nodes, clock)
+        self._signers = InstanceSigners(options.state_dir / "attestation", clock)
+        self._metadata = MetadataServer(self._nodes, clock, self._signers)
         self._secret = secrets.token_urlsafe(24)
         self._servers: dict[str, ServerProcess] = {}
         self._plugins: dict[str, ServerProcess] = {}
@@ -247,7 +249,7 @@ class Sandbox:
         return NamespacePlaces(underlay)
 
     def _provider(self, spec: ProviderSpec, tls: TlsFiles) -> SandboxProvider:
-        client = self._clients[spec.name]
+        client, keys = self._clients[spec.name], self._signers.keys_of(spec.kind)
         return SandboxProvider(
             name=spec.name,
             kind=spec.kind,
@@ -256,6 +258,7 @@ class Sandbox:
             endpoint=client.endpoint,
             ca_file=str(tls.ca) if spec.tls else None,
             metadata_url=f"http://{METADATA_ADDRESS}" if self._underlay is not None else None,
+            attestation_keys=None if keys is None else str(keys),
             credentials=_CREDENTIALS[spec.kind](client, self._secret),
             pid=self._servers[spec.name].pid,
         )

@@ -1,4 +1,4 @@
-"""The sandbox's own certificate authority: signs one server certificate for 127.0.0.1, good for a week."""
+"""The sandbox's own certificates, good for a week: an authority that signs one server certificate for 127.0.0.1."""
 
 import ipaddress
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from engine.clock import Clock
@@ -15,6 +15,7 @@ from engine.model.value import Value
 
 _LIFETIME = timedelta(days=7)
 _SKEW = timedelta(minutes=5)
+PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 
 
 class TlsFiles(Value):
@@ -29,18 +30,18 @@ def make_tls_files(folder: Path, clock: Clock) -> TlsFiles:
     """A new authority and a server certificate for 127.0.0.1 and localhost."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     ca_key, server_key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    ca_name = _name("Shardwright sandbox authority")
+    ca_name = common_name("Shardwright sandbox authority")
     authority = (
-        _builder(ca_name, ca_name, ca_key.public_key(), ca_key.public_key(), clock)
+        certificate_builder(ca_name, ca_name, ca_key.public_key(), ca_key.public_key(), clock)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_key_usage(signs_certificates=True), critical=True)
+        .add_extension(key_usage(signs_certificates=True), critical=True)
         .sign(ca_key, hashes.SHA256())
     )
     names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.IPv4Address("127.0.0.1")), x509.DNSName("localhost")])
     certificate = (
-        _builder(_name("127.0.0.1"), ca_name, server_key.public_key(), ca_key.public_key(), clock)
+        certificate_builder(common_name("127.0.0.1"), ca_name, server_key.public_key(), ca_key.public_key(), clock)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_key_usage(signs_certificates=False), critical=True)
+        .add_extension(key_usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(names, critical=False)
         .sign(ca_key, hashes.SHA256())
@@ -56,17 +57,18 @@ def make_tls_files(folder: Path, clock: Clock) -> TlsFiles:
     return files
 
 
-def _name(common_name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+def common_name(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
 
-def _builder(
+def certificate_builder(
     subject: x509.Name,
     issuer: x509.Name,
-    subject_key: ec.EllipticCurvePublicKey,
-    issuer_key: ec.EllipticCurvePublicKey,
+    subject_key: PublicKey,
+    issuer_key: PublicKey,
     clock: Clock,
 ) -> x509.CertificateBuilder:
+    """Good for a week; the extensions that say what it is for are the caller's."""
     now = clock.now()
     return (
         x509.CertificateBuilder()
@@ -81,7 +83,7 @@ def _builder(
     )
 
 
-def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
+def key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
     return x509.KeyUsage(
         digital_signature=not signs_certificates,
         content_commitment=False,

@@ -145,6 +145,8 @@ def _provider(provider: SandboxProvider, folder: Path) -> Iterator[str]:
         yield f"ca_file = {_text(provider.ca_file)}"
     if provider.metadata_url:
         yield f"metadata_url = {_text(provider.metadata_url)}"
+    if provider.attestation_keys:
+        yield f"attestation_keys = {_text(provider.attestation_keys)}"
     for key, value in provider.credentials:
         file = folder / CREDENTIALS_FOLDER / f"{provider.name}.{key}"
         _write_secret(file, value)

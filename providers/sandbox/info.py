@@ -89,6 +89,8 @@ class SandboxProvider(Value):
     endpoint: str
     ca_file: str | None = None
     metadata_url: str | None = None
+    attestation_keys: str | None = None
+    """The file to check its instances' signed identity against."""
     credentials: tuple[tuple[str, str], ...] = ()
     """Made up by the sandbox for this run, worthless outside it; in the clear, hence the file's mode."""
     pid: int
@@ -102,6 +104,7 @@ class SandboxProvider(Value):
             endpoint=self.endpoint,
             ca_file=self.ca_file,
             metadata_url=self.metadata_url,
+            attestation_keys=self.attestation_keys,
             credentials={key: SecretStr(value) for key, value in self.credentials},
         )
 

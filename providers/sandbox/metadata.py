@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl, urlsplit
 from engine.clock import Clock
 from providers.sandbox.metadata_formats import Answer, Answerer, Question, answerers
 from providers.sandbox.nodes import HostedNodes
+from providers.sandbox.signers import InstanceSigners
 
 _IDLE_SECONDS = 30
 
@@ -20,9 +21,9 @@ _IDLE_SECONDS = 30
 class MetadataServer:
     """Threads of this process; ``close`` ends them."""
 
-    def __init__(self, nodes: HostedNodes, clock: Clock) -> None:
+    def __init__(self, nodes: HostedNodes, clock: Clock, signers: InstanceSigners) -> None:
         self._nodes, self._clock = nodes, clock
-        self._answerers: dict[str, Answerer] = answerers()
+        self._answerers: dict[str, Answerer] = answerers(signers)
         self._servers: dict[tuple[str, int], ThreadingHTTPServer] = {}
         self._lock = threading.Lock()
 

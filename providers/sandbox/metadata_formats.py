@@ -1,4 +1,4 @@
-"""What instance metadata looks like at each kind of provider: one answerer each, pure but for the tokens it issued."""
+"""What instance metadata looks like at each kind of provider: one answerer each, pure but for tokens and signatures."""
 
 import json
 import secrets
@@ -11,8 +11,12 @@ from typing import Protocol
 
 from providers.sandbox.contract import NOTICES
 from providers.sandbox.nodes import HostedNode
+from providers.sandbox.signers import InstanceSigners
 
 _MAX_TOKEN_SECONDS = 21600
+_AWS_IDENTITY = frozenset(f"/latest/dynamic/instance-identity/{name}" for name in ("document", "rsa2048"))
+_GCP_IDENTITY = "/computeMetadata/v1/instance/service-accounts/default/identity"
+_AZURE_NONCE_DIGITS = 10
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,8 @@ def _json(value: object) -> Answer:
 class AwsMetadata:
     """IMDSv2: a token first, then every read carries it."""
 
-    def __init__(self) -> None:
+    def __init__(self, signers: InstanceSigners) -> None:
+        self._signers = signers
         self._tokens: dict[str, tuple[str, datetime]] = {}
 
     def answer(self, node: HostedNode, question: Question, now: datetime) -> Answer:
@@ -62,6 +67,8 @@ class AwsMetadata:
             return Answer(401, "401 - Unauthorized\n")
         if question.method != "GET":
             return Answer(405)
+        if question.path in _AWS_IDENTITY:
+            return self._identity(node, question.path)
         read = self._leaves(node).get(question.path.rstrip("/"))
         return NOT_FOUND if read is None else read
 
@@ -94,19 +101,23 @@ class AwsMetadata:
         if notice is not None:
             answers[f"{meta}/spot/instance-action"] = _json({"action": "terminate", "time": _z(notice.at)})
             answers[f"{meta}/spot/termination-time"] = Answer(200, _z(notice.at))
-        answers["/latest/dynamic/instance-identity/document"] = _json(
-            {
-                "accountId": node.account,
-                "availabilityZone": instance.zone,
-                "instanceId": instance.instance_id,
-                "instanceType": instance.instance_type,
-                "pendingTime": _z(instance.launched_at),
-                "privateIp": instance.private_ip or node.place.address,
-                "region": instance.region,
-                "version": "2017-09-30",
-            }
-        )
         return answers
+
+    def _identity(self, node: HostedNode, path: str) -> Answer:
+        instance = node.instance
+        said = {
+            "accountId": node.account,
+            "availabilityZone": instance.zone,
+            "instanceId": instance.instance_id,
+            "instanceType": instance.instance_type,
+            "pendingTime": _z(instance.launched_at),
+            "privateIp": instance.private_ip or node.place.address,
+            "region": instance.region,
+            "version": "2017-09-30",
+        }
+        if path.endswith("/document"):
+            return _json(said)
+        return Answer(200, self._signers.aws_document(json.dumps(said)))
 
 
 class GcpMetadata:
@@ -114,9 +125,14 @@ class GcpMetadata:
 
     _flavor = (("Metadata-Flavor", "Google"),)
 
+    def __init__(self, signers: InstanceSigners) -> None:
+        self._signers = signers
+
     def answer(self, node: HostedNode, question: Question, now: datetime) -> Answer:
         if question.headers.get("metadata-flavor") != "Google":
             return Answer(403, "Missing Metadata-Flavor:Google header.\n", headers=self._flavor)
+        if question.path == _GCP_IDENTITY and question.method == "GET":
+            return self._identity(node, question, now)
         instance = node.instance
         base, project = "/computeMetadata/v1/instance", f"projects/{node.account}"
         leaves = {
@@ -137,9 +153,27 @@ class GcpMetadata:
             return Answer(404, headers=self._flavor)
         return Answer(200, text, "application/text", headers=self._flavor)
 
+    def _identity(self, node: HostedNode, question: Question, now: datetime) -> Answer:
+        audience = question.query.get("audience", "")
+        if not audience:
+            return Answer(400, "non-empty audience parameter required\n", headers=self._flavor)
+        instance = node.instance
+        said = {
+            "instance_creation_timestamp": int(instance.launched_at.timestamp()),
+            "instance_id": instance.instance_id,
+            "instance_name": node.node,
+            "project_id": node.account,
+            "zone": instance.zone,
+        }
+        full = said if question.query.get("format") == "full" else {}
+        return Answer(200, self._signers.google_token(audience, full, now), "application/text", headers=self._flavor)
+
 
 class AzureMetadata:
     """Needs ``Metadata: true`` and an api-version; a reclaim is a scheduled event of type Preempt."""
+
+    def __init__(self, signers: InstanceSigners) -> None:
+        self._signers = signers
 
     def answer(self, node: HostedNode, question: Question, now: datetime) -> Answer:
         if question.headers.get("metadata", "").lower() != "true":
@@ -153,11 +187,22 @@ class AzureMetadata:
             "/metadata/instance/compute/vmId": lambda: Answer(200, node.instance.instance_id),
             "/metadata/instance/compute/userData": lambda: Answer(200, self._user_data(node)),
             "/metadata/scheduledevents": lambda: _json(self._events(node)),
+            "/metadata/attested/document": lambda: self._attested(node, question.query.get("nonce", ""), now),
         }
         read = readers.get(question.path.rstrip("/"))
         if read is None:
             return Answer(404, json.dumps({"error": "Not found"}), "application/json")
         return read() if question.method == "GET" else Answer(405)
+
+    def _attested(self, node: HostedNode, nonce: str, now: datetime) -> Answer:
+        if nonce and not (nonce.isdecimal() and len(nonce) <= _AZURE_NONCE_DIGITS):
+            return self._refuse("Bad request. nonce must be at most ten digits")
+        said = {
+            "nonce": nonce or now.strftime("%m/%d/%y %H:%M:%S -0000"),
+            "subscriptionId": node.account,
+            "vmId": node.instance.instance_id,
+        }
+        return _json({"encoding": "pkcs7", "signature": self._signers.azure_document(said, now)})
 
     def _refuse(self, why: str) -> Answer:
         return Answer(400, json.dumps({"error": why}), "application/json")
@@ -223,6 +268,11 @@ class NetworkMetadata:
         return Answer(200, text) if text else NOT_FOUND
 
 
-def answerers() -> dict[str, Answerer]:
+def answerers(signers: InstanceSigners) -> dict[str, Answerer]:
     """Kind of provider -> its answerer; the AWS one remembers the tokens that it issued."""
-    return {"aws": AwsMetadata(), "gcp": GcpMetadata(), "azure": AzureMetadata(), "network": NetworkMetadata()}
+    return {
+        "aws": AwsMetadata(signers),
+        "gcp": GcpMetadata(signers),
+        "azure": AzureMetadata(signers),
+        "network": NetworkMetadata(),
+    }

@@ -19,7 +19,7 @@ from providers.sandbox import processes
 TAG_PATTERN = re.compile(r"^(sw[0-9a-f]{6})(?:u|-.*)?$")
 """What the names of a sandbox's parts look like; group 1 is the tag."""
 STATE_FILES = ("sandbox.json", "sandbox.json.new", "supervisor.log")
-STATE_FOLDERS = ("nodes", "logs", "tls")
+STATE_FOLDERS = ("nodes", "logs", "tls", "attestation")
 """What a sandbox leaves in its state folder; nothing else there is touched."""
 _CGROUPS = Path("/sys/fs/cgroup")
 _LINKS = Path("/sys/class/net")

@@ -176,6 +176,17 @@ class TestGcp(ProgramContract):
         assert all(set(value) <= set("abcdefghijklmnopqrstuvwxyz0123456789_-") for value in inputs["labels"].values())
         assert revealed(inputs["metadataStartupScript"]) == USER_DATA
 
+    @pytest.mark.parametrize("keys", [None, "keys.json"])
+    def test_an_instance_that_google_shall_vouch_for_has_a_service_account(
+        self, recorder: Recorder, keys: str | None
+    ) -> None:
+        settings = settings_of(GCP).model_copy(update={"attestation_keys": keys})
+        node = bought(GCP, "n-1")
+        plan = CellPlan(cell=GCP, generation=1, nodes=(node,))
+        run(program_for("gcp")(GCP, plan, settings, {node.node.id: USER_DATA}))
+        given = self.instance("n-1", recorder).get("serviceAccount")
+        assert given == (None if keys is None else {"scopes": ["https://www.googleapis.com/auth/userinfo.email"]})
+
 
 class TestAzure(ProgramContract):
     cell = AZURE

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.guest import GuestRecord, stopped
 from agent.limits import Cgroups
 from agent.wire import GuestState, ShardStatus
 from engine.errors import InsufficientCapacity, UsageError
@@ -97,6 +98,22 @@ def test_guests_outlive_the_agent_and_are_found_again(
     assert (status.state, status.epoch) == (GuestState.RUNNING, 1)
     assert len(fleet.joined) == joins  # its certificate is still good: the used token is not needed
     assert client.finish().error == ""
+
+
+def test_a_hung_agent_does_not_keep_its_guests_running(tmp_path: Path) -> None:
+    """The watchdog is another process: it stops the guest when the lease ends, and lets it go on once renewed."""
+    with SmallFleet(tmp_path, nodes=("nA",), lease_seconds=6) as leased:
+        _, status = leased.carve("leased", "nA", disk_mib=1)
+        record = GuestRecord.model_validate_json(
+            (leased.agent_folder("nA") / "shards" / status.shard / "shard.json").read_bytes()
+        )
+        wait_for(lambda: (leased.agent_folder("nA") / "leases" / status.shard).exists(), 10, lambda: "no lease")
+        assert not stopped(record)
+        leased.agents[A].send_signal(signal.SIGSTOP)
+        wait_for(lambda: stopped(record), 10, lambda: "the guest runs on without a lease")
+        leased.agents[A].send_signal(signal.SIGCONT)
+        wait_for(lambda: not stopped(record), 10, lambda: "the guest does not go on")
+        assert leased.clients(A).shard(status.shard).state is GuestState.RUNNING
 
 
 def test_a_released_shard_leaves_nothing_and_its_epoch_stays_known(fleet: SmallFleet, slow: ShardStatus) -> None:

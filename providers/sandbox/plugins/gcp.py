@@ -203,6 +203,11 @@ class _InstanceKind(_Kind):
                 for interface in inputs["networkInterfaces"]
             ],
             "scheduling": inputs.get("scheduling") or {},
+            "serviceAccounts": [
+                {"email": account.get("email", "default"), "scopes": account["scopes"]}
+                for account in [inputs.get("serviceAccount")]
+                if account
+            ],
             "labels": inputs.get("labels") or {},
             "metadata": {"items": _items(inputs)},
             "tags": {"items": inputs.get("tags") or []},

@@ -1,5 +1,7 @@
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,6 @@ from agent.wire import GuestProfile, NetworkMode
 from engine.model.capacity import Resources
 from engine.model.ids import ShardId
 
-IMAGE = GuestImage(name="records", kernel="/k", initrd="/i", kernel_version="6", digest="d")
 PROFILE = GuestProfile(qemu_version="7.2", machine="pc-i440fx-7.2", accelerator="tcg", cpu="max", image_digest="d")
 
 
@@ -24,18 +25,18 @@ def record(**changes: object) -> GuestRecord:
 
 
 def test_source_and_destination_differ_only_in_waiting() -> None:
-    source = command_line(record(), IMAGE, direct_io=True, mtu=1450)
-    destination = command_line(record(incoming=True), IMAGE, direct_io=True, mtu=1450)
+    source = command_line(record(), direct_io=True, mtu=1450, tap=9)
+    destination = command_line(record(incoming=True), direct_io=True, mtu=1450, tap=9)
     assert destination == [*source, "-incoming", "defer", "-S"]
 
 
 def test_the_command_line_carries_the_shard() -> None:
-    line = " ".join(command_line(record(), IMAGE, direct_io=True, mtu=1450))
+    line = " ".join(command_line(record(), direct_io=True, mtu=1450, tap=9))
     assert "-M pc-i440fx-7.2,hpet=off,memory-backend=mem0" in line
     assert "-object memory-backend-memfd,id=mem0,size=128M,share=on -accel tcg" in line
     assert "-smp 2 -m 128" in line
     assert "shard.address=10.9.0.2/16 shard.mtu=1450" in line
-    assert "ifname=sw0123456789" in line
+    assert "tap,id=n0,fd=9" in line
     assert "-sandbox on" in line
     assert "spawn=deny" in line
     assert '"cache":{"direct":true}' in line
@@ -43,7 +44,7 @@ def test_the_command_line_carries_the_shard() -> None:
 
 def test_without_a_bridge_the_record_server_is_forwarded_on_loopback_only() -> None:
     arguments = command_line(
-        record(network=NetworkMode.USER, tap=None, forwarded_port=12345), IMAGE, direct_io=False, mtu=None
+        record(network=NetworkMode.USER, tap=None, forwarded_port=12345), direct_io=False, mtu=None, tap=None
     )
     netdev = arguments[arguments.index("-netdev") + 1]
     assert "hostfwd=tcp:127.0.0.1:12345-10.9.0.2:7000" in netdev
@@ -95,3 +96,72 @@ def test_a_disk_is_made_once(tmp_path: Path) -> None:
     (tmp_path / "disk").write_bytes(b"kept")
     guest.create_disk(tmp_path / "disk", 2)
     assert (tmp_path / "disk").read_bytes() == b"kept"
+
+
+def image(folder: Path) -> GuestImage:
+    for name in ("vmlinuz", "initrd"):
+        (folder / name).write_text(name)
+        (folder / name).chmod(0o600)
+    kernel, initrd = str(folder / "vmlinuz"), str(folder / "initrd")
+    return GuestImage(name="records", kernel=kernel, initrd=initrd, kernel_version="6", digest="d")
+
+
+@pytest.fixture
+def lent(tmp_path: Path) -> Path:
+    """A guest's folder before its start, with what an earlier run left."""
+    folder = tmp_path / "s1"
+    (folder / "run").mkdir(parents=True)
+    (folder / "run/serial.log").write_text("old")
+    (folder / "shard.json").write_text("{}")
+    guest.create_disk(folder / "disk.raw", 1)
+    return folder
+
+
+def test_a_start_finds_kernel_and_initramfs_and_nothing_of_an_earlier_run(tmp_path: Path, lent: Path) -> None:
+    guest.lend(lent, image(tmp_path), None)
+    assert {path.name for path in (lent / "run").iterdir()} == {"kernel", "initrd"}
+    guest.lend(lent, image(tmp_path), None)
+    assert (lent / "run/initrd").read_text() == "initrd"
+
+
+@pytest.mark.root
+def test_a_guests_user_owns_where_it_works_and_its_disk_and_nothing_else(tmp_path: Path, lent: Path) -> None:
+    user = guest.user_for(lent, "tcg")
+    if user is None:
+        pytest.skip("this process may not become another user")
+    guest.lend(lent, image(tmp_path), user)
+    keys = tmp_path / "tls"
+    keys.mkdir()
+    (keys / "server-key.pem").write_text("KEY")
+    (keys / "node.key").write_text("KEY")
+    assert guest.lend_tls(keys, lent, user) == "../tls"
+    owners = {path.relative_to(lent).as_posix(): path.stat().st_uid for path in lent.rglob("*")}
+    assert {name for name, owner in owners.items() if owner == user} == {"run", "disk.raw"}
+    assert sorted(path.name for path in (lent / "tls").iterdir()) == ["server-key.pem"]
+    script = "cat ../tls/server-key.pem kernel; test -w ../disk.raw || echo NO DISK; test -w ../shard.json && echo BAD"
+    began = guest.start(["/bin/sh", "-c", f"{script}; true"], lent, user=user)
+    assert began.wait(20) == 0
+    assert (lent / "qemu.log").read_text() == "KEYvmlinuz"
+
+
+@pytest.mark.parametrize(("uid_map", "known"), [("0 0 4294967295", True), ("0 1000 1", False), ("", False)])
+def test_a_user_that_this_namespace_has_not_is_not_used(uid_map: str, known: bool) -> None:
+    assert guest._is_mapped(61_200, uid_map) is known
+
+
+def test_two_guests_have_two_users() -> None:
+    if guest.user_for(Path("/nowhere/s1"), "tcg") is None:
+        pytest.skip("this process may not become another user")
+    users = {guest.user_for(Path(f"/nowhere/s{n}"), "tcg") for n in range(20)}
+    assert len(users) > 18
+
+
+def test_a_guest_that_was_stopped_is_known(process: subprocess.Popen[bytes]) -> None:
+    mine = record(pid=process.pid, start_ticks=start_ticks(process.pid))
+    assert not guest.stopped(mine)
+    process.send_signal(signal.SIGSTOP)
+    while not guest.stopped(mine):
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not guest.stopped(mine)

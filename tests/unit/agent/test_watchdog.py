@@ -1,117 +1,85 @@
-"""The source's own watchdog over a QEMU that is a script; the store's answers are given."""
+"""Real processes, stopped and continued; the clock is ours."""
 
-import asyncio
-from collections.abc import Callable
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
-from agent.config import AgentConfig
-from agent.fences import UNHEARD_SECONDS
-from agent.guest import GuestRecord
-from agent.moves import MoveAgent
-from agent.shards import ShardHost
-from agent.watchdog import Watchdog
-from agent.wire import KeepRequest, MoveCommand, Verdict
-from engine.errors import ProviderUnavailable
-from engine.model.ids import MoveId, ShardId
-from tests.unit.agent.test_moves import S1, ScriptedMonitor
+from agent.guest import start_ticks
+from agent.watchdog import EARLY_SECONDS, Lease, enforce, main, process_state
 
-Leave = Callable[..., GuestRecord]
-
-
-class Post:
-    """A guest that a move has left, its agent, and a store that answers what it is told to; None: it is silent."""
-
-    def __init__(self, config: AgentConfig, monitor: ScriptedMonitor, answer: Verdict | None) -> None:
-        self.host = ShardHost(config)
-        self.host.guests[S1].monitor = monitor  # type: ignore[assignment]
-        self.host.epochs.accept(S1, 1)
-        self.moves = MoveAgent(self.host, config)
-        self.asked: list[KeepRequest] = []
-        self.answer = answer
-        self.later = UNHEARD_SECONDS + 1
-        self.watchdog = Watchdog(
-            self.host, self.moves, self._ask, monotonic=lambda: self.host.guests[S1].heard + self.later
-        )
-
-    async def _ask(self, _shard: ShardId, request: KeepRequest) -> Verdict:
-        self.asked.append(request)
-        if self.answer is None:
-            raise ProviderUnavailable("nobody there")
-        return self.answer
-
-    def look(self) -> None:
-        asyncio.run(self.watchdog.look())
+NOW = 1000.0
 
 
 @pytest.fixture
-def paused() -> ScriptedMonitor:
-    return ScriptedMonitor(migration="pre-switchover", running=False)
+def guest() -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(["sleep", "60"])
+    yield process
+    process.kill()
+    process.wait()
 
 
-def test_a_guest_left_paused_runs_on_once_the_store_has_ended_the_move(
-    config: AgentConfig, left_behind: Leave, paused: ScriptedMonitor
-) -> None:
-    left_behind(move="m1")
-    post = Post(config, paused, Verdict(yours=True, epoch=2))
-    post.look()
-    assert post.asked == [KeepRequest(move=MoveId("m1"), epoch=1)]
-    assert (paused.running, paused.migration) == (True, "cancelled")
-    assert (post.host.epochs.get(S1), post.host.guests[S1].record.move) == (2, None)
+def lease(guest: subprocess.Popen[bytes], ends: float) -> Lease:
+    return Lease(ends, guest.pid, start_ticks(guest.pid))
 
 
-@pytest.mark.parametrize("answer", [None, Verdict(yours=False, epoch=2)])
-def test_without_a_yes_it_stays_paused(
-    config: AgentConfig, left_behind: Leave, paused: ScriptedMonitor, answer: Verdict | None
-) -> None:
-    left_behind(move="m1")
-    post = Post(config, paused, answer)
-    for _ in range(2):
-        post.look()
-    assert len(post.asked) == 2
-    assert not paused.running
+def write(folder: Path, given: Lease) -> None:
+    (folder / "s1").write_text(given.written())
 
 
-def test_nobody_is_asked_while_the_move_is_driven(
-    config: AgentConfig, left_behind: Leave, paused: ScriptedMonitor
-) -> None:
-    left_behind(move="m1")
-    post = Post(config, paused, Verdict(yours=True, epoch=2))
-    post.later = UNHEARD_SECONDS - 1
-    post.look()
-    assert post.asked == []
+def until(check: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not check():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
-def test_an_answer_that_comes_too_late_is_not_acted_upon(
-    config: AgentConfig, left_behind: Leave, paused: ScriptedMonitor
-) -> None:
-    left_behind(move="m1")
-    post = Post(config, paused, Verdict(yours=True, epoch=2))
-
-    async def overtaken(_shard: ShardId, _request: KeepRequest) -> Verdict:
-        await post.moves.proceed(S1, MoveCommand(move=MoveId("m1"), epoch=3))
-        return Verdict(yours=True, epoch=2)
-
-    paused.migration = "failed"
-    post.watchdog._ask = overtaken
-    post.look()
-    assert not paused.running
-    assert post.host.guests[S1].record.ceded_epoch == 3
+def test_a_guest_runs_to_just_before_the_end_of_its_lease(tmp_path: Path, guest: subprocess.Popen[bytes]) -> None:
+    mine = lease(guest, NOW + 10)
+    write(tmp_path, mine)
+    assert enforce(tmp_path, NOW + 9.9 - EARLY_SECONDS) == {}
+    assert enforce(tmp_path, NOW + 10 - EARLY_SECONDS) == {"s1": "stopped"}
+    until(lambda: process_state(mine) == "T")
+    assert enforce(tmp_path, NOW + 11) == {}
 
 
-def test_a_guest_that_was_given_away_is_stopped_at_the_first_look(config: AgentConfig, left_behind: Leave) -> None:
-    left_behind(move="m1", ceded_epoch=2)
-    monitor = ScriptedMonitor(migration="failed", running=True)
-    post = Post(config, monitor, None)
-    post.later = 0.0
-    post.look()
-    assert not monitor.running
+def test_a_renewed_lease_lets_it_go_on(tmp_path: Path, guest: subprocess.Popen[bytes]) -> None:
+    write(tmp_path, lease(guest, NOW))
+    enforce(tmp_path, NOW)
+    until(lambda: process_state(lease(guest, NOW)) == "T")
+    write(tmp_path, lease(guest, NOW + 20))
+    assert enforce(tmp_path, NOW) == {"s1": "continued"}
+    until(lambda: process_state(lease(guest, NOW)) == "S")
 
 
-def test_a_guest_that_has_died_or_is_in_no_move_is_left_alone(
-    config: AgentConfig, left_behind: Leave, paused: ScriptedMonitor
-) -> None:
-    left_behind()
-    post = Post(config, paused, Verdict(yours=True, epoch=2))
-    post.look()
-    assert (post.asked, paused.done) == ([], [])
+def test_another_process_with_the_same_pid_is_left_alone(tmp_path: Path, guest: subprocess.Popen[bytes]) -> None:
+    write(tmp_path, Lease(NOW, guest.pid, start_ticks(guest.pid) - 1))
+    assert enforce(tmp_path, NOW + 1) == {}
+
+
+@pytest.mark.parametrize("text", ["", "x", "1 2", "nan nan nan", "1 2 3 4"])
+def test_a_file_that_is_no_lease_stops_nothing(tmp_path: Path, text: str) -> None:
+    (tmp_path / "s1").write_text(text)
+    assert enforce(tmp_path, NOW) == {}
+
+
+def test_it_works_as_a_process_and_ends_with_its_folder(tmp_path: Path, guest: subprocess.Popen[bytes]) -> None:
+    folder = tmp_path / "leases"
+    folder.mkdir()
+    write(folder, lease(guest, 0.0))
+    command = [sys.executable, "-m", "agent.watchdog", str(folder)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as watchdog:
+        until(lambda: process_state(lease(guest, 0.0)) == "T")
+        assert main([str(folder)]) == 0  # a second one finds the folder served
+        guest.send_signal(signal.SIGCONT)
+        for file in (folder / "s1", folder / ".watchdog"):
+            file.unlink()
+        folder.rmdir()
+        assert watchdog.wait(10) == 0
+        assert watchdog.stderr is not None
+        assert "shard s1 stopped" in watchdog.stderr.read()
+    assert main([]) == 2

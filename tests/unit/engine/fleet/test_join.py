@@ -5,24 +5,33 @@ import random
 import socket
 import ssl
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
 import pytest
+import structlog
 from pydantic import SecretStr
 
-from agent.config import AgentConfig
+from agent.config import AgentConfig, MetadataFlavour
 from agent.identity import Identity
+from agent.metadata import MetadataAddress
 from agent.peer import client_context
-from agent.wire import CONTROL_NAME, KeepRequest, NoticeReport, Verdict
+from agent.wire import CONTROL_NAME, HeldShard, KeepRequest, NoticeReport, Verdict
 from engine.clock import SystemClock
 from engine.errors import AuthenticationFailed, ConfigurationError
+from engine.fleet.admission import Admission, Attestation
 from engine.fleet.certificates import CertificateAuthority, ControlCredentials
 from engine.fleet.join import ControlListener, NodeJoined, join_secret
 from engine.model.capacity import Resources
 from engine.model.ids import MoveId, NodeId, ShardId
+from engine.store.attested_instances import AttestedInstances
 from engine.store.database import Database
 from engine.store.join_tokens import JoinTokens
+from engine.store.run_leases import RunLeases
+from providers.base import InstanceRecord, ProviderSettings
+from providers.registry import open_attestor
+from providers.sandbox.signers import InstanceSigners
 
 CLOCK = SystemClock()
 
@@ -33,6 +42,12 @@ class Control:
     def __init__(self, folder: Path, database: Database) -> None:
         self.authority = CertificateAuthority.load_or_create(folder / "fleet", CLOCK)
         self.tokens = JoinTokens(database, CLOCK, join_secret(folder / "fleet"))
+        self.admission = Admission(
+            tokens=self.tokens, instances=AttestedInstances(database, CLOCK), secret=b"secret", clock=CLOCK,
+            attestation_of=lambda node: self.vouching if node.startswith("cloud-") else None,
+        )  # fmt: skip
+        self.leases = RunLeases(database, CLOCK, timedelta(seconds=10))
+        self.vouching: Attestation | None = None
         self.joined: list[NodeJoined] = []
         self.notices: list[tuple[NodeId, NoticeReport]] = []
         self.asked: list[tuple[NodeId, ShardId, KeepRequest]] = []
@@ -40,10 +55,11 @@ class Control:
             "127.0.0.1", 0,
             authority=self.authority,
             credentials=ControlCredentials(self.authority, folder / "fleet", CLOCK),
-            tokens=self.tokens,
+            admission=self.admission,
             on_join=self.joined.append,
             on_notice=lambda node, notice: self.notices.append((node, notice)),
             on_keep=self.keep,
+            leases=self.leases,
         )  # fmt: skip
         self.url = self.listener.start()
 
@@ -51,17 +67,25 @@ class Control:
         self.asked.append((node, shard, asked))
         return Verdict(yours=True, epoch=asked.epoch + 1)
 
-    def identity(self, folder: Path, node: str, *, token: str | None = None, ca: str | None = None) -> Identity:
+    def identity(
+        self,
+        folder: Path,
+        node: str,
+        *,
+        token: str | None = None,
+        ca: str | None = None,
+        metadata: MetadataAddress | None = None,
+    ) -> Identity:
         config = AgentConfig(
             control_url=self.url,
             node=NodeId(node),
-            join_token=SecretStr(token or self.tokens.issue(NodeId(node))),
+            join_token=None if metadata else SecretStr(token or self.tokens.issue(NodeId(node))),
             control_ca_pem=ca or self.authority.ca_pem,
             capacity=Resources(vcpus=2, memory_gib=4),
             work_dir=str(folder),
             underlay_address="127.0.0.1",
         )
-        return Identity(config, CLOCK, random.Random(1))
+        return Identity(config, CLOCK, random.Random(1), metadata)
 
     def client(self, identity: Identity | None) -> httpx.Client:
         ca = self.listener._credentials.ca_file
@@ -105,6 +129,52 @@ def test_a_token_works_for_one_machine_only(control: Control, tmp_path: Path) ->
     assert len(control.joined) == 1
 
 
+def vouch(control: Control, keys: InstanceSigners) -> MetadataAddress:
+    """What instance i-1 of node cloud-1 reads at its metadata address; the control plane trusts ``keys``."""
+    file = keys.keys_of("aws")
+    assert file is not None
+    configured = ProviderSettings(name="aws", kind="aws", account="1", regions=("r",), attestation_keys=str(file))
+    attestor = open_attestor(configured, clock=CLOCK)
+    assert attestor is not None
+    control.vouching = Attestation(provider="aws", account="1", attestor=attestor, inventory=OneInstance())
+    document = keys.aws_document('{"accountId": "1", "instanceId": "i-1", "region": "r"}')
+    return MetadataAddress(
+        "http://m", MetadataFlavour.AWS, httpx.MockTransport(lambda _request: httpx.Response(200, text=document))
+    )
+
+
+class OneInstance:
+    """The provider's inventory."""
+
+    def instances(self) -> list[InstanceRecord]:
+        return [
+            InstanceRecord(
+                instance_id="i-1", node=NodeId("cloud-1"), token="", region="r", zone="r-a", instance_type="t",
+                running=True, launched_at=CLOCK.now(),
+            )
+        ]  # fmt: skip
+
+    def terminate(self, instance_id: str) -> None:
+        raise AssertionError("nobody is ended here")
+
+
+def test_a_node_without_a_token_joins_on_its_providers_word_once(control: Control, tmp_path: Path) -> None:
+    metadata = vouch(control, InstanceSigners(tmp_path / "keys", CLOCK))
+    join(control.identity(tmp_path / "n1", "cloud-1", metadata=metadata))
+    with structlog.testing.capture_logs() as logs, pytest.raises(AuthenticationFailed, match="joined already"):
+        join(control.identity(tmp_path / "thief", "cloud-1", metadata=metadata))
+    assert [one.node for one in control.joined] == ["cloud-1"]
+    (refusal,) = [line for line in logs if line["event"] == "refused"]
+    assert (refusal["path"], "i-1" in refusal["error"]) == ("/v1/join", True)
+
+
+def test_a_node_with_neither_a_token_nor_a_metadata_address_says_so(control: Control, tmp_path: Path) -> None:
+    node = control.identity(tmp_path / "n1", "cloud-1")
+    node._config = node._config.model_copy(update={"join_token": None})
+    with pytest.raises(ConfigurationError, match="neither"):
+        join(node)
+
+
 def test_a_wrong_token_is_refused(control: Control, tmp_path: Path) -> None:
     control.tokens.issue(NodeId("n1"))
     with pytest.raises(AuthenticationFailed):
@@ -144,12 +214,23 @@ def test_a_node_asks_for_a_shard_that_a_move_has_left(control: Control, tmp_path
     assert control.asked == [("n1", "s1", asked)]
 
 
-def test_a_node_speaks_for_itself_only(control: Control, tmp_path: Path) -> None:
+def test_a_shard_that_is_not_the_nodes_gets_no_run_lease_and_that_is_logged(control: Control, tmp_path: Path) -> None:
+    """The store says who owns what (see test_run_leases); here it knows no shard, so nothing is granted."""
+    node = control.identity(tmp_path / "n1", "n1")
+    join(node)
+    with structlog.testing.capture_logs() as logs:
+        granted = asyncio.run(node.renew_leases((HeldShard(shard=ShardId("s1"), epoch=1),)))
+    assert granted.shards == ()
+    assert ("run lease refused", ["s1"]) in [(line["event"], line.get("shards")) for line in logs]
+
+
+@pytest.mark.parametrize("what", ["notices", "leases"])
+def test_a_node_speaks_for_itself_only(control: Control, tmp_path: Path, what: str) -> None:
     node = control.identity(tmp_path / "n1", "n1")
     join(node)
     with control.client(node) as client:
         answer = client.post(
-            "/v1/nodes/n2/notices", content=notice().model_dump_json(), extensions={"sni_hostname": CONTROL_NAME}
+            f"/v1/nodes/n2/{what}", content=notice().model_dump_json(), extensions={"sni_hostname": CONTROL_NAME}
         )
         keep = client.post(
             "/v1/nodes/n2/shards/s1/keep",
@@ -200,8 +281,9 @@ def test_a_body_that_is_not_a_request_is_refused_by_name(control: Control, conte
 def test_an_address_in_use_is_named(control: Control, tmp_path: Path) -> None:
     second = ControlListener(
         "127.0.0.1", control.listener.port,
-        authority=control.authority, credentials=control.listener._credentials, tokens=control.tokens,
-        on_join=control.joined.append, on_notice=lambda _node, _notice: None,
+        authority=control.authority, credentials=control.listener._credentials,
+        admission=control.admission,
+        on_join=control.joined.append, on_notice=lambda _node, _notice: None, leases=control.leases,
         on_keep=control.keep,
     )  # fmt: skip
     with pytest.raises(ConfigurationError, match="cannot listen"):

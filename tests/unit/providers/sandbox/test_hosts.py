@@ -20,6 +20,7 @@ from providers.sandbox.places import LoopbackNetwork, LoopbackPlaces
 from providers.sandbox.processes import NODE_MARKER, tagged
 from providers.sandbox.servers import ServerClient
 from providers.sandbox.teardown import new_tag, tear_down
+from tests.instance_identity import signers
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 WAIT = "#!/bin/sh\nsetsid sleep 600 &\necho booted in $HOME\nexec sleep 600\n"
@@ -63,7 +64,7 @@ class Setup:
     def __init__(self, state_dir: Path) -> None:
         self.tag, self.state_dir, self.said = new_tag(), state_dir, list[str]()
         self.cloud, self.nodes = Cloud(), HostedNodes()
-        self.metadata = MetadataServer(self.nodes, ManualClock(NOW))
+        self.metadata = MetadataServer(self.nodes, ManualClock(NOW), signers())
         self.network = LoopbackNetwork()
         self.places = LoopbackPlaces(self.metadata, self.network)
         self.host = NodeHost(

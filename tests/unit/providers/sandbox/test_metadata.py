@@ -8,14 +8,17 @@ import httpx
 import pytest
 
 from agent.config import MetadataFlavour
+from agent.metadata import MetadataAddress
 from agent.reclaim import MetadataWatch
 from agent.wire import NoticeReport
 from engine.clock import ManualClock
 from engine.model.ids import NodeId
+from providers.registry import open_attestor
 from providers.sandbox import netns
 from providers.sandbox.contract import InstanceState, SandboxInstance, SandboxNotice
 from providers.sandbox.metadata import MetadataServer
 from providers.sandbox.nodes import HostedNode, HostedNodes, Place
+from tests.instance_identity import settings, signers
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 ADDRESS = "127.77.9.9"
@@ -51,7 +54,7 @@ def nodes() -> HostedNodes:
 
 @pytest.fixture
 def url(nodes: HostedNodes) -> Iterator[str]:
-    server = MetadataServer(nodes, ManualClock(NOW))
+    server = MetadataServer(nodes, ManualClock(NOW), signers())
     address, port = server.listen(netns.listen(ADDRESS, 0), by_called_address=True)
     yield f"http://{address}:{port}"
     server.close()
@@ -87,3 +90,22 @@ def test_a_body_does_not_confuse_the_next_request(nodes: HostedNodes, url: str) 
         token = client.put("/latest/api/token", headers=headers, content=b"GET / HTTP/1.1\r\n\r\n").text
         answer = client.get("/latest/meta-data/instance-id", headers={"X-aws-ec2-metadata-token": token})
     assert answer.text == "i-1"
+
+
+@pytest.mark.parametrize("flavour", ["aws", "gcp", "azure"])
+def test_what_an_instance_is_told_of_itself_convinces_the_control_plane(
+    url: str, nodes: HostedNodes, flavour: str
+) -> None:
+    nodes.put(hosted(flavour, noticed=False))
+
+    async def evidence() -> str:
+        metadata = MetadataAddress(url, MetadataFlavour(flavour))
+        try:
+            return await metadata.identity("1.challenge")
+        finally:
+            await metadata.close()
+
+    attestor = open_attestor(settings(flavour), clock=ManualClock(NOW))
+    assert attestor is not None
+    found = attestor.attested(asyncio.run(evidence()), "1.challenge")
+    assert (found.instance_id, found.account) == ("i-1", "acct")

@@ -15,8 +15,10 @@ from providers.sandbox.metadata_formats import (
     answerers,
 )
 from providers.sandbox.nodes import HostedNode, Place
+from tests.instance_identity import signers
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+SIGNERS = signers()
 NOTICE = SandboxNotice(
     instance_id="i-1", node="n1", seen_at=NOW, at=NOW + timedelta(seconds=120), reason="spot interruption"
 )
@@ -57,10 +59,10 @@ class TestAws:
         return issued.body
 
     def test_without_a_token_nothing_is_told(self) -> None:
-        assert AwsMetadata().answer(node(), get("/latest/meta-data/instance-id"), NOW).status == 401
+        assert AwsMetadata(SIGNERS).answer(node(), get("/latest/meta-data/instance-id"), NOW).status == 401
 
     def test_a_token_opens_the_leaves_for_its_node_until_it_runs_out(self) -> None:
-        aws, owner = AwsMetadata(), node()
+        aws, owner = AwsMetadata(SIGNERS), node()
         asked = get("/latest/meta-data/instance-id", x_aws_ec2_metadata_token=self.token(aws, owner))
         assert aws.answer(owner, asked, NOW).body == "i-1"
         assert aws.answer(node(address="10.77.1.2"), asked, NOW).status == 401
@@ -69,18 +71,18 @@ class TestAws:
     @pytest.mark.parametrize("ttl", ["", "0", "21601", "soon", "-1"])
     def test_a_bad_lifetime_is_refused(self, ttl: str) -> None:
         asked = get("/latest/api/token", method="PUT", x_aws_ec2_metadata_token_ttl_seconds=ttl)
-        assert AwsMetadata().answer(node(), asked, NOW).status == 400
-        assert AwsMetadata().answer(node(), get("/latest/api/token"), NOW).status == 405
+        assert AwsMetadata(SIGNERS).answer(node(), asked, NOW).status == 400
+        assert AwsMetadata(SIGNERS).answer(node(), get("/latest/api/token"), NOW).status == 405
 
     def test_instance_action_is_absent_until_the_notice(self) -> None:
-        aws = AwsMetadata()
+        aws = AwsMetadata(SIGNERS)
         asked = get("/latest/meta-data/spot/instance-action", x_aws_ec2_metadata_token=self.token(aws, node()))
         assert aws.answer(node(), asked, NOW).status == 404
         action = aws.answer(node(notice=NOTICE), asked, NOW)
         assert json.loads(action.body) == {"action": "terminate", "time": "2026-11-23T12:02:00Z"}
 
     def test_user_data_and_identity(self) -> None:
-        aws = AwsMetadata()
+        aws = AwsMetadata(SIGNERS)
         token = self.token(aws, node())
         assert aws.answer(node(), get("/latest/user-data", x_aws_ec2_metadata_token=token), NOW).body.startswith("#!")
         document = get("/latest/dynamic/instance-identity/document", x_aws_ec2_metadata_token=token)
@@ -90,19 +92,22 @@ class TestAws:
 class TestGcp:
     def ask(self, path: str, *, notice: SandboxNotice | None = None) -> str:
         asked = get(f"/computeMetadata/v1/instance/{path}", metadata_flavor="Google")
-        answer = GcpMetadata().answer(node("gcp", notice=notice), asked, NOW)
+        answer = GcpMetadata(SIGNERS).answer(node("gcp", notice=notice), asked, NOW)
         assert ("Metadata-Flavor", "Google") in answer.headers
         return answer.body if answer.status == 200 else str(answer.status)
 
     def test_the_flavor_header_is_required(self) -> None:
         plain = get("/computeMetadata/v1/instance/name")
-        assert GcpMetadata().answer(node("gcp"), plain, NOW).status == 403
+        assert GcpMetadata(SIGNERS).answer(node("gcp"), plain, NOW).status == 403
 
     def test_leaves(self) -> None:
         assert self.ask("name") == "n1"
         assert self.ask("zone") == "projects/acct/zones/r1a"
         assert self.ask("attributes/user-data") == "#!/bin/sh\ntrue\n"
         assert self.ask("attributes/nothing") == "404"
+
+    def test_an_identity_token_needs_an_audience(self) -> None:
+        assert self.ask("service-accounts/default/identity") == "400"
 
     def test_preempted_turns_true_with_the_notice(self) -> None:
         assert self.ask("preempted") == "FALSE"
@@ -112,17 +117,22 @@ class TestGcp:
 class TestAzure:
     def ask(self, path: str, *, notice: SandboxNotice | None = None) -> str:
         asked = get(path, query={"api-version": "2021-02-01"}, metadata="true")
-        answer = AzureMetadata().answer(node("azure", notice=notice), asked, NOW)
+        answer = AzureMetadata(SIGNERS).answer(node("azure", notice=notice), asked, NOW)
         assert answer.status == 200
         return answer.body
 
     def test_header_and_version_are_required(self) -> None:
-        azure = AzureMetadata()
+        azure = AzureMetadata(SIGNERS)
         version = {"api-version": "2021-02-01"}
         assert azure.answer(node("azure"), get("/metadata/instance", query=version), NOW).status == 400
         assert azure.answer(node("azure"), get("/metadata/instance", metadata="true"), NOW).status == 400
         unknown = get("/metadata/secrets", query=version, metadata="true")
         assert azure.answer(node("azure"), unknown, NOW).status == 404
+
+    @pytest.mark.parametrize("nonce", ["12345678901", "x", "-1"])
+    def test_a_nonce_is_ten_digits_at_most(self, nonce: str) -> None:
+        asked = get("/metadata/attested/document", query={"api-version": "2020-09-01", "nonce": nonce}, metadata="true")
+        assert AzureMetadata(SIGNERS).answer(node("azure"), asked, NOW).status == 400
 
     def test_the_instance_document(self) -> None:
         compute = json.loads(self.ask("/metadata/instance"))["compute"]
@@ -146,4 +156,4 @@ def test_a_network_answers_notices_in_the_words_of_the_contract() -> None:
 
 
 def test_every_kind_of_provider_has_an_answerer() -> None:
-    assert set(answerers()) == {"aws", "gcp", "azure", "network"}
+    assert set(answerers(SIGNERS)) == {"aws", "gcp", "azure", "network"}

@@ -1,0 +1,78 @@
+"""The agent's half of run leases: asks the control plane which shards may run, and tells the watchdog until when."""
+
+import asyncio
+import logging
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+
+from agent.guest import GuestRecord
+from agent.shards import Guest, ShardHost
+from agent.watchdog import Lease, boottime
+from agent.wire import HeldShard, LeaseGrant
+from engine.errors import ShardwrightError
+
+RENEWALS_PER_LEASE = 4
+_LOG = logging.getLogger("agent.leases")
+Ask = Callable[[tuple[HeldShard, ...]], Awaitable[LeaseGrant]]
+
+
+class LeaseKeeper:
+    """Files under ``work/leases``; ``seconds`` is how long the control plane's grants are good for."""
+
+    def __init__(self, host: ShardHost, ask: Ask, seconds: float) -> None:
+        self._host, self._ask, self._seconds = host, ask, seconds
+        self.folder = host.config.work / "leases"
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def start_watchdog(self) -> None:
+        """In a session of its own: it outlives the agent, as the guests do. One that is there already stays."""
+        with (self.folder.parent / "watchdog.log").open("ab") as log:
+            subprocess.Popen(
+                [sys.executable, "-m", "agent.watchdog", str(self.folder)],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+
+    async def keep(self) -> None:
+        """Until cancelled."""
+        last_problem = ""
+        while True:
+            try:
+                await self.renew()
+                last_problem = ""
+            except ShardwrightError as problem:
+                if str(problem) != last_problem:
+                    _LOG.warning("cannot renew run leases: %s", problem)
+                last_problem = str(problem)
+            await asyncio.sleep(self._seconds / RENEWALS_PER_LEASE)
+
+    async def renew(self) -> None:
+        """One round. A guest that waits for a move, or was given away, needs no lease: it does not run."""
+        running = {shard: one for shard, one in self._host.guests.items() if runs_here(one.record)}
+        for file in self.folder.glob("[!.]*"):
+            if file.name not in running:
+                file.unlink(missing_ok=True)
+        for one in running.values():
+            if not (self.folder / one.record.shard).exists():
+                self._write(one, boottime())  # the command that made it run was its first grant
+        if not running:
+            return
+        began = boottime()  # before it is asked: the answer's way counts against us
+        held = tuple(HeldShard(shard=shard, epoch=self._host.epochs.get(shard)) for shard in running)
+        granted = (await self._ask(held)).shards
+        for shard in granted:
+            if shard in running:
+                self._write(running[shard], began)
+        if refused := [shard for shard in running if shard not in granted]:
+            _LOG.warning("may not run any longer: %s", ", ".join(refused))
+
+    def _write(self, one: Guest, since: float) -> None:
+        record = one.record
+        lease = Lease(since + self._seconds, record.pid, record.start_ticks)
+        draft = self.folder / f".{record.shard}.new"
+        draft.write_text(lease.written())
+        draft.rename(self.folder / record.shard)
+
+
+def runs_here(record: GuestRecord) -> bool:
+    return record.pid > 0 and not record.incoming and not record.ceded_epoch

@@ -1,0 +1,130 @@
+"""Are a shard's limits kept within 5 %, as its guest counts it, while they change; and what does an idle agent cost?
+
+    python -m benchmarks.shard_limits [--seconds 8] [--idle-seconds 30]
+
+Root, QEMU and network namespaces are needed. Prints one line of JSON a figure. CPU is told two ways: by the guest,
+whose rounds a second are divided by what one second of processor time gave without a limit, and by the kernel's count
+of QEMU's own processor time.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+from agent.guest import GuestRecord
+from agent.limits import group_name
+from agent.wire import ShardStatus
+from engine.model.capacity import Resources
+from engine.model.ids import NodeId, ShardId
+from tests.small_fleet import SmallFleet
+
+NODE = NodeId("nA")
+FREE = Resources(vcpus=1.0, memory_gib=0.125, storage_iops=0, network_mbps=0)
+SETTINGS: tuple[tuple[str, tuple[float, ...]], ...] = (
+    ("vcpus", (0.25, 0.5)),
+    ("storage_iops", (50.0, 200.0)),
+    ("network_mbps", (5.0, 20.0)),
+)
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Bench:
+    """One shard on one node, set this way and that."""
+
+    def __init__(self, fleet: SmallFleet, seconds: int) -> None:
+        self._fleet, self._seconds = fleet, seconds
+        _, status = fleet.carve("bench", NODE, FREE, disk_mib=64)
+        self.shard = status.shard
+        folder = fleet.agent_folder(NODE) / "shards" / self.shard
+        self._pid = GuestRecord.model_validate_json((folder / "shard.json").read_bytes()).pid
+
+    def run(self) -> None:
+        free, used = self._measured(FREE.model_copy(update={"vcpus": 0.0}))
+        rounds_per_cpu_second = (free.measured.cpu_rounds_per_second or 0) / used
+        say(what="rounds per second of processor time", measured=round(rounds_per_cpu_second))
+        for name, settings in SETTINGS:
+            for setting in settings:
+                status, used = self._measured(FREE.model_copy(update={name: setting}))
+                rounds = (status.measured.cpu_rounds_per_second or 0) / rounds_per_cpu_second
+                guest = {
+                    "vcpus": rounds,
+                    "storage_iops": status.measured.read_iops,
+                    "network_mbps": status.measured.receive_mbps,
+                }[name]
+                more = {"by_the_kernel": round(used, 3)} if name == "vcpus" else {}
+                compare(name, setting, guest, **more)
+        self._memory(free)
+
+    def _measured(self, wanted: Resources) -> tuple[ShardStatus, float]:
+        """What the guest measured, and the share of a processor that its QEMU used while the guest counted rounds."""
+        client = self._fleet.clients(NODE)
+        client.resize(self.shard, 1, wanted)
+        watched: list[float] = []
+
+        def watch() -> None:
+            time.sleep(1.0)
+            start, at = processor_seconds(self._pid), time.monotonic()
+            time.sleep(self._seconds - 2.0)
+            watched.append((processor_seconds(self._pid) - start) / (time.monotonic() - at))
+
+        thread = Thread(target=watch)
+        thread.start()
+        status = client.measure(self.shard, 1, self._seconds)
+        thread.join()
+        return status, watched[0]
+
+    def _memory(self, status: ShardStatus) -> None:
+        limit = round(FREE.memory_gib * 1024)
+        seen = status.measured.memory_mib or 0
+        say(what="memory_mib", setting=limit, by_the_guest=seen, kept=seen <= limit)
+        group = group_name(self._fleet.agent_folder(NODE), NODE, ShardId(self.shard))
+        for path in ("memory/shardwright/{}/memory.limit_in_bytes", "shardwright/{}/memory.max"):
+            file = Path("/sys/fs/cgroup") / path.format(group)
+            if file.exists():
+                say(what="memory of the whole QEMU, MiB", setting=int(file.read_text()) >> 20)
+
+
+def processor_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def idle(fleet: SmallFleet, seconds: float) -> None:
+    """What the agent itself uses while nothing is asked of it."""
+    pid = fleet.agents[NODE].pid
+    before = processor_seconds(pid)
+    time.sleep(seconds)
+    share = (processor_seconds(pid) - before) / seconds
+    resident = fleet.clients(NODE).status().resident_bytes / 1e6
+    say(what="idle agent, share of a core", measured=round(share, 4), bar=0.01, reached=share < 0.01)
+    say(what="idle agent, MB resident", measured=round(resident, 1), bar=80, reached=resident < 80)
+
+
+def compare(name: str, setting: float, measured: float | None, **more: float) -> None:
+    off = None if measured is None else measured / setting - 1
+    kept = off is not None and abs(off) <= 0.05
+    say(what=name, setting=setting, measured=None if measured is None else round(measured, 3),
+        off_percent=None if off is None else round(100 * off, 1), within_5_percent=kept, **more)  # fmt: skip
+
+
+def say(**what: Any) -> None:
+    print(json.dumps(what), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measure a shard's limits and the idle agent.")
+    parser.add_argument("--seconds", type=int, default=8, help="for each resource at each setting; 3 to 20")
+    parser.add_argument("--idle-seconds", type=float, default=30.0)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="swt-") as folder, SmallFleet(Path(folder), nodes=(NODE,)) as fleet:
+        idle(fleet, options.idle_seconds)
+        Bench(fleet, options.seconds).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+import asyncio
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from agent.config import AgentConfig
+from agent.guest import GuestRecord
+from agent.leases import LeaseKeeper
+from agent.shards import ShardHost
+from agent.watchdog import Lease, boottime
+from agent.wire import HeldShard, LeaseGrant
+from engine.errors import ProviderUnavailable
+from engine.model.ids import ShardId
+
+S1 = ShardId("s1")
+Leave = Callable[..., GuestRecord]
+
+
+class Control:
+    """Grants what it is told to; keeps what it was asked."""
+
+    def __init__(self, *granted: ShardId) -> None:
+        self.granted: Sequence[ShardId] = granted
+        self.asked: list[tuple[HeldShard, ...]] = []
+        self.silent = False
+
+    async def __call__(self, held: tuple[HeldShard, ...]) -> LeaseGrant:
+        self.asked.append(held)
+        if self.silent:
+            raise ProviderUnavailable("no answer")
+        return LeaseGrant(shards=tuple(self.granted))
+
+
+def lease(keeper: LeaseKeeper) -> Lease:
+    return Lease.read((keeper.folder / S1).read_text())
+
+
+def test_a_grant_counts_from_when_it_was_asked_for(config: AgentConfig, left_behind: Leave) -> None:
+    record, control = left_behind(), Control(S1)
+    keeper = LeaseKeeper(ShardHost(config), control, 10.0)
+    began = boottime()
+    asyncio.run(keeper.renew())
+    assert control.asked == [(HeldShard(shard=S1, epoch=0),)]
+    mine = lease(keeper)
+    assert (mine.pid, mine.start_ticks) == (record.pid, record.start_ticks)
+    assert began + 10 <= mine.ends + 0.001 <= boottime() + 10.001
+
+
+def test_without_an_answer_or_with_a_refusal_the_lease_runs_out(config: AgentConfig, left_behind: Leave) -> None:
+    left_behind()
+    control = Control(S1)
+    keeper = LeaseKeeper(ShardHost(config), control, 10.0)
+    asyncio.run(keeper.renew())
+    first = lease(keeper)
+    control.granted = ()
+    asyncio.run(keeper.renew())
+    assert lease(keeper) == first
+    control.silent = True
+    with pytest.raises(ProviderUnavailable):
+        asyncio.run(keeper.renew())
+    assert lease(keeper) == first
+
+
+def test_a_guest_that_was_started_just_now_has_a_lease_before_any_answer(
+    config: AgentConfig, left_behind: Leave
+) -> None:
+    left_behind()
+    control = Control()
+    control.silent = True
+    keeper = LeaseKeeper(ShardHost(config), control, 10.0)
+    with pytest.raises(ProviderUnavailable):
+        asyncio.run(keeper.renew())
+    assert lease(keeper).ends > boottime() + 5
+
+
+@pytest.mark.parametrize("gone", [{"incoming": True}, {"ceded_epoch": 2}])
+def test_what_does_not_run_here_has_no_lease(config: AgentConfig, left_behind: Leave, gone: dict[str, object]) -> None:
+    left_behind(**gone)
+    control = Control(S1)
+    keeper = LeaseKeeper(ShardHost(config), control, 10.0)
+    (keeper.folder / S1).write_text("0 1 1")
+    asyncio.run(keeper.renew())
+    assert not (keeper.folder / S1).exists()
+    assert control.asked == []
