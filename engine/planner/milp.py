@@ -98,7 +98,7 @@ def solve_in_stages(programme: Programme, *, seed: int, time_limit: float) -> Ou
         if left <= 0 or (best is not None and worth - least <= programme.policy.gap * abs(worth)):
             break
         enough = least / max(1e-9, 1 - programme.policy.gap) / programme.scale - released
-        stage = WholeUnits(programme, columns, relaxation, most=most, ways_out=scarce)
+        stage = WholeUnits(programme, columns, relaxation, most=most, ways_out=scarce, rounded=bool(programme.reserve))
         solution = stage.solve(enough=enough, time_limit=left * _TRIAL_SHARE, seed=seed)
         seconds += solution.seconds
         if solution.values is not None:
