@@ -32,7 +32,7 @@ _TRIALS = (160, 120, 240)
 is good enough.
 """
 _FIRST_SHARE = 0.4
-"""Of the time limit: scenarios may correct the first solution, and the next one needs time, too."""
+"""Of the time limit, once there is a choice: scenarios may correct it, and the next one needs time, too."""
 _TRIAL_SHARE = 0.5
 """Of the time that is left."""
 
@@ -94,11 +94,11 @@ def solve_in_stages(programme: Programme, *, seed: int, time_limit: float) -> Ou
     best: Choice | None = None
     worth, scarce = inf, bool(programme.reserve)
     for most in _TRIALS:
-        left = time_limit * (1.0 if programme.reserve else _FIRST_SHARE) - seconds
+        left = time_limit * (1.0 if programme.reserve or best is None else _FIRST_SHARE) - seconds
         if left <= 0 or (best is not None and worth - least <= programme.policy.gap * abs(worth)):
             break
         enough = least / max(1e-9, 1 - programme.policy.gap) / programme.scale - released
-        stage = WholeUnits(programme, columns, relaxation, most=most, ways_out=scarce)
+        stage = WholeUnits(programme, columns, relaxation, most=most, ways_out=scarce, rounded=bool(programme.reserve))
         solution = stage.solve(enough=enough, time_limit=left * _TRIAL_SHARE, seed=seed)
         seconds += solution.seconds
         if solution.values is not None:

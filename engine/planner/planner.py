@@ -148,7 +148,7 @@ def _solved_again(
     if in_stages_only(corrected) and corrected.running == before.running:
         more = {i for i, (one, other) in enumerate(zip(before.margin, corrected.margin, strict=True)) if one != other}
         mended = amended(before, corrected, replace(settled.solved, seconds=0.0), more)
-        if corrected.reserve:
+        if corrected.reserve or (mended is not None and mended.gap <= corrected.policy.gap):
             return mended
         again = best_choice(corrected, seed=seed)
         if leaves_short(corrected, again.choice):

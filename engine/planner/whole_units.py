@@ -68,9 +68,20 @@ class WholeUnits:
     """The model for one way to settle the risks: what the relaxation holds."""
 
     def __init__(
-        self, programme: Programme, columns: Columns, relaxation: Relaxation, *, most: int, ways_out: bool
+        self,
+        programme: Programme,
+        columns: Columns,
+        relaxation: Relaxation,
+        *,
+        most: int,
+        ways_out: bool,
+        rounded: bool = False,
     ) -> None:
-        """``most``: purchases that are looked at. ``ways_out``: besides these, some of every supply that stays."""
+        """``most``: purchases that are looked at. ``ways_out``: besides these, some of every supply that stays.
+        ``rounded``: pools get what the relaxation gives them, rounded, and of losses the coarsest chord; for so many
+        pools that the finer model is not solved in time.
+        """
+        self.rounded = rounded
         self.programme, self.columns, self.relaxation = programme, columns, relaxation
         self.values = relaxation.values
         self.model = LinearModel()
@@ -132,8 +143,10 @@ class WholeUnits:
         least = max(need.desired, there, *(option.shards for option in taken))
         while least < need.most and need.short(least) > limit:
             least += 1
-        further = any(shards > _WHOLE for shards in used.values())
-        most = max(least, ceil(given - _WHOLE) + further)
+        if self.rounded:
+            least = most = max(least, ceil(given - 0.3))
+        else:
+            most = max(least, ceil(given - _WHOLE) + any(shards > _WHOLE for shards in used.values()))
         exposed = {group for option in taken for group in option.groups}
         exposed |= {group for group, column in self.columns.switches[pool].items() if self.values[column] > 0.5}
         exposed |= {group for group, shards in held.items() if shards > least - need.desired}
@@ -292,13 +305,18 @@ class WholeUnits:
         certain = need.short(of.least)
         reach = {group: of.held.get(group, 0) + of.allowed.get(group, 0) * bool(groups[group]) for group in groups}
         worst = certain + sum(self._lost(pool, group, of.least, min(of.least, n)) for group, n in reach.items())
-        if shards is None and worst <= limit:
+        if shards is None and (self.rounded or worst <= limit):
+            terms, left = [], limit - certain
             self.offset += price * certain
             for group, columns in groups.items():
-                each = price * self._lost(pool, group, of.least, reach[group]) / max(1, reach[group])
-                self.offset += each * of.held.get(group, 0)
+                each = self._lost(pool, group, of.least, reach[group]) / max(1, reach[group])
+                terms += [(column, each) for column in columns]
+                left -= each * of.held.get(group, 0)
+                self.offset += price * each * of.held.get(group, 0)
                 for column in columns:
-                    self.model.cost[column] += each
+                    self.model.cost[column] += price * each
+            if worst > limit:
+                self.model.row(terms, at_most=max(0.0, left))
             return
         # The shortage by itself is a column where the number of shards is open, and else known.
         short = self.model.column(price, lower=certain if shards is None else 0.0)

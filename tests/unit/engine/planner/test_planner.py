@@ -393,3 +393,13 @@ def test_placement_is_kept() -> None:
     only = Placement(providers=("gcp", "harbor"))
     made = plan_of([certain(pool(placement=only), 4)], demo_market())
     assert set(_shards_by_provider(made)) <= {"gcp", "harbor"}
+
+
+def test_a_rare_loss_is_judged_as_rare_even_on_one_demand_path() -> None:
+    """Of one scenario alone, it would be never, or always."""
+    lasting = RiskClass(name="lasting", rank=0, quantile=0.9, max_shortfall=1.0)
+    spot = quote(offer("spot", "0.01", option=PurchaseOption.SPOT), survival=0.98)
+    need = certain(pool("web", SMALL, lasting), 1)
+    outcomes = [plan_of([need], [spot], PlanPolicy(scenarios=1), seed=seed).pools[0] for seed in range(3)]
+    hours = need.step / timedelta(hours=1)
+    assert [o.shortfall_probability for o in outcomes] == pytest.approx([1 - 0.98 ** (hours / 24)] * 3, abs=3e-4)

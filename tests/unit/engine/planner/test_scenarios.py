@@ -56,3 +56,46 @@ def test_costs_count_what_is_paid_and_what_is_bought_in_a_hurry() -> None:
     judged = judge(needs, scenarios, [lasting], [10.0])
     assert judged.costs == pytest.approx([0.5 + 10.0] * 4)
     assert judged.unserved[0] == pytest.approx(1 / 3)
+
+
+def test_what_is_judged_is_what_looking_at_every_step_finds() -> None:
+    """Units of three fates, one of them less reliable than the other of its group, against demand of two horizons."""
+    needs = _needs(
+        target(pool("a"), 5.0, paths=8, steps=6, seed=1),
+        target(pool("b"), 2.0, paths=4, steps=3, seed=2),
+    )
+    units = [
+        Holding((3, 1), 0.3, None, 0.0),
+        Holding((2, 0), 0.1, "g", 0.1),
+        Holding((0, 1), 0.2, "g", 0.3),
+        Holding((1, 1), 0.1, "h", 0.5),
+    ]
+    scenarios = sample_scenarios(needs, ("g", "h"), count=64, seed=3)
+    judged = judge(needs, scenarios, units, [10.0, 7.0])
+    ever, missing, asked, costs = np.zeros(2), np.zeros(2), np.zeros(2), []
+    for row in range(scenarios.count):
+        until = [
+            needs.hours
+            if unit.group is None
+            else min(needs.hours, scenarios.clocks[unit.group][row] / (-np.log(1 - unit.loss) / needs.hours))
+            for unit in units
+        ]
+        cost = sum(unit.hourly_price * alive for unit, alive in zip(units, until, strict=True))
+        for index, need in enumerate(needs.pools):
+            path = need.demand[row % len(need.demand)]
+            hours = need.hours / len(path)
+            there = [
+                sum(
+                    u.shards[index] for u, alive in zip(units, until, strict=True) if alive >= (step + 1) * hours - 1e-9
+                )
+                for step in range(len(path))
+            ]
+            short = np.maximum(path - there, 0)
+            ever[index] += short.any()
+            missing[index] += short.sum()
+            asked[index] += path.sum()
+            cost += (10.0, 7.0)[index] * short.sum() * hours
+        costs.append(cost)
+    assert judged.shortfall == pytest.approx(ever / scenarios.count)
+    assert judged.unserved == pytest.approx(missing / asked)
+    assert judged.costs == pytest.approx(costs)
