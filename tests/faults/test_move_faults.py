@@ -96,10 +96,10 @@ def test_a_source_killed_before_the_commit_point_ends_the_move_and_its_disk_has_
     fleet.clients(NodeId("nA")).release(ShardId("src-early"), 2)
 
 
-def test_a_guest_whose_control_plane_died_in_its_switchover_runs_on_and_is_not_given_away_any_more(
+def test_a_guest_left_in_its_switchover_runs_on_by_itself_and_is_not_given_away_any_more(
     fleet: SmallFleet,
 ) -> None:
-    """The listener of the test stands for another control plane on the same store: it answers, and drives no move."""
+    """The listener of the test stands for a control plane whose moves hang: it answers, and drives none."""
     client, request = _carve(fleet, "left")
     killed = _control(fleet, request, die_at=MovePhase.SWITCHING)
     assert killed.returncode == -signal.SIGKILL

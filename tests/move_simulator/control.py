@@ -155,7 +155,7 @@ class Control:
                 self.excused = excused + took
 
     def restart(self) -> None:
-        # Where several control planes share a store, another one may still answer the nodes.
+        # Sometimes it is the moves only that hang, and the nodes are still answered.
         self.up, self._dead, self._sweeping = self._world.dice.random() < 0.5, False, False
         down = self._world.dice.choice((1.0, 20.0, 200.0)) if self._world.chaos else 1.0
         self.excused += down
