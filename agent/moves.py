@@ -226,6 +226,7 @@ class MoveAgent:
             running=bool(running),
             mirror_present=job is not None,
             mirror_ready=bool(job and job["ready"]),
+            mirrored=here.mirrored,
             disk_bytes_done=job["offset"] if job else 0,
             disk_bytes_total=job["len"] if job else 0,
             migration=said.get("status", "none"),
@@ -248,6 +249,7 @@ class MoveAgent:
 
     async def _start_mirror(self, here: Guest, landing: Landing) -> None:
         execute = here.monitor.execute
+        here.mirrored = False
         self._host.lift_cpu(here)
         await self._drop_target(here)
         await execute("object-add", self._tls_object("client"))
@@ -328,10 +330,11 @@ class MoveAgent:
         async with self._driven(shard, command):
             await quietly(here, "block-job-cancel", device=_JOB)
             await poll(lambda: _no_jobs(here), seconds=_SWITCH_SECONDS, every=0.002, what="the end of the mirror")
+            here.mirrored = True
         if here.record.profile.accelerator == "tcg":
             # Beside the store's swap and the last of the copying: the guest is paused, its memory stays as it is.
             here.digesting = asyncio.create_task(asyncio.to_thread(memory.digest, here.record.pid))
-        return status.model_copy(update={"mirror_present": False})
+        return status.model_copy(update={"mirror_present": False, "mirrored": True})
 
     async def proceed(self, shard: ShardId, command: MoveCommand) -> Proceeded:
         """After the store has given the shard away: send the rest. The guest stays paused here as a rollback copy."""
@@ -402,6 +405,7 @@ class MoveAgent:
         if not (await here.monitor.execute("query-status"))["running"]:
             await here.monitor.execute("cont")
             await quietly(here, "announce-self", initial=20, max=300, rounds=6, step=60)
+        here.mirrored = False
         here.save(move=None, ceded_epoch=0)
         await self._host.apply_limits(here, here.record.resources)
 

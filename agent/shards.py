@@ -37,6 +37,8 @@ class Guest:
         self.busy = asyncio.Lock()
         self.digesting: asyncio.Task[MemoryDigest] | None = None
         """Begun when a switchover paused the guest."""
+        self.mirrored = False
+        """A switchover has ended the mirror. Not kept over the agent's death: then the move is given up."""
         self.heard_now()
 
     def heard_now(self) -> None:

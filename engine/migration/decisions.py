@@ -140,9 +140,9 @@ def _before_commit(seen: Observation) -> Act:
     if seen.source.migration in ("none", "completed"):
         # "completed" is of an earlier move that was given back: QEMU keeps the last one's word.
         return Act.START_COPY if seen.source.mirror_ready else Act.ROLL_BACK
-    if seen.source.migration == "pre-switchover" and not seen.source.mirror_present:
+    if seen.source.migration == "pre-switchover" and seen.source.mirrored:
         return Act.SWAP
-    return Act.AWAIT_SWITCHOVER
+    return Act.AWAIT_SWITCHOVER if seen.source.mirror_present else Act.ROLL_BACK
 
 
 def _after_commit(seen: Observation) -> Act:

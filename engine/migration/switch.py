@@ -155,9 +155,9 @@ class Switch:
             status = self._source.switchover(self._shard, self._command(0), _SWITCHOVER_WAIT_SECONDS)
             self._heard = self._now()
             self._last, self._disk_bytes = status, max(self._disk_bytes, status.disk_bytes_done)
-            if status.migration == "pre-switchover" and not status.mirror_present:
+            if status.migration == "pre-switchover" and status.mirrored:
                 return self._swap_and_finish()
-            if status.migration not in ("setup", "active"):
+            if status.migration not in ("setup", "active") or not status.mirror_present:
                 return None
             self._samples.append(
                 Sample(
@@ -314,4 +314,6 @@ def _story(seen: Observation) -> str:
         return "the source's guest is gone"
     if seen.destination_sight is Sight.GUEST_GONE:
         return "the destination's guest is gone"
+    if seen.source is not None and not (seen.source.mirror_present or seen.source.mirrored):
+        return seen.source.error or "the disk's mirror broke off"
     return (seen.source.error if seen.source else "") or ("the move has had all its time" if seen.overdue else "")

@@ -62,6 +62,7 @@ class Guest:
     migration: str = "none"
     mirror_to: "Guest | None" = None
     mirror_ready: bool = False
+    mirrored: bool = False
     sends_to: "Guest | None" = None
     arrived: bool = False
     busy: bool = False
@@ -92,7 +93,7 @@ class SimNode:
     def _start(self) -> None:
         self.alive, self.reservations = True, {}
         if self.guest is not None:
-            self.guest.busy, self.guest.heard = False, self.world.timeline.seconds
+            self.guest.busy, self.guest.mirrored, self.guest.heard = False, False, self.world.timeline.seconds
 
     def watch(self) -> None:
         """agent.watchdog.Watchdog.look"""
@@ -189,6 +190,7 @@ class SimNode:
             raise NotFound("the guest is gone")
         return SourceStatus(
             running=here.running, mirror_ready=here.mirror_ready, mirror_present=here.mirror_to is not None,
+            mirrored=here.mirrored,
             migration=here.migration, remaining_bytes=self.world.remaining(here), bytes_per_second=1e6,
         )  # fmt: skip
 
@@ -223,7 +225,7 @@ class SimNode:
             raise ProviderUnavailable("the agent has died")
         if here.migration == "pre-switchover" and here.mirror_to is not None:
             self._driven(command, fences.in_move)
-            here.mirror_to, here.mirror_ready = None, False
+            here.mirror_to, here.mirror_ready, here.mirrored = None, False, True
         return self.source_status()
 
     def proceed(self, command: MoveCommand) -> Proceeded:
@@ -263,7 +265,7 @@ class SimNode:
                 raise NotFound("the guest is gone")
             if here.migration not in _ENDED:
                 here.migration = "cancelled"
-            here.mirror_to, here.mirror_ready, here.sends_to = None, False, None
+            here.mirror_to, here.mirror_ready, here.sends_to, here.mirrored = None, False, None, False
             if not here.running:
                 self.world.starts(here)
             here.save(move=None, ceded_epoch=0)

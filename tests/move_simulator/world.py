@@ -110,8 +110,8 @@ class World:
             by_itself = here.record.ceded_epoch and here.migration == "failed"
             if node.name != self.store.owner and not by_itself:
                 raise LawBroken(f"runs on {node.name}, and {self.store.owner} owns it at epoch {self.store.epoch}")
-            if here.memory != self.acknowledged:
-                raise LawBroken(f"runs on {node.name} with {here.memory} of {self.acknowledged} writes")
+            if here.memory != self.acknowledged or here.disk != self.acknowledged:
+                raise LawBroken(f"runs on {node.name} with {here.memory}, {here.disk} of {self.acknowledged} writes")
             self.acknowledged += 1
             here.memory = here.disk = self.acknowledged
             if here.mirror_to is not None and not here.mirror_to.alive:
@@ -165,7 +165,7 @@ class World:
         there = self._landing(node, here, target)
         if there is None:
             raise MoveFailed("the destination's disk cannot be reached")
-        here.mirror_to, here.mirror_ready = there, False
+        here.mirror_to, here.mirror_ready, here.mirrored = there, False, False
 
         def ready() -> None:
             if here.mirror_to is there and here.alive and there.alive:
@@ -249,7 +249,7 @@ class World:
         if not self.chaos:
             return
         node, other = self.dice.sample(sorted(self.nodes), 2)
-        what = self.dice.choice(("agent", "agent", "cut", "cut", "part", "part", "kill", "power", "second"))
+        what = self.dice.choice(("agent", "agent", "cut", "cut", "part", "part", "kill", "power", "second", "mirror"))
         if what == "agent":
             self.nodes[node].die(self.dice.choice((0.5, 5.0, 60.0)))
         elif what == "cut":
@@ -258,12 +258,20 @@ class World:
         elif what == "part":
             for ends in (("control", node), (node, "control")):
                 self._cuts[ends] = self.timeline.seconds + self.dice.choice((5.0, 30.0, 100.0))
+        elif what == "mirror":
+            self._break_mirrors()
         elif what == "second":
             self._move("second")
         else:
             self._kill(self.nodes[node])
             if what == "power":
                 self.nodes[node].die(self.dice.choice((5.0, 60.0)))
+
+    def _break_mirrors(self) -> None:
+        """The disk's connection ends, and the memory's lives on."""
+        for node in self.nodes.values():
+            if node.guest is not None:
+                node.guest.mirror_to, node.guest.mirror_ready = None, False
 
     def _kill(self, node: SimNode) -> None:
         here = node.guest

@@ -154,6 +154,18 @@ def aborts_without_looking(patch: Patch) -> None:
     patch.setattr(node.SimNode, "abort", abort)
 
 
+def broken_mirror_taken_for_ended(patch: Patch) -> None:
+    """A disk that was not copied to its end goes with the shard."""
+    real = node.SimNode.source_status
+
+    def hopeful(self: node.SimNode) -> Any:
+        seen = real(self)
+        ended = seen.migration in ("active", "pre-switchover") and not seen.mirror_present
+        return seen.model_copy(update={"mirrored": ended, "mirror_present": ended or seen.mirror_present})
+
+    patch.setattr(node.SimNode, "source_status", hopeful)
+
+
 @pytest.mark.parametrize(
     "mistake",
     [
@@ -168,6 +180,7 @@ def aborts_without_looking(patch: Patch) -> None:
         no_bound,
         rollback_undecided,
         aborts_without_looking,
+        broken_mirror_taken_for_ended,
     ],
 )
 def test_the_simulator_catches(mistake: Callable[[Patch], None], monkeypatch: Patch) -> None:

@@ -118,6 +118,14 @@ def test_the_switchover_ends_the_mirror_while_the_guest_is_paused(config: AgentC
     status = asyncio.run(moves.switchover(S1, command(1), 1.0))
     assert (status.migration, status.mirror_present, status.disk_bytes_done) == ("pre-switchover", False, 5)
     assert monitor.jobs == 0
+    assert asyncio.run(moves.switchover(S1, command(1), 1.0)).mirrored
+
+
+def test_a_mirror_that_broke_off_is_not_taken_for_one_that_was_ended(config: AgentConfig, left_behind: Leave) -> None:
+    left_behind(move="m1")
+    moves, _ = agent(config, ScriptedMonitor(migration="pre-switchover", running=False, jobs=0))
+    status = asyncio.run(moves.switchover(S1, command(1), 1.0))
+    assert (status.mirror_present, status.mirrored) == (False, False)
 
 
 def test_a_switchover_that_does_not_come_is_not_waited_for_without_end(config: AgentConfig, left_behind: Leave) -> None:

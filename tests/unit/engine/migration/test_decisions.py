@@ -27,8 +27,10 @@ from engine.model.plan import MoveCause
 MIGRATIONS = ("none", "setup", "active", "pre-switchover", "device", "completed", "failed", "cancelled")
 
 
-def source(migration: str, *, mirror: bool = False, running: bool = True) -> SourceStatus:
-    return SourceStatus(running=running, mirror_ready=mirror, mirror_present=mirror, migration=migration)
+def source(migration: str, *, mirror: bool = False, running: bool = True, mirrored: bool = False) -> SourceStatus:
+    return SourceStatus(
+        running=running, mirror_ready=mirror, mirror_present=mirror, mirrored=mirrored, migration=migration
+    )
 
 
 WAITING = DestinationStatus(present=True, migration="active")
@@ -60,7 +62,9 @@ def seen(owner: Ownership, at_source: SourceStatus | Sight, at_destination: Dest
         (source("none"), WAITING, Act.ROLL_BACK),
         (source("active", mirror=True), WAITING, Act.AWAIT_SWITCHOVER),
         (source("pre-switchover", mirror=True, running=False), WAITING, Act.AWAIT_SWITCHOVER),
-        (source("pre-switchover", running=False), WAITING, Act.SWAP),
+        (source("pre-switchover", running=False, mirrored=True), WAITING, Act.SWAP),
+        (source("pre-switchover", running=False), WAITING, Act.ROLL_BACK),
+        (source("active"), WAITING, Act.ROLL_BACK),
         (source("failed"), WAITING, Act.ROLL_BACK),
         (source("active", mirror=True), GONE, Act.ROLL_BACK),
         (Sight.GUEST_GONE, WAITING, Act.ROLL_BACK),
