@@ -106,7 +106,7 @@ class MoveAgent:
         """The store says that the shard belongs here: run, once the memory is here and the same. Raises MoveFailed."""
         async with self._driven(shard, command, fences.may_commit) as here:
             status = await self._arrived(shard)
-            if status.committed and status.running:
+            if status.committed and status.running and not here.record.committing:
                 return Committed()
             if command.memory is not None and not status.committed:
                 found = await asyncio.to_thread(memory.digest, here.record.pid)
@@ -115,14 +115,26 @@ class MoveAgent:
             await quietly(here, "nbd-server-stop")
             # Before it runs: from here on no rollback to the source is right. And in one piece: a guest that runs while
             # its move still stands in the record could never be moved again.
-            here.save(incoming=False, move=None)
-            await here.monitor.execute("cont")
-            began = time.perf_counter()
-            await quietly(here, "announce-self", initial=20, max=300, rounds=6, step=60)
-            await quietly(here, "object-del", id=_TLS)
-            await quietly(here, "object-del", id=_AUTHZ)
-            await self._host.apply_limits(here, here.record.resources)
+            here.save(incoming=False, move=None, committing=True)
+            began = await self._run_for_good(here)
         return Committed(seconds_since_running=time.perf_counter() - began)
+
+    async def _run_for_good(self, here: Guest) -> float:
+        """The end of a commit; may be repeated. Returns when the guest ran, by ``time.perf_counter``."""
+        await here.monitor.execute("cont")
+        began = time.perf_counter()
+        await quietly(here, "announce-self", initial=20, max=300, rounds=6, step=60)
+        await quietly(here, "object-del", id=_TLS)
+        await quietly(here, "object-del", id=_AUTHZ)
+        await self._host.apply_limits(here, here.record.resources)
+        here.save(committing=False)
+        return began
+
+    async def finish_commit(self, here: Guest) -> None:
+        """Where an agent has died in the middle of it."""
+        async with here.busy:
+            if fences.must_finish(here.record):
+                await self._run_for_good(here)
 
     async def patch(self, shard: ShardId, request: PatchRequest) -> None:
         """Memory that the migration lost, into a guest that has not run yet."""
@@ -241,7 +253,7 @@ class MoveAgent:
     async def mirror(self, shard: ShardId, request: MirrorRequest) -> SourceStatus:
         """Start copying the disk; from now on every write goes to both sides before the guest hears of it."""
         async with self._driven(shard, request, fences.may_join) as here:
-            here.save(move=request.move)
+            here.save(move=request.move, committing=False)
             status = await self.source_status(shard)
             if not status.mirror_present and status.migration in _ENDED:
                 await self._start_mirror(here, request.landing)

@@ -98,7 +98,11 @@ class SimNode:
     def watch(self) -> None:
         """agent.watchdog.Watchdog.look"""
         here = self.guest
-        if not self.alive or here is None or here.record.move is None or here.busy or not here.alive:
+        if not self.alive or here is None or here.busy or not here.alive:
+            return
+        if fences.must_finish(here.record):
+            self._finish(here)
+        if here.record.move is None:
             return
         if fences.must_stop(here.record, running=here.running):
             here.running = False
@@ -143,16 +147,21 @@ class SimNode:
             raise MoveFailed("it has not arrived")
         if command.memory is not None and here.record.incoming and command.memory != _digest(here.memory):
             return Committed(differing=(0,))
-        if not here.record.incoming and here.running:
+        if not here.record.incoming and here.running and not here.record.committing:
             return Committed()
         life = self.life
-        here.save(incoming=False, move=None)
+        here.save(incoming=False, move=None, committing=True)
         if self.world.dice.random() < 0.02 * self.world.chaos:
             self.die(self.world.dice.uniform(0.5, 40))
         if self.life != life:
             raise ProviderUnavailable("the agent has died")
-        self.world.starts(here)
+        self._finish(here)
         return Committed()
+
+    def _finish(self, here: Guest) -> None:
+        if not here.running:
+            self.world.starts(here)
+        here.save(committing=False)
 
     def patch(self, request: PatchRequest) -> None:
         here = self._driven(request, fences.in_move)
@@ -196,7 +205,7 @@ class SimNode:
 
     def mirror(self, request: MirrorRequest) -> SourceStatus:
         here = self._driven(request, fences.may_join)
-        here.save(move=request.move)
+        here.save(move=request.move, committing=False)
         if here.mirror_to is None and here.migration in _ENDED and here.alive:
             self.world.start_mirror(self, here, request.landing.node)
         return self.source_status()

@@ -71,7 +71,7 @@ class World:
         self.timeline = Timeline(self.check)
         self.acknowledged = 0
         self.killed = False
-        self._left_since = 0.0
+        self._left_since, self._moves = 0.0, 0
         self._cuts: dict[tuple[str, str], float] = {}
         self.nodes = {name: SimNode(name, self) for name in NODES}
         self.store = Store(NODES[0])
@@ -289,7 +289,8 @@ class World:
         deadline = None
         if self.dice.random() < 0.3:
             deadline = self.timeline.now() + timedelta(seconds=self.dice.choice((10, 60)))
-        self.control.run(request(f"{name}-{len(self.store.reports)}", source, destination, deadline))
+        self._moves += 1
+        self.control.run(request(f"{name}-{self._moves}", source, destination, deadline))
 
     def run(self) -> None:
         """As many moves as the seed says."""
