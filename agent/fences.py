@@ -63,7 +63,7 @@ def must_stop(record: GuestRecord, *, running: bool) -> bool:
 
 
 def must_finish(record: GuestRecord) -> bool:
-    """A guest that was told to run here, by an agent that died over it. A commit is never taken back: nobody is asked."""
+    """A guest that was told to run here, by an agent that died over it. A commit is not taken back: nobody is asked."""
     return record.committing and record.move is None and not record.incoming
 
 
