@@ -1,7 +1,7 @@
 """A node's halves of a live move. The controller decides; these act, and each may be repeated.
 
 Source:       mirror -> precopy -> switchover (guest pauses, mirror ends) -> proceed -> (released by the controller)
-Destination:  reserve -> prepare -> (patch ->) commit
+Destination:  reserve -> prepare -> (patch ->) commit, or restart where the memory never comes
 
 Either side:  resume (run on here, the store says so) | abort (kill what the move left here)
 
@@ -36,6 +36,7 @@ from agent.wire import (
     PrepareRequest,
     Proceeded,
     ReserveRequest,
+    ShardStatus,
     SourceStatus,
     TuneRequest,
 )
@@ -118,6 +119,21 @@ class MoveAgent:
             here.save(incoming=False, move=None, committing=True)
             began = await self._run_for_good(here)
         return Committed(seconds_since_running=time.perf_counter() - began)
+
+    async def restart(self, shard: ShardId, command: MoveCommand) -> ShardStatus:
+        """The store says that the shard belongs here, and its memory will never come: boot it from the disk that came.
+
+        A guest that has been told to run is left alone, dead or not. Returns when the workload is up. Raises MoveFailed
+        when the memory has come after all.
+        """
+        async with self._driven(shard, command, fences.may_commit) as here:
+            if here.record.incoming:
+                if (await self.destination_status(shard)).arrived:
+                    raise MoveFailed(f"the memory of shard {shard} has arrived", why="it is to be committed")
+                await self._host.end_guest(here)
+                here.save(incoming=False, move=None)
+                await self._host.boot(here)
+        return await self._host.status(shard)
 
     async def _run_for_good(self, here: Guest) -> float:
         """The end of a commit; may be repeated. Returns when the guest ran, by ``time.perf_counter``."""

@@ -94,6 +94,13 @@ class Switch:
                 return self._ended(MovePhase.ROLLING_BACK, "the source died before its memory had arrived")
             except Exception as problem:
                 self._problem = str(problem) or type(problem).__name__
+        if last is Act.COLD_RESTART:
+            try:
+                self._destination.restart(self._shard, self._command(1))
+                self._strategy = "cold-restart"
+                return self._ended(MovePhase.COMMITTED, "the source was gone before its memory had arrived")
+            except Exception as problem:
+                self._problem = str(problem) or type(problem).__name__
         return self._ended(MovePhase.IN_DOUBT, self._problem or "no side can be asked who runs")
 
     def _out_of_patience(self) -> bool:
@@ -260,6 +267,8 @@ class Switch:
             return Sight.ANSWERS, self._source.source_status(self._shard)
         except NotFound:
             return Sight.GUEST_GONE, None
+        except UnknownName:
+            return Sight.NODE_GONE, None
         except ShardwrightError as problem:
             self._problem = str(problem)
             return Sight.SILENT, None
@@ -267,6 +276,8 @@ class Switch:
     def _ask_destination(self) -> tuple[Sight, DestinationStatus | None]:
         try:
             status = self._destination.destination_status(self._shard)
+        except UnknownName:
+            return Sight.NODE_GONE, None
         except ShardwrightError as problem:
             self._problem = str(problem)
             return Sight.SILENT, None
@@ -314,6 +325,8 @@ def _story(seen: Observation) -> str:
         return "the source's guest is gone"
     if seen.destination_sight is Sight.GUEST_GONE:
         return "the destination's guest is gone"
+    if Sight.NODE_GONE in (seen.source_sight, seen.destination_sight):
+        return "a node of the move is gone"
     if seen.source is not None and not (seen.source.mirror_present or seen.source.mirrored):
         return seen.source.error or "the disk's mirror broke off"
     return (seen.source.error if seen.source else "") or ("the move has had all its time" if seen.overdue else "")

@@ -79,6 +79,8 @@ class SimNode:
     alive: bool = True
     """The agent, not the guests."""
     life: int = 0
+    gone: bool = False
+    """For good, with everything on it."""
     epochs: dict[ShardId, int] = field(default_factory=dict)
     guest: Guest | None = None
     reservations: dict[MoveId, float] = field(default_factory=dict)
@@ -91,6 +93,8 @@ class SimNode:
             self.world.timeline.later(seconds, self._start)
 
     def _start(self) -> None:
+        if self.gone:
+            return
         self.alive, self.reservations = True, {}
         if self.guest is not None:
             self.guest.busy, self.guest.mirrored, self.guest.heard = False, False, self.world.timeline.seconds
@@ -162,6 +166,15 @@ class SimNode:
         if not here.running:
             self.world.starts(here)
         here.save(committing=False)
+
+    def restart(self, command: MoveCommand) -> None:
+        here = self._driven(command, fences.may_commit)
+        if here.record.incoming:
+            if here.alive and here.arrived:
+                raise MoveFailed("it has arrived")
+            here.save(incoming=False, move=None)
+            here.alive, here.memory = True, here.disk
+            self.world.starts(here)
 
     def patch(self, request: PatchRequest) -> None:
         here = self._driven(request, fences.in_move)

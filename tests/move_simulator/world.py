@@ -249,7 +249,9 @@ class World:
         if not self.chaos:
             return
         node, other = self.dice.sample(sorted(self.nodes), 2)
-        what = self.dice.choice(("agent", "agent", "cut", "cut", "part", "part", "kill", "power", "second", "mirror"))
+        what = self.dice.choice(
+            ("agent", "agent", "cut", "cut", "part", "part", "kill", "power", "second", "mirror", "gone")
+        )
         if what == "agent":
             self.nodes[node].die(self.dice.choice((0.5, 5.0, 60.0)))
         elif what == "cut":
@@ -262,10 +264,21 @@ class World:
             self._break_mirrors()
         elif what == "second":
             self._move("second")
+        elif what == "gone":
+            self._lose(self.nodes[node])
         else:
             self._kill(self.nodes[node])
             if what == "power":
                 self.nodes[node].die(self.dice.choice((5.0, 60.0)))
+
+    def _lose(self, node: SimNode) -> None:
+        """Taken back by its provider; the fleet hears of it a little later, and releases what it owned."""
+        if any(one.gone for one in self.nodes.values()):
+            return
+        self._kill(node)
+        node.die(0.0)
+        node.gone, node.guest = True, None
+        self.timeline.later(self.dice.choice((1.0, 30.0)), lambda: self.store.gone.add(node.name))
 
     def _break_mirrors(self) -> None:
         """The disk's connection ends, and the memory's lives on."""
@@ -321,18 +334,28 @@ class World:
     def _last_check(self) -> None:
         if unsettled := self.store.unsettled():
             raise LawBroken(f"never settled: {[(one.request.id, one.phase, one.error) for one in unsettled]}")
+        self._every_move_was_in_time()
+        self._nothing_is_left_over()
+        if self.store.owner not in self.store.gone:
+            self._the_shard_is_well()
+
+    def _every_move_was_in_time(self) -> None:
         limits = MoveLimits()
         longest = limits.before_commit(RECORD.disk_mib) + limits.after_commit() + _CALLS_SECONDS
         for move, took in self.control.worked.items():
             deadline = self.store.reports[move].request.deadline
             if took > longest + (60 if deadline else 0):
                 raise LawBroken(f"move {move} took {took:.0f} s, not {longest:.0f}")
+
+    def _nothing_is_left_over(self) -> None:
         for node in self.nodes.values():
             if any(until > self.timeline.seconds for until in node.reservations.values()):
                 raise LawBroken(f"{node.name} keeps room for {node.reservations}")
             here = node.guest
-            if node.name != self.store.owner and here is not None:
+            if here is not None and (node.name != self.store.owner or node.gone):
                 raise LawBroken(f"{node.name} has kept {here}")
+
+    def _the_shard_is_well(self) -> None:
         owner = self.nodes[self.store.owner].guest
         if owner is None:
             raise LawBroken("its owner does not have it")
