@@ -72,6 +72,7 @@ class MoveAgent:
         """A guest that waits for memory and disk and cannot run by itself. Same move, same landing."""
         self._host.epochs.accept(shard, request.epoch)
         async with self._host.carving:
+            self._host.epochs.accept(shard, request.epoch)  # again: an abort may have come while this one waited
             here = self._host.guests.get(shard)
             if here is not None and here.record.move == request.move and here.record.incoming and here.alive:
                 return self._landing(here.record)

@@ -34,6 +34,8 @@ _CALLS_SECONDS = 180.0
 """On top of a move's bound: calls that were under way when it was over, and clearing up."""
 _WATCH_SECONDS = 5.0
 _MENDED_SECONDS = 900.0
+_LATEST_SECONDS = 160.0
+"""When the latest message has arrived (see Client._again)."""
 _LEFT_SECONDS = UNHEARD_SECONDS + 3 * _WATCH_SECONDS
 
 
@@ -322,10 +324,12 @@ class World:
         return report
 
     def _mend(self) -> None:
+        late = bool(self.faults.late or self.faults.twice)
         self.chaos, self.faults = 0.0, Faults()
         self._cuts.clear()
         self.timeline.until(self._settled, _MENDED_SECONDS)
-        self.timeline.sleep(MoveLimits().reserve_ttl + 200.0)  # late messages and reservations run out
+        # Late messages arrive, and a reservation that one of them makes runs out.
+        self.timeline.sleep(MoveLimits().reserve_ttl + (_LATEST_SECONDS if late else 1.0))
         self._last_check()
 
     def _settled(self) -> bool:
