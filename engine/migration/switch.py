@@ -79,28 +79,21 @@ class Switch:
             self._context.clock.sleep(_LOOK_SECONDS)
 
     def _give_up(self, seen: Observation | None) -> Transfer:
-        last = Act.LOOK_AGAIN
         try:
             # What was seen before a swap says nothing about what is so after it.
             seen = self._look() if self._swap_tried else seen
             last = Act.LOOK_AGAIN if seen is None else out_of_patience(seen)
-        except Exception as problem:
-            self._problem = str(problem) or type(problem).__name__
-        if last is Act.ROLL_BACK:
-            return self._ended(MovePhase.ROLLING_BACK, self._problem or "a node does not answer")
-        if last is Act.GIVE_BACK:
-            try:
+            if last is Act.ROLL_BACK:
+                return self._ended(MovePhase.ROLLING_BACK, self._problem or "a node does not answer")
+            if last is Act.GIVE_BACK:
                 self._give_back()
                 return self._ended(MovePhase.ROLLING_BACK, "the source died before its memory had arrived")
-            except Exception as problem:
-                self._problem = str(problem) or type(problem).__name__
-        if last is Act.COLD_RESTART:
-            try:
+            if last is Act.COLD_RESTART:
                 self._destination.restart(self._shard, self._command(1))
                 self._strategy = "cold-restart"
                 return self._ended(MovePhase.COMMITTED, "the source was gone before its memory had arrived")
-            except Exception as problem:
-                self._problem = str(problem) or type(problem).__name__
+        except Exception as problem:
+            self._problem = str(problem) or type(problem).__name__
         return self._ended(MovePhase.IN_DOUBT, self._problem or "no side can be asked who runs")
 
     def _out_of_patience(self) -> bool:
