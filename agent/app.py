@@ -93,6 +93,7 @@ class AgentApi:
             ("POST", f"{move}/memory", self._memory),
             ("POST", f"{move}/patch", self._patch),
             ("POST", f"{move}/commit", self._commit),
+            ("POST", f"{move}/restart", self._restart),
             ("POST", f"{move}/abort", self._abort),
             ("POST", f"{move}/resume", self._resume),
         ]
@@ -167,6 +168,9 @@ class AgentApi:
     async def _commit(self, request: Request) -> Response:
         wanted = await body(request, CommitRequest, LARGEST_MEMORY_BODY_BYTES)
         return reply(await self.moves.commit(_shard_of(request), wanted))
+
+    async def _restart(self, request: Request) -> Response:
+        return reply(await self.moves.restart(_shard_of(request), await body(request, MoveCommand)))
 
     async def _memory(self, request: Request) -> Response:
         return reply(await self.moves.memory(_shard_of(request), await body(request, MemoryRequest)))

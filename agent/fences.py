@@ -62,6 +62,11 @@ def must_stop(record: GuestRecord, *, running: bool) -> bool:
     return running and record.ceded_epoch > 0
 
 
+def must_finish(record: GuestRecord) -> bool:
+    """A guest that was told to run here, by an agent that died over it. A commit is not taken back: nobody is asked."""
+    return record.committing and record.move is None and not record.incoming
+
+
 def must_ask(record: GuestRecord, *, running: bool, unheard_seconds: float) -> bool:
     """Whether a guest has been left paused by a move that nobody drives any more."""
     return record.move is not None and not record.incoming and not running and unheard_seconds >= UNHEARD_SECONDS

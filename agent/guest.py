@@ -58,6 +58,8 @@ class GuestRecord(Value):
     """With the pid: names one process, even when pids come round again."""
     incoming: bool = False
     """Started for a move and not committed yet: it has never run here."""
+    committing: bool = False
+    """Told to run here, for good; only that it does has yet to be seen to."""
     ceded_epoch: int = 0
     """The epoch at which the store gave the shard to another node, 0: not given. What is left is a rollback copy."""
     move: MoveId | None = None

@@ -1,7 +1,8 @@
 """A guest that a move has left paused runs again by itself, where the store says that it is still this node's.
 
 The store is asked, never guessed: its answer ends the move by raising the epoch, so a controller that comes back late
-cannot give the shard away any more. Without an answer the guest stays paused; somebody else may run it.
+cannot give the shard away any more. Without an answer the guest stays paused; somebody else may run it. Only a commit
+that the agent had been told of, and died over, is finished without asking.
 """
 
 import asyncio
@@ -40,7 +41,8 @@ class Keeper:
     async def look(self) -> None:
         """Once over all guests. What goes wrong with one is logged and tried again next time."""
         for shard, here in list(self._host.guests.items()):
-            if here.record.move is None or here.record.incoming or here.busy.locked() or not here.alive:
+            in_question = here.record.move is not None or here.record.committing
+            if not in_question or here.record.incoming or here.busy.locked() or not here.alive:
                 continue
             try:
                 await self._look_at(shard, here)
@@ -48,6 +50,9 @@ class Keeper:
                 _LOG.warning("shard %s is left as it is: %s", shard, problem)
 
     async def _look_at(self, shard: ShardId, here: Guest) -> None:
+        if fences.must_finish(here.record):
+            await self._moves.finish_commit(here)
+            return
         async with here.busy:
             await self._moves.stop_given_away(here)
         running = bool((await here.monitor.execute("query-status"))["running"])

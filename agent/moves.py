@@ -1,7 +1,7 @@
 """A node's halves of a live move. The controller decides; these act, and each may be repeated.
 
 Source:       mirror -> precopy -> switchover (guest pauses, mirror ends) -> proceed -> (released by the controller)
-Destination:  reserve -> prepare -> (patch ->) commit
+Destination:  reserve -> prepare -> (patch ->) commit, or restart where the memory never comes
 
 Either side:  resume (run on here, the store says so) | abort (kill what the move left here)
 
@@ -36,6 +36,7 @@ from agent.wire import (
     PrepareRequest,
     Proceeded,
     ReserveRequest,
+    ShardStatus,
     SourceStatus,
     TuneRequest,
 )
@@ -71,6 +72,7 @@ class MoveAgent:
         """A guest that waits for memory and disk and cannot run by itself. Same move, same landing."""
         self._host.epochs.accept(shard, request.epoch)
         async with self._host.carving:
+            self._host.epochs.accept(shard, request.epoch)  # again: an abort may have come while this one waited
             here = self._host.guests.get(shard)
             if here is not None and here.record.move == request.move and here.record.incoming and here.alive:
                 return self._landing(here.record)
@@ -106,7 +108,7 @@ class MoveAgent:
         """The store says that the shard belongs here: run, once the memory is here and the same. Raises MoveFailed."""
         async with self._driven(shard, command, fences.may_commit) as here:
             status = await self._arrived(shard)
-            if status.committed and status.running:
+            if status.committed and status.running and not here.record.committing:
                 return Committed()
             if command.memory is not None and not status.committed:
                 found = await asyncio.to_thread(memory.digest, here.record.pid)
@@ -115,14 +117,41 @@ class MoveAgent:
             await quietly(here, "nbd-server-stop")
             # Before it runs: from here on no rollback to the source is right. And in one piece: a guest that runs while
             # its move still stands in the record could never be moved again.
-            here.save(incoming=False, move=None)
-            await here.monitor.execute("cont")
-            began = time.perf_counter()
-            await quietly(here, "announce-self", initial=20, max=300, rounds=6, step=60)
-            await quietly(here, "object-del", id=_TLS)
-            await quietly(here, "object-del", id=_AUTHZ)
-            await self._host.apply_limits(here, here.record.resources)
+            here.save(incoming=False, move=None, committing=True)
+            began = await self._run_for_good(here)
         return Committed(seconds_since_running=time.perf_counter() - began)
+
+    async def restart(self, shard: ShardId, command: MoveCommand) -> ShardStatus:
+        """The store says that the shard belongs here, and its memory will never come: boot it from the disk that came.
+
+        A guest that has been told to run is left alone, dead or not. Returns when the workload is up. Raises MoveFailed
+        when the memory has come after all.
+        """
+        async with self._driven(shard, command, fences.may_commit) as here:
+            if here.record.incoming:
+                if (await self.destination_status(shard)).arrived:
+                    raise MoveFailed(f"the memory of shard {shard} has arrived", why="it is to be committed")
+                await self._host.end_guest(here)
+                here.save(incoming=False, move=None)
+                await self._host.boot(here)
+        return await self._host.status(shard)
+
+    async def _run_for_good(self, here: Guest) -> float:
+        """The end of a commit; may be repeated. Returns when the guest ran, by ``time.perf_counter``."""
+        await here.monitor.execute("cont")
+        began = time.perf_counter()
+        await quietly(here, "announce-self", initial=20, max=300, rounds=6, step=60)
+        await quietly(here, "object-del", id=_TLS)
+        await quietly(here, "object-del", id=_AUTHZ)
+        await self._host.apply_limits(here, here.record.resources)
+        here.save(committing=False)
+        return began
+
+    async def finish_commit(self, here: Guest) -> None:
+        """Where an agent has died in the middle of it."""
+        async with here.busy:
+            if fences.must_finish(here.record):
+                await self._run_for_good(here)
 
     async def patch(self, shard: ShardId, request: PatchRequest) -> None:
         """Memory that the migration lost, into a guest that has not run yet."""
@@ -226,6 +255,7 @@ class MoveAgent:
             running=bool(running),
             mirror_present=job is not None,
             mirror_ready=bool(job and job["ready"]),
+            mirrored=here.mirrored,
             disk_bytes_done=job["offset"] if job else 0,
             disk_bytes_total=job["len"] if job else 0,
             migration=said.get("status", "none"),
@@ -240,7 +270,7 @@ class MoveAgent:
     async def mirror(self, shard: ShardId, request: MirrorRequest) -> SourceStatus:
         """Start copying the disk; from now on every write goes to both sides before the guest hears of it."""
         async with self._driven(shard, request, fences.may_join) as here:
-            here.save(move=request.move)
+            here.save(move=request.move, committing=False)
             status = await self.source_status(shard)
             if not status.mirror_present and status.migration in _ENDED:
                 await self._start_mirror(here, request.landing)
@@ -248,6 +278,7 @@ class MoveAgent:
 
     async def _start_mirror(self, here: Guest, landing: Landing) -> None:
         execute = here.monitor.execute
+        here.mirrored = False
         self._host.lift_cpu(here)
         await self._drop_target(here)
         await execute("object-add", self._tls_object(here, "client"))
@@ -328,10 +359,11 @@ class MoveAgent:
         async with self._driven(shard, command):
             await quietly(here, "block-job-cancel", device=_JOB)
             await poll(lambda: _no_jobs(here), seconds=_SWITCH_SECONDS, every=0.002, what="the end of the mirror")
+            here.mirrored = True
         if here.record.profile.accelerator == "tcg":
             # Beside the store's swap and the last of the copying: the guest is paused, its memory stays as it is.
             here.digesting = asyncio.create_task(asyncio.to_thread(memory.digest, here.record.pid))
-        return status.model_copy(update={"mirror_present": False})
+        return status.model_copy(update={"mirror_present": False, "mirrored": True})
 
     async def proceed(self, shard: ShardId, command: MoveCommand) -> Proceeded:
         """After the store has given the shard away: send the rest. The guest stays paused here as a rollback copy."""
@@ -402,6 +434,7 @@ class MoveAgent:
         if not (await here.monitor.execute("query-status"))["running"]:
             await here.monitor.execute("cont")
             await quietly(here, "announce-self", initial=20, max=300, rounds=6, step=60)
+        here.mirrored = False
         here.save(move=None, ceded_epoch=0)
         await self._host.apply_limits(here, here.record.resources)
 

@@ -40,6 +40,8 @@ class Guest:
         self.busy = asyncio.Lock()
         self.digesting: asyncio.Task[MemoryDigest] | None = None
         """Begun when a switchover paused the guest."""
+        self.mirrored = False
+        """A switchover has ended the mirror. Not kept over the agent's death: then the move is given up."""
         self.heard_now()
 
     def heard_now(self) -> None:
@@ -168,7 +170,7 @@ class ShardHost:
                 if here.record.incoming or here.record.ceded_epoch:
                     raise UsageError(f"shard {request.shard} is in a move on this node")
                 if not here.alive:
-                    await self._boot(here)
+                    await self.boot(here)
         return await self.status(request.shard)
 
     async def new_guest(self, request: CarveRequest, **more: object) -> Guest:
@@ -289,15 +291,19 @@ class ShardHost:
 
     async def discard(self, here: Guest) -> None:
         """Proven dead first, then everything of it is removed. Raises MoveFailed when it will not die."""
-        await here.monitor.close()
-        if not await asyncio.to_thread(guest.kill, here.record):
-            raise MoveFailed(f"the guest of shard {here.record.shard} (pid {here.record.pid}) does not die")
+        await self.end_guest(here)
         if here.record.tap is not None:
             await asyncio.to_thread(network.remove_tap, here.record.tap)
         group = group_name(self.config.work, self.config.node, here.record.shard)
         await asyncio.to_thread(self._cgroups.remove, group)
         await asyncio.to_thread(shutil.rmtree, here.folder, True)
         self.guests.pop(here.record.shard, None)
+
+    async def end_guest(self, here: Guest) -> None:
+        """Its process only; proven dead on return. Raises MoveFailed when it will not die."""
+        await here.monitor.close()
+        if not await asyncio.to_thread(guest.kill, here.record):
+            raise MoveFailed(f"the guest of shard {here.record.shard} (pid {here.record.pid}) does not die")
 
     async def stop_all(self) -> None:
         """End every guest (``--stop-guests-on-exit``)."""
@@ -327,7 +333,8 @@ class ShardHost:
             self.accelerator = probe.accelerator
         return self.accelerator
 
-    async def _boot(self, here: Guest) -> None:
+    async def boot(self, here: Guest) -> None:
+        """From its disk; returns when the workload is up. Raises MissingPart, MoveFailed after BOOT_SECONDS."""
         async with self._one_boot_at_a_time():
             began = time.monotonic()
             await self.launch(here)

@@ -282,6 +282,8 @@ class SourceStatus(Value):
     running: bool
     mirror_ready: bool
     mirror_present: bool
+    mirrored: bool = False
+    """The mirror was ended by the switchover: both disks are equal. One that is absent without it has broken off."""
     disk_bytes_done: int = 0
     disk_bytes_total: int = 0
     migration: str

@@ -91,6 +91,9 @@ class AgentClient:
     def commit(self, shard: ShardId, command: CommitRequest) -> Committed:
         return self._post(f"/v1/shards/{shard}/move/commit", command, Committed, seconds=_MOVE_SECONDS)
 
+    def restart(self, shard: ShardId, command: MoveCommand) -> ShardStatus:
+        return self._post(f"/v1/shards/{shard}/move/restart", command, ShardStatus, seconds=_CARVE_SECONDS)
+
     def patch(self, shard: ShardId, request: PatchRequest) -> None:
         self._tell(f"/v1/shards/{shard}/move/patch", request)
 

@@ -90,6 +90,8 @@ class Sight(StrEnum):
     SILENT = "silent"
     GUEST_GONE = "guest_gone"
     """Its agent answers: the guest's process is dead or was never there."""
+    NODE_GONE = "node_gone"
+    """The store says that the node is gone, and everything on it."""
 
 
 class Observation(Value):
@@ -118,6 +120,8 @@ class Act(StrEnum):
     DONE = "done"
     ROLL_BACK = "roll_back"
     GIVE_BACK = "give_back"
+    COLD_RESTART = "cold_restart"
+    """Boot from the disk that was mirrored to its end; the memory is lost."""
     LOOK_AGAIN = "look_again"
 
 
@@ -131,7 +135,7 @@ def next_act(seen: Observation) -> Act:
 
 
 def _before_commit(seen: Observation) -> Act:
-    if Sight.GUEST_GONE in (seen.source_sight, seen.destination_sight):
+    if {Sight.GUEST_GONE, Sight.NODE_GONE} & {seen.source_sight, seen.destination_sight}:
         return Act.ROLL_BACK
     if seen.source is None or seen.destination is None:
         return Act.LOOK_AGAIN
@@ -140,9 +144,9 @@ def _before_commit(seen: Observation) -> Act:
     if seen.source.migration in ("none", "completed"):
         # "completed" is of an earlier move that was given back: QEMU keeps the last one's word.
         return Act.START_COPY if seen.source.mirror_ready else Act.ROLL_BACK
-    if seen.source.migration == "pre-switchover" and not seen.source.mirror_present:
+    if seen.source.migration == "pre-switchover" and seen.source.mirrored:
         return Act.SWAP
-    return Act.AWAIT_SWITCHOVER
+    return Act.AWAIT_SWITCHOVER if seen.source.mirror_present else Act.ROLL_BACK
 
 
 def _after_commit(seen: Observation) -> Act:
@@ -170,12 +174,14 @@ def out_of_patience(seen: Observation) -> Act:
 
     But where the source's guest is dead and the memory has not arrived, it never will. The shard goes back to the disk
     that nothing is missing from: QEMU may have let the source's guest run on for a moment, and it has run nowhere else.
+    Where that disk is gone with its node, the mirrored one has every write up to the switchover.
     """
     if seen.owner is Ownership.SOURCE:
         return Act.ROLL_BACK
-    lost = seen.owner is Ownership.DESTINATION and seen.source_sight is Sight.GUEST_GONE
     waits = seen.destination is not None and not (seen.destination.committed or seen.destination.arrived)
-    return Act.GIVE_BACK if lost and waits else Act.LOOK_AGAIN
+    if seen.owner is not Ownership.DESTINATION or not waits:
+        return Act.LOOK_AGAIN
+    return {Sight.GUEST_GONE: Act.GIVE_BACK, Sight.NODE_GONE: Act.COLD_RESTART}.get(seen.source_sight, Act.LOOK_AGAIN)
 
 
 class Removal(StrEnum):

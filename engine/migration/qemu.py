@@ -116,7 +116,9 @@ class QemuMove:
             found = Switch(self._context, MoveInDoubt(request=self._request, epoch=epoch_before), None).run()
             if found.phase is MovePhase.IN_DOUBT:
                 return _told(transfer, found.error)
-            transfer = found
+            transfer = (
+                found if found.strategy == "cold-restart" else found.model_copy(update={"strategy": transfer.strategy})
+            )
         return self.end(epoch_before, transfer)
 
     def _keep(self, epoch_before: int) -> None:

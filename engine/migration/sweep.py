@@ -39,9 +39,8 @@ def sweep(context: MoveContext, history: UnsettledMoves) -> tuple[MoveReport, ..
             error=report.error,
         )  # fmt: skip
         settled = QemuMove(context, report.request).settle(report.epoch_before, standing)
-        fresh = report.model_copy(
-            update={"phase": settled.phase, "epoch_after": settled.epoch_after, "error": settled.error}
-        )
+        found = ("phase", "strategy", "epoch_after", "error")  # what was measured before stays
+        fresh = report.model_copy(update={name: getattr(settled, name) for name in found})
         if fresh != report:
             history.put(fresh)
             changed.append(fresh)

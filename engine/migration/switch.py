@@ -79,21 +79,21 @@ class Switch:
             self._context.clock.sleep(_LOOK_SECONDS)
 
     def _give_up(self, seen: Observation | None) -> Transfer:
-        last = Act.LOOK_AGAIN
         try:
             # What was seen before a swap says nothing about what is so after it.
             seen = self._look() if self._swap_tried else seen
             last = Act.LOOK_AGAIN if seen is None else out_of_patience(seen)
-        except Exception as problem:
-            self._problem = str(problem) or type(problem).__name__
-        if last is Act.ROLL_BACK:
-            return self._ended(MovePhase.ROLLING_BACK, self._problem or "a node does not answer")
-        if last is Act.GIVE_BACK:
-            try:
+            if last is Act.ROLL_BACK:
+                return self._ended(MovePhase.ROLLING_BACK, self._problem or "a node does not answer")
+            if last is Act.GIVE_BACK:
                 self._give_back()
                 return self._ended(MovePhase.ROLLING_BACK, "the source died before its memory had arrived")
-            except Exception as problem:
-                self._problem = str(problem) or type(problem).__name__
+            if last is Act.COLD_RESTART:
+                self._destination.restart(self._shard, self._command(1))
+                self._strategy = "cold-restart"
+                return self._ended(MovePhase.COMMITTED, "the source was gone before its memory had arrived")
+        except Exception as problem:
+            self._problem = str(problem) or type(problem).__name__
         return self._ended(MovePhase.IN_DOUBT, self._problem or "no side can be asked who runs")
 
     def _out_of_patience(self) -> bool:
@@ -155,9 +155,9 @@ class Switch:
             status = self._source.switchover(self._shard, self._command(0), _SWITCHOVER_WAIT_SECONDS)
             self._heard = self._now()
             self._last, self._disk_bytes = status, max(self._disk_bytes, status.disk_bytes_done)
-            if status.migration == "pre-switchover" and not status.mirror_present:
+            if status.migration == "pre-switchover" and status.mirrored:
                 return self._swap_and_finish()
-            if status.migration not in ("setup", "active"):
+            if status.migration not in ("setup", "active") or not status.mirror_present:
                 return None
             self._samples.append(
                 Sample(
@@ -260,6 +260,8 @@ class Switch:
             return Sight.ANSWERS, self._source.source_status(self._shard)
         except NotFound:
             return Sight.GUEST_GONE, None
+        except UnknownName:
+            return Sight.NODE_GONE, None
         except ShardwrightError as problem:
             self._problem = str(problem)
             return Sight.SILENT, None
@@ -267,6 +269,8 @@ class Switch:
     def _ask_destination(self) -> tuple[Sight, DestinationStatus | None]:
         try:
             status = self._destination.destination_status(self._shard)
+        except UnknownName:
+            return Sight.NODE_GONE, None
         except ShardwrightError as problem:
             self._problem = str(problem)
             return Sight.SILENT, None
@@ -314,4 +318,8 @@ def _story(seen: Observation) -> str:
         return "the source's guest is gone"
     if seen.destination_sight is Sight.GUEST_GONE:
         return "the destination's guest is gone"
+    if Sight.NODE_GONE in (seen.source_sight, seen.destination_sight):
+        return "a node of the move is gone"
+    if seen.source is not None and not (seen.source.mirror_present or seen.source.mirrored):
+        return seen.source.error or "the disk's mirror broke off"
     return (seen.source.error if seen.source else "") or ("the move has had all its time" if seen.overdue else "")

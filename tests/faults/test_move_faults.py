@@ -13,8 +13,10 @@ import pytest
 
 from agent.guest import GuestRecord, start_ticks
 from agent.image import read_records
+from agent.wire import GuestState
 from engine.model.ids import MoveId, NodeId, ShardId
 from engine.model.move import MovePhase, MoveReport, MoveRequest
+from engine.model.placement import NodeState
 from engine.model.plan import MoveCause
 from tests.small_fleet import RunningClient, SmallFleet, wait_for
 
@@ -96,10 +98,10 @@ def test_a_source_killed_before_the_commit_point_ends_the_move_and_its_disk_has_
     fleet.clients(NodeId("nA")).release(ShardId("src-early"), 2)
 
 
-def test_a_guest_whose_control_plane_died_in_its_switchover_runs_on_and_is_not_given_away_any_more(
+def test_a_guest_left_in_its_switchover_runs_on_by_itself_and_is_not_given_away_any_more(
     fleet: SmallFleet,
 ) -> None:
-    """The listener of the test stands for another control plane on the same store: it answers, and drives no move."""
+    """The listener of the test stands for a control plane whose moves hang: it answers, and drives none."""
     client, request = _carve(fleet, "left")
     killed = _control(fleet, request, die_at=MovePhase.SWITCHING)
     assert killed.returncode == -signal.SIGKILL
@@ -112,6 +114,26 @@ def test_a_guest_whose_control_plane_died_in_its_switchover_runs_on_and_is_not_g
     assert (report.phase, report.epoch_before, report.epoch_after) == (MovePhase.ABORTED, 1, 2)
     _nothing_lost(fleet, client, "left", on="nA")
     fleet.clients(NodeId("nA")).release(ShardId("left"), 2)
+
+
+def test_a_source_that_is_gone_after_the_commit_point_leaves_a_disk_that_is_booted(fleet: SmallFleet) -> None:
+    client, request = _carve(fleet, "cold", answer_seconds=6)
+    killed = _control(fleet, request, die_at=MovePhase.COMMITTED)
+    assert killed.returncode == -signal.SIGKILL
+    _kill_guest(fleet, "nA", "cold")
+    summary = client.finish()
+    fleet.shard_map.update_node(NodeId("nA"), state=NodeState.GONE)
+    try:
+        report = MoveReport.model_validate_json(_control(fleet, request).stdout.splitlines()[-1])
+    finally:
+        fleet.shard_map.update_node(NodeId("nA"), state=NodeState.JOINED)
+    assert (report.phase, report.strategy, report.epoch_after) == (MovePhase.CLEANED, "cold-restart", 2)
+    assert "gone before its memory had arrived" in report.error
+    stored = read_records(fleet.disk("nB", "cold"))
+    assert stored[: summary.acked] == list(range(1, summary.acked + 1))
+    assert fleet.clients(NodeId("nB")).shard(ShardId("cold")).state is GuestState.RUNNING
+    for node in ("nA", "nB"):
+        fleet.clients(NodeId(node)).release(ShardId("cold"), 2)
 
 
 def test_an_agent_killed_in_mid_move_is_found_again_and_its_guest_outlives_it(fleet: SmallFleet) -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from agent.wire import KeepRequest, Verdict
-from engine.errors import ProviderUnavailable, ShardwrightError, StaleEpoch
+from engine.errors import ProviderUnavailable, ShardwrightError, StaleEpoch, UnknownName
 from engine.migration import workflow
 from engine.migration.base import MoveContext
 from engine.migration.keeping import keep
@@ -36,15 +36,21 @@ class Store:
 
     def __init__(self, owner: NodeId) -> None:
         self.owner, self.epoch, self.moved_by = owner, 1, MoveId("")
+        self.gone: set[NodeId] = set()
+        """Nodes that the fleet knows to be gone; what they own is released."""
         self.reports: dict[MoveId, MoveReport] = {}
 
     def get(self, _shard: ShardId) -> Shard:
+        if self.owner in self.gone:
+            raise UnknownName("the shard is released")
         return Shard(
             id=SHARD, shard_type="cpu.small", pool=PoolId("p"), node=self.owner, state=ShardState.BOUND,
             epoch=self.epoch, nominal=RESOURCES, address="10.9.0.2", mac="52:54:00:09:00:02",
         )  # fmt: skip
 
     def move(self, _shard: ShardId, *, expected_epoch: int, to_node: NodeId, move_id: MoveId | None = None) -> Shard:
+        if self.owner in self.gone:
+            raise UnknownName("the shard is released")
         if self.epoch == expected_epoch:
             self.owner, self.epoch, self.moved_by = to_node, expected_epoch + 1, move_id or MoveId("")
         elif (self.owner, self.epoch, self.moved_by) != (to_node, expected_epoch + 1, move_id):
@@ -155,7 +161,7 @@ class Control:
                 self.excused = excused + took
 
     def restart(self) -> None:
-        # Where several control planes share a store, another one may still answer the nodes.
+        # Sometimes it is the moves only that hang, and the nodes are still answered.
         self.up, self._dead, self._sweeping = self._world.dice.random() < 0.5, False, False
         down = self._world.dice.choice((1.0, 20.0, 200.0)) if self._world.chaos else 1.0
         self.excused += down
@@ -231,6 +237,8 @@ class Client:
 
     def _attempts(self, method: str, body: tuple[Any, ...]) -> Any:
         world, faults, node = self._world, self._world.faults, self._node
+        if node.name in world.store.gone:
+            raise UnknownName(f"node {node.name} is gone")
         for _attempt in range(3):
             world.control.live(faults.crash)
             world.timeline.sleep(0.003)

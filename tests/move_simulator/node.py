@@ -62,6 +62,7 @@ class Guest:
     migration: str = "none"
     mirror_to: "Guest | None" = None
     mirror_ready: bool = False
+    mirrored: bool = False
     sends_to: "Guest | None" = None
     arrived: bool = False
     busy: bool = False
@@ -78,6 +79,8 @@ class SimNode:
     alive: bool = True
     """The agent, not the guests."""
     life: int = 0
+    gone: bool = False
+    """For good, with everything on it."""
     epochs: dict[ShardId, int] = field(default_factory=dict)
     guest: Guest | None = None
     reservations: dict[MoveId, float] = field(default_factory=dict)
@@ -90,14 +93,20 @@ class SimNode:
             self.world.timeline.later(seconds, self._start)
 
     def _start(self) -> None:
+        if self.gone:
+            return
         self.alive, self.reservations = True, {}
         if self.guest is not None:
-            self.guest.busy, self.guest.heard = False, self.world.timeline.seconds
+            self.guest.busy, self.guest.mirrored, self.guest.heard = False, False, self.world.timeline.seconds
 
     def watch(self) -> None:
         """agent.watchdog.Watchdog.look"""
         here = self.guest
-        if not self.alive or here is None or here.record.move is None or here.busy or not here.alive:
+        if not self.alive or here is None or here.busy or not here.alive:
+            return
+        if fences.must_finish(here.record):
+            self._finish(here)
+        if here.record.move is None:
             return
         if fences.must_stop(here.record, running=here.running):
             here.running = False
@@ -142,16 +151,30 @@ class SimNode:
             raise MoveFailed("it has not arrived")
         if command.memory is not None and here.record.incoming and command.memory != _digest(here.memory):
             return Committed(differing=(0,))
-        if not here.record.incoming and here.running:
+        if not here.record.incoming and here.running and not here.record.committing:
             return Committed()
         life = self.life
-        here.save(incoming=False, move=None)
+        here.save(incoming=False, move=None, committing=True)
         if self.world.dice.random() < 0.02 * self.world.chaos:
             self.die(self.world.dice.uniform(0.5, 40))
         if self.life != life:
             raise ProviderUnavailable("the agent has died")
-        self.world.starts(here)
+        self._finish(here)
         return Committed()
+
+    def _finish(self, here: Guest) -> None:
+        if not here.running:
+            self.world.starts(here)
+        here.save(committing=False)
+
+    def restart(self, command: MoveCommand) -> None:
+        here = self._driven(command, fences.may_commit)
+        if here.record.incoming:
+            if here.alive and here.arrived:
+                raise MoveFailed("it has arrived")
+            here.save(incoming=False, move=None)
+            here.alive, here.memory = True, here.disk
+            self.world.starts(here)
 
     def patch(self, request: PatchRequest) -> None:
         here = self._driven(request, fences.in_move)
@@ -189,12 +212,13 @@ class SimNode:
             raise NotFound("the guest is gone")
         return SourceStatus(
             running=here.running, mirror_ready=here.mirror_ready, mirror_present=here.mirror_to is not None,
+            mirrored=here.mirrored,
             migration=here.migration, remaining_bytes=self.world.remaining(here), bytes_per_second=1e6,
         )  # fmt: skip
 
     def mirror(self, request: MirrorRequest) -> SourceStatus:
         here = self._driven(request, fences.may_join)
-        here.save(move=request.move)
+        here.save(move=request.move, committing=False)
         if here.mirror_to is None and here.migration in _ENDED and here.alive:
             self.world.start_mirror(self, here, request.landing.node)
         return self.source_status()
@@ -223,7 +247,7 @@ class SimNode:
             raise ProviderUnavailable("the agent has died")
         if here.migration == "pre-switchover" and here.mirror_to is not None:
             self._driven(command, fences.in_move)
-            here.mirror_to, here.mirror_ready = None, False
+            here.mirror_to, here.mirror_ready, here.mirrored = None, False, True
         return self.source_status()
 
     def proceed(self, command: MoveCommand) -> Proceeded:
@@ -263,7 +287,7 @@ class SimNode:
                 raise NotFound("the guest is gone")
             if here.migration not in _ENDED:
                 here.migration = "cancelled"
-            here.mirror_to, here.mirror_ready, here.sends_to = None, False, None
+            here.mirror_to, here.mirror_ready, here.sends_to, here.mirrored = None, False, None, False
             if not here.running:
                 self.world.starts(here)
             here.save(move=None, ceded_epoch=0)

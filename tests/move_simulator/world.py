@@ -34,6 +34,8 @@ _CALLS_SECONDS = 180.0
 """On top of a move's bound: calls that were under way when it was over, and clearing up."""
 _WATCH_SECONDS = 5.0
 _MENDED_SECONDS = 900.0
+_LATEST_SECONDS = 160.0
+"""When the latest message has arrived (see Client._again)."""
 _LEFT_SECONDS = UNHEARD_SECONDS + 3 * _WATCH_SECONDS
 
 
@@ -71,7 +73,7 @@ class World:
         self.timeline = Timeline(self.check)
         self.acknowledged = 0
         self.killed = False
-        self._left_since = 0.0
+        self._left_since, self._moves = 0.0, 0
         self._cuts: dict[tuple[str, str], float] = {}
         self.nodes = {name: SimNode(name, self) for name in NODES}
         self.store = Store(NODES[0])
@@ -110,8 +112,8 @@ class World:
             by_itself = here.record.ceded_epoch and here.migration == "failed"
             if node.name != self.store.owner and not by_itself:
                 raise LawBroken(f"runs on {node.name}, and {self.store.owner} owns it at epoch {self.store.epoch}")
-            if here.memory != self.acknowledged:
-                raise LawBroken(f"runs on {node.name} with {here.memory} of {self.acknowledged} writes")
+            if here.memory != self.acknowledged or here.disk != self.acknowledged:
+                raise LawBroken(f"runs on {node.name} with {here.memory}, {here.disk} of {self.acknowledged} writes")
             self.acknowledged += 1
             here.memory = here.disk = self.acknowledged
             if here.mirror_to is not None and not here.mirror_to.alive:
@@ -165,7 +167,7 @@ class World:
         there = self._landing(node, here, target)
         if there is None:
             raise MoveFailed("the destination's disk cannot be reached")
-        here.mirror_to, here.mirror_ready = there, False
+        here.mirror_to, here.mirror_ready, here.mirrored = there, False, False
 
         def ready() -> None:
             if here.mirror_to is there and here.alive and there.alive:
@@ -249,7 +251,9 @@ class World:
         if not self.chaos:
             return
         node, other = self.dice.sample(sorted(self.nodes), 2)
-        what = self.dice.choice(("agent", "agent", "cut", "cut", "part", "part", "kill", "power", "second"))
+        what = self.dice.choice(
+            ("agent", "agent", "cut", "cut", "part", "part", "kill", "power", "second", "mirror", "gone")
+        )
         if what == "agent":
             self.nodes[node].die(self.dice.choice((0.5, 5.0, 60.0)))
         elif what == "cut":
@@ -258,12 +262,31 @@ class World:
         elif what == "part":
             for ends in (("control", node), (node, "control")):
                 self._cuts[ends] = self.timeline.seconds + self.dice.choice((5.0, 30.0, 100.0))
+        elif what == "mirror":
+            self._break_mirrors()
         elif what == "second":
             self._move("second")
+        elif what == "gone":
+            self._lose(self.nodes[node])
         else:
             self._kill(self.nodes[node])
             if what == "power":
                 self.nodes[node].die(self.dice.choice((5.0, 60.0)))
+
+    def _lose(self, node: SimNode) -> None:
+        """Taken back by its provider; the fleet hears of it a little later, and releases what it owned."""
+        if any(one.gone for one in self.nodes.values()):
+            return
+        self._kill(node)
+        node.die(0.0)
+        node.gone, node.guest = True, None
+        self.timeline.later(self.dice.choice((1.0, 30.0)), lambda: self.store.gone.add(node.name))
+
+    def _break_mirrors(self) -> None:
+        """The disk's connection ends, and the memory's lives on."""
+        for node in self.nodes.values():
+            if node.guest is not None:
+                node.guest.mirror_to, node.guest.mirror_ready = None, False
 
     def _kill(self, node: SimNode) -> None:
         here = node.guest
@@ -281,7 +304,8 @@ class World:
         deadline = None
         if self.dice.random() < 0.3:
             deadline = self.timeline.now() + timedelta(seconds=self.dice.choice((10, 60)))
-        self.control.run(request(f"{name}-{len(self.store.reports)}", source, destination, deadline))
+        self._moves += 1
+        self.control.run(request(f"{name}-{self._moves}", source, destination, deadline))
 
     def run(self) -> None:
         """As many moves as the seed says."""
@@ -300,10 +324,12 @@ class World:
         return report
 
     def _mend(self) -> None:
+        late = bool(self.faults.late or self.faults.twice)
         self.chaos, self.faults = 0.0, Faults()
         self._cuts.clear()
         self.timeline.until(self._settled, _MENDED_SECONDS)
-        self.timeline.sleep(MoveLimits().reserve_ttl + 200.0)  # late messages and reservations run out
+        # Late messages arrive, and a reservation that one of them makes runs out.
+        self.timeline.sleep(MoveLimits().reserve_ttl + (_LATEST_SECONDS if late else 1.0))
         self._last_check()
 
     def _settled(self) -> bool:
@@ -312,18 +338,28 @@ class World:
     def _last_check(self) -> None:
         if unsettled := self.store.unsettled():
             raise LawBroken(f"never settled: {[(one.request.id, one.phase, one.error) for one in unsettled]}")
+        self._every_move_was_in_time()
+        self._nothing_is_left_over()
+        if self.store.owner not in self.store.gone:
+            self._the_shard_is_well()
+
+    def _every_move_was_in_time(self) -> None:
         limits = MoveLimits()
         longest = limits.before_commit(RECORD.disk_mib) + limits.after_commit() + _CALLS_SECONDS
         for move, took in self.control.worked.items():
             deadline = self.store.reports[move].request.deadline
             if took > longest + (60 if deadline else 0):
                 raise LawBroken(f"move {move} took {took:.0f} s, not {longest:.0f}")
+
+    def _nothing_is_left_over(self) -> None:
         for node in self.nodes.values():
             if any(until > self.timeline.seconds for until in node.reservations.values()):
                 raise LawBroken(f"{node.name} keeps room for {node.reservations}")
             here = node.guest
-            if node.name != self.store.owner and here is not None:
+            if here is not None and (node.name != self.store.owner or node.gone):
                 raise LawBroken(f"{node.name} has kept {here}")
+
+    def _the_shard_is_well(self) -> None:
         owner = self.nodes[self.store.owner].guest
         if owner is None:
             raise LawBroken("its owner does not have it")

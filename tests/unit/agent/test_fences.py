@@ -76,6 +76,12 @@ def test_a_guest_that_was_given_away_must_stop() -> None:
     assert not fences.must_stop(record(), running=True)
 
 
+def test_only_a_commit_that_was_begun_is_finished_unasked() -> None:
+    assert fences.must_finish(record(committing=True))
+    for here in (record(), record(committing=True, move=M2), record(committing=True, incoming=True)):
+        assert not fences.must_finish(here)
+
+
 def test_only_a_guest_that_a_move_left_paused_for_long_is_asked_about() -> None:
     long = fences.UNHEARD_SECONDS
     assert fences.must_ask(record(move=M1), running=False, unheard_seconds=long)

@@ -8,9 +8,9 @@ import pytest
 from agent.config import AgentConfig
 from agent.fences import UNHEARD_SECONDS
 from agent.guest import GuestRecord
-from agent.keeping import Keeper
 from agent.moves import MoveAgent
 from agent.shards import ShardHost
+from agent.keeping import Keeper
 from agent.wire import KeepRequest, MoveCommand, Verdict
 from engine.errors import ProviderUnavailable
 from engine.model.ids import MoveId, ShardId
@@ -106,6 +106,17 @@ def test_a_guest_that_was_given_away_is_stopped_at_the_first_look(config: AgentC
     post.later = 0.0
     post.look()
     assert not monitor.running
+
+
+def test_a_commit_that_an_agent_died_over_is_finished_once_and_unasked(config: AgentConfig, left_behind: Leave) -> None:
+    left_behind(committing=True)
+    monitor = ScriptedMonitor(migration="completed", running=False)
+    post = Post(config, monitor, None)
+    for _ in range(2):
+        post.look()
+    assert monitor.running
+    assert monitor.done.count("cont") == 1
+    assert post.asked == []
 
 
 def test_a_guest_that_has_died_or_is_in_no_move_is_left_alone(

@@ -10,7 +10,7 @@ from agent.config import AgentConfig
 from agent.guest import GuestRecord
 from agent.monitor import GuestRefused
 from agent.moves import MoveAgent
-from agent.shards import ShardHost
+from agent.shards import Guest, ShardHost
 from agent.wire import (
     CommitRequest,
     Landing,
@@ -20,10 +20,13 @@ from agent.wire import (
     MirrorRequest,
     MoveCommand,
     PatchRequest,
+    PrepareRequest,
     TuneRequest,
 )
 from engine.errors import ConcurrentUpdate, MoveFailed, NotFound, StaleEpoch, UsageError
+from engine.model.capacity import Resources
 from engine.model.ids import MoveId, NodeId, ShardId
+from tests.unit.agent.conftest import PROFILE
 
 S1, MOVE = ShardId("s1"), MoveId("m1")
 LANDING = Landing(node=NodeId("n2"), host="127.0.0.1", memory_port=1, disk_port=2)
@@ -118,6 +121,14 @@ def test_the_switchover_ends_the_mirror_while_the_guest_is_paused(config: AgentC
     status = asyncio.run(moves.switchover(S1, command(1), 1.0))
     assert (status.migration, status.mirror_present, status.disk_bytes_done) == ("pre-switchover", False, 5)
     assert monitor.jobs == 0
+    assert asyncio.run(moves.switchover(S1, command(1), 1.0)).mirrored
+
+
+def test_a_mirror_that_broke_off_is_not_taken_for_one_that_was_ended(config: AgentConfig, left_behind: Leave) -> None:
+    left_behind(move="m1")
+    moves, _ = agent(config, ScriptedMonitor(migration="pre-switchover", running=False, jobs=0))
+    status = asyncio.run(moves.switchover(S1, command(1), 1.0))
+    assert (status.mirror_present, status.mirrored) == (False, False)
 
 
 def test_a_switchover_that_does_not_come_is_not_waited_for_without_end(config: AgentConfig, left_behind: Leave) -> None:
@@ -274,3 +285,52 @@ def test_an_aborted_landing_is_proven_dead(config: AgentConfig, left_behind: Lea
     assert not asyncio.run(moves.abort(S1, command(1))).present
     assert S1 not in host.guests
     assert record.pid
+
+
+def test_memory_that_never_comes_is_given_up_and_the_disk_is_booted(
+    config: AgentConfig, left_behind: Leave, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left_behind(move="m1", incoming=True)
+    monitor = ScriptedMonitor(migration="active", running=False)
+    moves, host = agent(config, monitor)
+    booted: list[GuestRecord] = []
+
+    async def boot(here: Guest) -> None:
+        booted.append(here.record)
+
+    monkeypatch.setattr(host, "boot", boot)
+    for _ in range(2):
+        asyncio.run(moves.restart(S1, command(2)))
+    assert [(record.incoming, record.move) for record in booted] == [(False, None)]
+    assert not host.guests[S1].alive  # what waited for memory is dead before anything is booted
+
+
+def test_memory_that_has_come_is_not_thrown_away(
+    config: AgentConfig, left_behind: Leave, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left_behind(move="m1", incoming=True)
+    moves, host = agent(config, ScriptedMonitor(migration="completed", running=False))
+    with pytest.raises(MoveFailed, match="has arrived"):
+        asyncio.run(moves.restart(S1, command(2)))
+    assert host.guests[S1].record.incoming
+
+
+def test_a_prepare_that_waited_while_its_move_was_given_up_leaves_nothing(config: AgentConfig) -> None:
+    host = ShardHost(config)
+    moves = MoveAgent(host, config)
+    late = PrepareRequest(
+        move=MOVE, epoch=1, source=NodeId("n2"), resources=Resources(vcpus=1, memory_gib=0.125), image="records",
+        address="10.9.0.2/16", mac="52:54:00:09:00:02", disk_mib=1, profile=PROFILE,
+    )  # fmt: skip
+
+    async def overtaken() -> None:
+        await host.carving.acquire()
+        waiting = asyncio.create_task(moves.prepare(S1, late))
+        await asyncio.sleep(0)
+        await moves.abort(S1, command(2))
+        host.carving.release()
+        await waiting
+
+    with pytest.raises(StaleEpoch):
+        asyncio.run(overtaken())
+    assert host.guests == {}

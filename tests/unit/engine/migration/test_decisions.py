@@ -27,8 +27,10 @@ from engine.model.plan import MoveCause
 MIGRATIONS = ("none", "setup", "active", "pre-switchover", "device", "completed", "failed", "cancelled")
 
 
-def source(migration: str, *, mirror: bool = False, running: bool = True) -> SourceStatus:
-    return SourceStatus(running=running, mirror_ready=mirror, mirror_present=mirror, migration=migration)
+def source(migration: str, *, mirror: bool = False, running: bool = True, mirrored: bool = False) -> SourceStatus:
+    return SourceStatus(
+        running=running, mirror_ready=mirror, mirror_present=mirror, mirrored=mirrored, migration=migration
+    )
 
 
 WAITING = DestinationStatus(present=True, migration="active")
@@ -42,7 +44,8 @@ GONE = DestinationStatus(present=False)
 def seen(owner: Ownership, at_source: SourceStatus | Sight, at_destination: DestinationStatus | Sight) -> Observation:
     here = at_source if isinstance(at_source, SourceStatus) else None
     there = at_destination if isinstance(at_destination, DestinationStatus) else None
-    there_sight = (Sight.ANSWERS if there.present else Sight.GUEST_GONE) if there is not None else Sight.SILENT
+    there_sight = Sight.SILENT if there is None else Sight.ANSWERS if there.present else Sight.GUEST_GONE
+    there_sight = at_destination if isinstance(at_destination, Sight) else there_sight
     return Observation(
         owner=owner,
         source_sight=Sight.ANSWERS if here else Sight(str(at_source)),
@@ -60,11 +63,15 @@ def seen(owner: Ownership, at_source: SourceStatus | Sight, at_destination: Dest
         (source("none"), WAITING, Act.ROLL_BACK),
         (source("active", mirror=True), WAITING, Act.AWAIT_SWITCHOVER),
         (source("pre-switchover", mirror=True, running=False), WAITING, Act.AWAIT_SWITCHOVER),
-        (source("pre-switchover", running=False), WAITING, Act.SWAP),
+        (source("pre-switchover", running=False, mirrored=True), WAITING, Act.SWAP),
+        (source("pre-switchover", running=False), WAITING, Act.ROLL_BACK),
+        (source("active"), WAITING, Act.ROLL_BACK),
         (source("failed"), WAITING, Act.ROLL_BACK),
         (source("active", mirror=True), GONE, Act.ROLL_BACK),
         (Sight.GUEST_GONE, WAITING, Act.ROLL_BACK),
         (Sight.SILENT, WAITING, Act.LOOK_AGAIN),
+        (Sight.NODE_GONE, WAITING, Act.ROLL_BACK),
+        (source("active", mirror=True), Sight.NODE_GONE, Act.ROLL_BACK),
         (source("active", mirror=True), Sight.SILENT, Act.LOOK_AGAIN),
     ],
 )
@@ -81,6 +88,8 @@ def test_before_the_commit_point(
         (source("completed", running=False), ARRIVED, Act.COMMIT),
         (source("completed", running=False), TOLD_BUT_PAUSED, Act.COMMIT),
         (Sight.SILENT, ARRIVED, Act.COMMIT),
+        (Sight.NODE_GONE, ARRIVED, Act.COMMIT),
+        (Sight.NODE_GONE, WAITING, Act.LOOK_AGAIN),
         (Sight.GUEST_GONE, ARRIVED, Act.COMMIT),
         (source("completed", running=False), RUNNING, Act.DONE),
         (source("completed", running=False), DIED_AFTER_COMMIT, Act.DONE),
@@ -143,8 +152,10 @@ def test_patience_ends_in_a_rollback_before_the_commit_point_only() -> None:
 def test_memory_that_never_arrives_is_not_waited_for_when_its_source_is_dead() -> None:
     for there in (WAITING, GONE):
         assert out_of_patience(seen(Ownership.DESTINATION, Sight.GUEST_GONE, there)) is Act.GIVE_BACK
+        assert out_of_patience(seen(Ownership.DESTINATION, Sight.NODE_GONE, there)) is Act.COLD_RESTART
     for there in (ARRIVED, RUNNING, DIED_AFTER_COMMIT, Sight.SILENT):
-        assert out_of_patience(seen(Ownership.DESTINATION, Sight.GUEST_GONE, there)) is Act.LOOK_AGAIN
+        for lost in (Sight.GUEST_GONE, Sight.NODE_GONE):
+            assert out_of_patience(seen(Ownership.DESTINATION, lost, there)) is Act.LOOK_AGAIN
 
 
 MOVE = MoveRequest(
