@@ -34,12 +34,10 @@ from forecasting.traces import Trace
 from forecasting.train import HOURLY_RECIPE, training_set
 from lab.bound import clairvoyant_bound
 from lab.experiment import Job, LabReport, play_job, run_lab
-from lab.tally import Result
+from tests.unit.forecasting.scale.pieces import PATIENCE, bad, played_once_killed
 from tests.unit.lab.generated import generated
 
 HORIZON = 24
-PATIENCE = 60
-"""Seconds until a test gives up on what it waits for; nothing waits so long that goes well."""
 told: list[tuple[str, int, int]] = []
 
 
@@ -82,58 +80,6 @@ def every_number(judged: Judged) -> object:
     return tallies, repr(judged.questions), judged.leaders, judged.fans
 
 
-def test_forecasts_are_the_same_to_the_last_bit(network: Network, series: list[History], cluster: RaySpread) -> None:
-    told.clear()
-    here, there = (forecast(network, series, spread) for spread in (IN_PROCESS, cluster))
-    assert there[0].choices == here[0].choices
-    assert here[0].choices[-1].whole
-    assert here[0].choices[-1].wql_of("hurdle") is not None
-    assert exact(there[1]) == exact(here[1])
-    assert told[-1] == ("forecasting", 3, 3)
-    there[1][0].sample_paths(50)[0] = 0.0  # the arrays are this process's own
-
-
-def test_a_backtest_is_the_same_to_the_last_bit(network: Network, series: list[History], cluster: RaySpread) -> None:
-    usable = [Judge(history, int(0.8 * len(history.values))) for history in series]
-    here, there = (judge(network, usable, HORIZON, 2, spread=spread) for spread in (IN_PROCESS, cluster))
-    assert every_number(there) == every_number(here)
-    assert len(here.fans) == 4
-
-
-def test_a_training_set_is_the_same_to_the_last_bit(tmp_path: Path, cluster: RaySpread) -> None:
-    (tmp_path / "traces").mkdir()
-    usage_file(tmp_path / "traces" / "vms.parquet", synthetic_fleet(8, seed=1, days=35), "cpu_cores")
-    recipe = replace(HOURLY_RECIPE, traces=(Trace("bitbrains", "vms.parquet", "cpu_cores"),), varied=9, varied_days=20)
-    here, there = (training_set(recipe, tmp_path, frozenset(), 0, spread) for spread in (IN_PROCESS, cluster))
-    assert [(h.series_id, h.start, h.values.tobytes()) for h in there[0]] == [
-        (h.series_id, h.start, h.values.tobytes()) for h in here[0]
-    ]
-    assert there[1].tobytes() == here[1].tobytes()
-
-
-def figures(report: LabReport) -> dict[str, object]:
-    """All but how long it took."""
-    took = {"init_seconds", "answer_p95_seconds", "seconds"}
-    return report.model_dump(exclude={"cases": {"__all__": {"bound": {"seconds"}, "played": {"__all__": took}}}})
-
-
-def test_replays_are_the_same_to_the_last_digit(cluster: RaySpread) -> None:
-    told.clear()
-    cases, policies = (generated(1, steps=24), generated(2, steps=24)), ("quantile-diversified", "greedy-spot")
-    lines: list[str] = []
-    here, there = (
-        run_lab(cases, policies, seed=3, spread=spread, tell=lines.append) for spread in (IN_PROCESS, cluster)
-    )
-    assert figures(there) == figures(here)
-    assert there.cases[1].of("greedy-spot").result.bought == here.cases[1].of("greedy-spot").result.bought
-    assert lines[: len(lines) // 2] == lines[len(lines) // 2 :]
-    assert told[-1] == ("playing", 4, 4)
-
-
-def bad(kind: type[Exception], piece: int) -> int:
-    raise kind(f"piece {piece}")
-
-
 def test_what_the_work_raises_comes_back(cluster: RaySpread) -> None:
     with pytest.raises(BadUsageData, match=r"^piece 1$"):
         list(cluster.map(bad, BadUsageData, [1], what="failing"))
@@ -167,6 +113,93 @@ def test_it_listens_on_loopback_only(cluster: RaySpread) -> None:
     listening = [c.laddr.ip for p in mine for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN]
     assert len(listening) > 3
     assert {ip.removeprefix("::ffff:") for ip in listening} == {"127.0.0.1"}
+
+
+def figures(report: LabReport) -> dict[str, object]:
+    """All but how long it took."""
+    took = {"init_seconds", "answer_p95_seconds", "seconds"}
+    return report.model_dump(exclude={"cases": {"__all__": {"bound": {"seconds"}, "played": {"__all__": took}}}})
+
+
+def test_replays_are_the_same_to_the_last_digit(cluster: RaySpread) -> None:
+    told.clear()
+    cases, policies = (generated(1, steps=24), generated(2, steps=24)), ("quantile-diversified", "greedy-spot")
+    lines: list[str] = []
+    here, there = (
+        run_lab(cases, policies, seed=3, spread=spread, tell=lines.append) for spread in (IN_PROCESS, cluster)
+    )
+    assert figures(there) == figures(here)
+    assert there.cases[1].of("greedy-spot").result.bought == here.cases[1].of("greedy-spot").result.bought
+    assert lines[: len(lines) // 2] == lines[len(lines) // 2 :]
+    assert told[-1] == ("playing", 4, 4)
+
+
+def jobs() -> list[Job]:
+    case = generated(steps=24)
+    return [Job(case, clairvoyant_bound(case), policy) for policy in ("reactive", "greedy-spot", "peak-on-demand")]
+
+
+def test_a_worker_that_is_killed_costs_no_result(cluster: RaySpread, tmp_path: Path) -> None:
+    marker = tmp_path / "pid"
+    killed: list[int] = []
+
+    def kill() -> None:
+        limit = time.monotonic() + PATIENCE
+        while not (marker.exists() and marker.read_text().endswith("\n")) and time.monotonic() < limit:
+            threading.Event().wait(0.01)
+        killed.append(int(marker.read_text()))
+        os.kill(killed[0], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    found = list(cluster.map(played_once_killed, marker, jobs(), what="playing"))
+    killer.join()
+    assert killed
+    assert killed[0] != os.getpid()
+    assert found == [play_job(job).result for job in jobs()]
+
+
+def test_a_replay_that_kills_every_worker_is_given_up_and_named(
+    cluster: RaySpread, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_cluster, "RETRIES", 1)
+    deadly = tmp_path / "deadly.py"
+    deadly.write_text(f"import os\nopen({str(tmp_path / 'tries')!r}, 'a').write('x')\nos.kill(os.getppid(), 9)\n")
+    with pytest.raises(PlayFailed, match="generated-7 could not be played with command") as failed:
+        run_lab([generated(steps=24)], [], command=f"{sys.executable} {deadly}", spread=cluster)
+    assert (tmp_path / "tries").read_text() == "xx"
+    assert "lost with its worker 2 times" in failed.value.why
+    assert "--engine local" in failed.value.next_step
+    assert capfd.readouterr().out == ""
+
+
+def test_forecasts_are_the_same_to_the_last_bit(network: Network, series: list[History], cluster: RaySpread) -> None:
+    told.clear()
+    here, there = (forecast(network, series, spread) for spread in (IN_PROCESS, cluster))
+    assert there[0].choices == here[0].choices
+    assert here[0].choices[-1].whole
+    assert here[0].choices[-1].wql_of("hurdle") is not None
+    assert exact(there[1]) == exact(here[1])
+    assert told[-1] == ("forecasting", 3, 3)
+    there[1][0].sample_paths(50)[0] = 0.0  # the arrays are this process's own
+
+
+def test_a_backtest_is_the_same_to_the_last_bit(network: Network, series: list[History], cluster: RaySpread) -> None:
+    usable = [Judge(history, int(0.8 * len(history.values))) for history in series]
+    here, there = (judge(network, usable, HORIZON, 2, spread=spread) for spread in (IN_PROCESS, cluster))
+    assert every_number(there) == every_number(here)
+    assert len(here.fans) == 4
+
+
+def test_a_training_set_is_the_same_to_the_last_bit(tmp_path: Path, cluster: RaySpread) -> None:
+    (tmp_path / "traces").mkdir()
+    usage_file(tmp_path / "traces" / "vms.parquet", synthetic_fleet(8, seed=1, days=35), "cpu_cores")
+    recipe = replace(HOURLY_RECIPE, traces=(Trace("bitbrains", "vms.parquet", "cpu_cores"),), varied=9, varied_days=20)
+    here, there = (training_set(recipe, tmp_path, frozenset(), 0, spread) for spread in (IN_PROCESS, cluster))
+    assert [(h.series_id, h.start, h.values.tobytes()) for h in there[0]] == [
+        (h.series_id, h.start, h.values.tobytes()) for h in here[0]
+    ]
+    assert there[1].tobytes() == here[1].tobytes()
 
 
 def usage_file(path: Path, series: Sequence[History], column: str = "value") -> None:
@@ -207,56 +240,6 @@ def test_a_command_joins_a_running_cluster_and_prints_only_data(
     assert there.stdout == here.stdout
     assert there.stdout.startswith("{")
     assert "ray" not in there.stderr.lower()
-
-
-def jobs() -> list[Job]:
-    case = generated(steps=24)
-    return [Job(case, clairvoyant_bound(case), policy) for policy in ("reactive", "greedy-spot", "peak-on-demand")]
-
-
-def played_once_killed(marker: Path, job: Job) -> Result:
-    """The genuine work, but its first worker says who it is and goes no further."""
-    try:
-        with marker.open("x") as file:
-            file.write(f"{os.getpid()}\n")
-    except FileExistsError:
-        return play_job(job).result
-    time.sleep(PATIENCE)
-    raise AssertionError("nobody killed this worker")
-
-
-def test_a_worker_that_is_killed_costs_no_result(cluster: RaySpread, tmp_path: Path) -> None:
-    marker = tmp_path / "pid"
-    killed: list[int] = []
-
-    def kill() -> None:
-        limit = time.monotonic() + PATIENCE
-        while not (marker.exists() and marker.read_text().endswith("\n")) and time.monotonic() < limit:
-            threading.Event().wait(0.01)
-        killed.append(int(marker.read_text()))
-        os.kill(killed[0], signal.SIGKILL)
-
-    killer = threading.Thread(target=kill)
-    killer.start()
-    found = list(cluster.map(played_once_killed, marker, jobs(), what="playing"))
-    killer.join()
-    assert killed
-    assert killed[0] != os.getpid()
-    assert found == [play_job(job).result for job in jobs()]
-
-
-def test_a_replay_that_kills_every_worker_is_given_up_and_named(
-    cluster: RaySpread, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ray_cluster, "RETRIES", 1)
-    deadly = tmp_path / "deadly.py"
-    deadly.write_text(f"import os\nopen({str(tmp_path / 'tries')!r}, 'a').write('x')\nos.kill(os.getppid(), 9)\n")
-    with pytest.raises(PlayFailed, match="generated-7 could not be played with command") as failed:
-        run_lab([generated(steps=24)], [], command=f"{sys.executable} {deadly}", spread=cluster)
-    assert (tmp_path / "tries").read_text() == "xx"
-    assert "lost with its worker 2 times" in failed.value.why
-    assert "--engine local" in failed.value.next_step
-    assert capfd.readouterr().out == ""
 
 
 def _heeds_interrupts() -> None:
