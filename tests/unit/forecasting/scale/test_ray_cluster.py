@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,6 +28,7 @@ from forecasting.network import Network
 from forecasting.pretrained import pretrained
 from forecasting.sample_forecast import SampleForecast
 from forecasting.scale import ray_cluster
+from forecasting.scale.engines import Engine
 from forecasting.scale.ray_cluster import RaySpread, signature, started
 from forecasting.scale.spread import IN_PROCESS, Spread
 from forecasting.synthetic import synthetic_fleet
@@ -220,13 +222,32 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, "-c", "from engine.cli import main; main()", *map(str, arguments)]
 
 
-def test_a_command_joins_a_running_cluster_and_prints_only_data(
-    series: list[History], cluster: RaySpread, tmp_path: Path
+def test_the_forecast_command_prints_the_same(
+    series: list[History], cluster: RaySpread, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    usage_file(tmp_path / "usage.parquet", [History(h.series_id, h.start, h.freq, h.values[-40:]) for h in series[:5]])
+    common = ["forecast", "--usage", str(tmp_path / "usage.parquet"), "--models", str(tmp_path / "models")]
+    here = CliRunner().invoke(app, [*common, "--output", "json"])
+    asked: list[tuple[object, ...]] = []
+
+    @contextmanager
+    def over(*arguments: object) -> Iterator[RaySpread]:
+        asked.append(arguments[:3])
+        yield cluster
+
+    monkeypatch.setattr("engine.cli.forecast.spread_over", over)
+    there = CliRunner().invoke(app, [*common, "--output", "json", "--engine", "ray", "--workers", "2"])
+    assert (there.exit_code, here.exit_code) == (0, 0), there.stderr
+    assert asked == [(Engine.RAY, 2, None)]
+    assert there.stdout == here.stdout
+    assert there.stdout.startswith("{")
+
+
+def test_a_command_joins_a_running_cluster_and_prints_only_data(cluster: RaySpread, tmp_path: Path) -> None:
     import ray
 
-    usage_file(tmp_path / "usage.parquet", [History(h.series_id, h.start, h.freq, h.values[-40:]) for h in series[:5]])
-    common = ("forecast", "--usage", tmp_path / "usage.parquet", "--models", tmp_path / "models", "--output", "json")
+    (tmp_path / "case.json").write_text(generated(steps=24).model_dump_json(), encoding="utf-8")
+    common = ("lab", "run", tmp_path / "case.json", "--policies", "reactive,greedy-spot")
     address = ray.get_runtime_context().gcs_address
     there = subprocess.run(
         command(*common, "--engine", "ray", "--ray-address", address),
@@ -238,7 +259,7 @@ def test_a_command_joins_a_running_cluster_and_prints_only_data(
     here = CliRunner().invoke(app, [*map(str, common)])
     assert (there.returncode, here.exit_code) == (0, 0), there.stderr
     assert there.stdout == here.stdout
-    assert there.stdout.startswith("{")
+    assert "greedy-spot" in there.stdout
     assert "ray" not in there.stderr.lower()
 
 
