@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,6 +28,7 @@ from forecasting.network import Network
 from forecasting.pretrained import pretrained
 from forecasting.sample_forecast import SampleForecast
 from forecasting.scale import ray_cluster
+from forecasting.scale.engines import Engine
 from forecasting.scale.ray_cluster import RaySpread, signature, started
 from forecasting.scale.spread import IN_PROCESS, Spread
 from forecasting.synthetic import synthetic_fleet
@@ -34,12 +36,10 @@ from forecasting.traces import Trace
 from forecasting.train import HOURLY_RECIPE, training_set
 from lab.bound import clairvoyant_bound
 from lab.experiment import Job, LabReport, play_job, run_lab
-from lab.tally import Result
+from tests.unit.forecasting.scale.pieces import PATIENCE, bad, played_once_killed
 from tests.unit.lab.generated import generated
 
 HORIZON = 24
-PATIENCE = 60
-"""Seconds until a test gives up on what it waits for; nothing waits so long that goes well."""
 told: list[tuple[str, int, int]] = []
 
 
@@ -82,58 +82,6 @@ def every_number(judged: Judged) -> object:
     return tallies, repr(judged.questions), judged.leaders, judged.fans
 
 
-def test_forecasts_are_the_same_to_the_last_bit(network: Network, series: list[History], cluster: RaySpread) -> None:
-    told.clear()
-    here, there = (forecast(network, series, spread) for spread in (IN_PROCESS, cluster))
-    assert there[0].choices == here[0].choices
-    assert here[0].choices[-1].whole
-    assert here[0].choices[-1].wql_of("hurdle") is not None
-    assert exact(there[1]) == exact(here[1])
-    assert told[-1] == ("forecasting", 3, 3)
-    there[1][0].sample_paths(50)[0] = 0.0  # the arrays are this process's own
-
-
-def test_a_backtest_is_the_same_to_the_last_bit(network: Network, series: list[History], cluster: RaySpread) -> None:
-    usable = [Judge(history, int(0.8 * len(history.values))) for history in series]
-    here, there = (judge(network, usable, HORIZON, 2, spread=spread) for spread in (IN_PROCESS, cluster))
-    assert every_number(there) == every_number(here)
-    assert len(here.fans) == 4
-
-
-def test_a_training_set_is_the_same_to_the_last_bit(tmp_path: Path, cluster: RaySpread) -> None:
-    (tmp_path / "traces").mkdir()
-    usage_file(tmp_path / "traces" / "vms.parquet", synthetic_fleet(8, seed=1, days=35), "cpu_cores")
-    recipe = replace(HOURLY_RECIPE, traces=(Trace("bitbrains", "vms.parquet", "cpu_cores"),), varied=9, varied_days=20)
-    here, there = (training_set(recipe, tmp_path, frozenset(), 0, spread) for spread in (IN_PROCESS, cluster))
-    assert [(h.series_id, h.start, h.values.tobytes()) for h in there[0]] == [
-        (h.series_id, h.start, h.values.tobytes()) for h in here[0]
-    ]
-    assert there[1].tobytes() == here[1].tobytes()
-
-
-def figures(report: LabReport) -> dict[str, object]:
-    """All but how long it took."""
-    took = {"init_seconds", "answer_p95_seconds", "seconds"}
-    return report.model_dump(exclude={"cases": {"__all__": {"bound": {"seconds"}, "played": {"__all__": took}}}})
-
-
-def test_replays_are_the_same_to_the_last_digit(cluster: RaySpread) -> None:
-    told.clear()
-    cases, policies = (generated(1, steps=24), generated(2, steps=24)), ("quantile-diversified", "greedy-spot")
-    lines: list[str] = []
-    here, there = (
-        run_lab(cases, policies, seed=3, spread=spread, tell=lines.append) for spread in (IN_PROCESS, cluster)
-    )
-    assert figures(there) == figures(here)
-    assert there.cases[1].of("greedy-spot").result.bought == here.cases[1].of("greedy-spot").result.bought
-    assert lines[: len(lines) // 2] == lines[len(lines) // 2 :]
-    assert told[-1] == ("playing", 4, 4)
-
-
-def bad(kind: type[Exception], piece: int) -> int:
-    raise kind(f"piece {piece}")
-
-
 def test_what_the_work_raises_comes_back(cluster: RaySpread) -> None:
     with pytest.raises(BadUsageData, match=r"^piece 1$"):
         list(cluster.map(bad, BadUsageData, [1], what="failing"))
@@ -169,60 +117,28 @@ def test_it_listens_on_loopback_only(cluster: RaySpread) -> None:
     assert {ip.removeprefix("::ffff:") for ip in listening} == {"127.0.0.1"}
 
 
-def usage_file(path: Path, series: Sequence[History], column: str = "value") -> None:
-    parts = [
-        pd.DataFrame(
-            {
-                "series_id": h.series_id,
-                "timestamp": pd.date_range(h.start, periods=len(h.values), freq="h"),
-                column: np.asarray(h.values),
-            }
-        )
-        for h in series
-    ]
-    pd.concat(parts).to_parquet(path)
+def figures(report: LabReport) -> dict[str, object]:
+    """All but how long it took."""
+    took = {"init_seconds", "answer_p95_seconds", "seconds"}
+    return report.model_dump(exclude={"cases": {"__all__": {"bound": {"seconds"}, "played": {"__all__": took}}}})
 
 
-def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-c", "from engine.cli import main; main()", *map(str, arguments)]
-
-
-def test_a_command_joins_a_running_cluster_and_prints_only_data(
-    series: list[History], cluster: RaySpread, tmp_path: Path
-) -> None:
-    import ray
-
-    usage_file(tmp_path / "usage.parquet", [History(h.series_id, h.start, h.freq, h.values[-40:]) for h in series[:5]])
-    common = ("forecast", "--usage", tmp_path / "usage.parquet", "--models", tmp_path / "models", "--output", "json")
-    address = ray.get_runtime_context().gcs_address
-    there = subprocess.run(
-        command(*common, "--engine", "ray", "--ray-address", address),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
+def test_replays_are_the_same_to_the_last_digit(cluster: RaySpread) -> None:
+    told.clear()
+    cases, policies = (generated(1, steps=24), generated(2, steps=24)), ("quantile-diversified", "greedy-spot")
+    lines: list[str] = []
+    here, there = (
+        run_lab(cases, policies, seed=3, spread=spread, tell=lines.append) for spread in (IN_PROCESS, cluster)
     )
-    here = CliRunner().invoke(app, [*map(str, common)])
-    assert (there.returncode, here.exit_code) == (0, 0), there.stderr
-    assert there.stdout == here.stdout
-    assert there.stdout.startswith("{")
-    assert "ray" not in there.stderr.lower()
+    assert figures(there) == figures(here)
+    assert there.cases[1].of("greedy-spot").result.bought == here.cases[1].of("greedy-spot").result.bought
+    assert lines[: len(lines) // 2] == lines[len(lines) // 2 :]
+    assert told[-1] == ("playing", 4, 4)
 
 
 def jobs() -> list[Job]:
     case = generated(steps=24)
     return [Job(case, clairvoyant_bound(case), policy) for policy in ("reactive", "greedy-spot", "peak-on-demand")]
-
-
-def played_once_killed(marker: Path, job: Job) -> Result:
-    """The genuine work, but its first worker says who it is and goes no further."""
-    try:
-        with marker.open("x") as file:
-            file.write(f"{os.getpid()}\n")
-    except FileExistsError:
-        return play_job(job).result
-    time.sleep(PATIENCE)
-    raise AssertionError("nobody killed this worker")
 
 
 def test_a_worker_that_is_killed_costs_no_result(cluster: RaySpread, tmp_path: Path) -> None:
@@ -257,6 +173,94 @@ def test_a_replay_that_kills_every_worker_is_given_up_and_named(
     assert "lost with its worker 2 times" in failed.value.why
     assert "--engine local" in failed.value.next_step
     assert capfd.readouterr().out == ""
+
+
+def test_forecasts_are_the_same_to_the_last_bit(network: Network, series: list[History], cluster: RaySpread) -> None:
+    told.clear()
+    here, there = (forecast(network, series, spread) for spread in (IN_PROCESS, cluster))
+    assert there[0].choices == here[0].choices
+    assert here[0].choices[-1].whole
+    assert here[0].choices[-1].wql_of("hurdle") is not None
+    assert exact(there[1]) == exact(here[1])
+    assert told[-1] == ("forecasting", 3, 3)
+    there[1][0].sample_paths(50)[0] = 0.0  # the arrays are this process's own
+
+
+def test_a_backtest_is_the_same_to_the_last_bit(network: Network, series: list[History], cluster: RaySpread) -> None:
+    usable = [Judge(history, int(0.8 * len(history.values))) for history in series]
+    here, there = (judge(network, usable, HORIZON, 2, spread=spread) for spread in (IN_PROCESS, cluster))
+    assert every_number(there) == every_number(here)
+    assert len(here.fans) == 4
+
+
+def test_a_training_set_is_the_same_to_the_last_bit(tmp_path: Path, cluster: RaySpread) -> None:
+    (tmp_path / "traces").mkdir()
+    usage_file(tmp_path / "traces" / "vms.parquet", synthetic_fleet(8, seed=1, days=35), "cpu_cores")
+    recipe = replace(HOURLY_RECIPE, traces=(Trace("bitbrains", "vms.parquet", "cpu_cores"),), varied=9, varied_days=20)
+    here, there = (training_set(recipe, tmp_path, frozenset(), 0, spread) for spread in (IN_PROCESS, cluster))
+    assert [(h.series_id, h.start, h.values.tobytes()) for h in there[0]] == [
+        (h.series_id, h.start, h.values.tobytes()) for h in here[0]
+    ]
+    assert there[1].tobytes() == here[1].tobytes()
+
+
+def usage_file(path: Path, series: Sequence[History], column: str = "value") -> None:
+    parts = [
+        pd.DataFrame(
+            {
+                "series_id": h.series_id,
+                "timestamp": pd.date_range(h.start, periods=len(h.values), freq="h"),
+                column: np.asarray(h.values),
+            }
+        )
+        for h in series
+    ]
+    pd.concat(parts).to_parquet(path)
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-c", "from engine.cli import main; main()", *map(str, arguments)]
+
+
+def test_the_forecast_command_prints_the_same(
+    series: list[History], cluster: RaySpread, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage_file(tmp_path / "usage.parquet", [History(h.series_id, h.start, h.freq, h.values[-40:]) for h in series[:5]])
+    common = ["forecast", "--usage", str(tmp_path / "usage.parquet"), "--models", str(tmp_path / "models")]
+    here = CliRunner().invoke(app, [*common, "--output", "json"])
+    asked: list[tuple[object, ...]] = []
+
+    @contextmanager
+    def over(*arguments: object) -> Iterator[RaySpread]:
+        asked.append(arguments[:3])
+        yield cluster
+
+    monkeypatch.setattr("engine.cli.forecast.spread_over", over)
+    there = CliRunner().invoke(app, [*common, "--output", "json", "--engine", "ray", "--workers", "2"])
+    assert (there.exit_code, here.exit_code) == (0, 0), there.stderr
+    assert asked == [(Engine.RAY, 2, None)]
+    assert there.stdout == here.stdout
+    assert there.stdout.startswith("{")
+
+
+def test_a_command_joins_a_running_cluster_and_prints_only_data(cluster: RaySpread, tmp_path: Path) -> None:
+    import ray
+
+    (tmp_path / "case.json").write_text(generated(steps=24).model_dump_json(), encoding="utf-8")
+    common = ("lab", "run", tmp_path / "case.json", "--policies", "reactive,greedy-spot")
+    address = ray.get_runtime_context().gcs_address
+    there = subprocess.run(
+        command(*common, "--engine", "ray", "--ray-address", address),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    here = CliRunner().invoke(app, [*map(str, common)])
+    assert (there.returncode, here.exit_code) == (0, 0), there.stderr
+    assert there.stdout == here.stdout
+    assert "greedy-spot" in there.stdout
+    assert "ray" not in there.stderr.lower()
 
 
 def _heeds_interrupts() -> None:
