@@ -121,12 +121,11 @@ def start(
     """
     work = folder / RUN_FOLDER
     work.mkdir(exist_ok=True)
-    who = {} if user is None else {"user": user, "group": user, "extra_groups": list(groups)}
     try:
         with (folder / "qemu.log").open("ab") as log:
             return subprocess.Popen(
                 arguments, cwd=work, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-                pass_fds=tuple(keep), **who,  # type: ignore[call-overload]
+                pass_fds=tuple(keep), user=user, group=user, extra_groups=None if user is None else list(groups),
             )  # fmt: skip
     except OSError as problem:
         raise MissingPart("QEMU cannot be started", why=str(problem), next_step="install qemu-system-x86") from problem
