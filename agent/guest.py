@@ -123,12 +123,11 @@ def start(
     """
     work = folder / RUN_FOLDER
     work.mkdir(exist_ok=True)
-    who = {} if user is None else {"user": user, "group": user, "extra_groups": list(groups)}
     try:
         with (folder / "qemu.log").open("ab") as log:
             process: subprocess.Popen[bytes] = subprocess.Popen(
                 arguments, cwd=work, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-                pass_fds=tuple(keep), **who,  # type: ignore[call-overload]
+                pass_fds=tuple(keep), user=user, group=user, extra_groups=None if user is None else list(groups),
             )  # fmt: skip
             return process
     except OSError as problem:

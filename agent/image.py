@@ -351,9 +351,13 @@ while read -r what amount; do
       said cpu_rounds_per_second $((rounds * 100 / (t - began)))
       ;;
     disk)
-      began=$(now)
-      $b dd if=/dev/vda of=/dev/null bs=4k count=$amount iflag=direct 2>/dev/null
-      took=$(( $(now) - began )); [ $took -lt 1 ] && took=1
+      # Two runs, of which the second reads that many more: what starting a program takes counts in neither.
+      for reads in 16 $((amount + 16)); do
+        began=$(now)
+        $b dd if=/dev/vda of=/dev/null bs=4k count=$reads iflag=direct 2>/dev/null
+        [ $reads -gt 16 ] && took=$(( $(now) - began - took )) || took=$(( $(now) - began ))
+      done
+      [ $took -lt 1 ] && took=1
       said read_iops $((amount * 100 / took))
       ;;
     received)

@@ -25,6 +25,8 @@ from engine.model.ids import MoveId, ShardId
 
 BOOT_SECONDS = 90.0
 _MONITOR_SECONDS = 10.0
+_FIRST_READS = 16
+"""That the guest makes before those that it counts."""
 _UNLIMITED_READS = 300
 """A second, where nothing limits them."""
 _LOG = logging.getLogger("agent.shards")
@@ -201,10 +203,8 @@ class ShardHost:
         """Start the guest's QEMU and apply every limit but the CPU's. Its monitor answers on return."""
         record = here.record
         image = await self.image(record.image)
-        user, direct = (
-            guest.user_for(here.folder, record.profile.accelerator),
-            guest.supports_direct_io(here.folder / "disk.raw"),
-        )
+        direct = guest.supports_direct_io(here.folder / "disk.raw")
+        user = guest.user_for(here.folder, record.profile.accelerator)
         await asyncio.to_thread(guest.lend, here.folder, image, user)
         groups = guest.device_groups(record.profile.accelerator)
         if record.tap is None:
@@ -270,7 +270,9 @@ class ShardHost:
         record = here.record
         async with here.busy:
             rounds = await console.ask(here.run, f"cpu {seconds}", "cpu_rounds_per_second", seconds)
-            reads = round(min(seconds * (record.resources.storage_iops or _UNLIMITED_READS), record.disk_mib * 256))
+            reads = round(
+                min(seconds * (record.resources.storage_iops or _UNLIMITED_READS), record.disk_mib * 256 - _FIRST_READS)
+            )
             found: dict[str, float] = {"cpu_rounds_per_second": rounds}
             found["read_iops"] = await console.ask(here.run, f"disk {reads}", "read_iops", seconds)
             if record.tap is not None and record.resources.network_mbps > 0:

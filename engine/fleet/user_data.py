@@ -33,7 +33,8 @@ def render_user_data(node: Node, join_token: SecretStr | None, settings: UserDat
     """A /bin/sh script as cloud-init runs it; the same arguments give the same text. With a join token it is a secret;
     without one the instance's provider vouches for it.
 
-    SHARDWRIGHT_WORK_DIR and SHARDWRIGHT_PYTHON, where set, say where the agent keeps its files and what runs it.
+    SHARDWRIGHT_WORK_DIR and SHARDWRIGHT_PYTHON, where set, say where the agent keeps its files and what runs it. On a
+    host with systemd the agent becomes a service, unless SHARDWRIGHT_PYTHON is set: somebody else looks after it then.
     """
     known = {flavour.value for flavour in MetadataFlavour}
     flavour = MetadataFlavour(settings.provider_kind) if settings.provider_kind in known else MetadataFlavour.NETWORK
@@ -76,6 +77,29 @@ if ! "$python" -c 'import agent.config' 2> /dev/null; then
   "$python" -m venv "$work/venv"
   python="$work/venv/bin/python"
   "$python" -m pip install --quiet "$package"
+fi
+units="${SHARDWRIGHT_UNIT_DIR:-/etc/systemd/system}"
+if [ -z "${SHARDWRIGHT_PYTHON:-}" ] && [ -d "${SHARDWRIGHT_SYSTEMD:-/run/systemd/system}" ]; then
+  # A service comes back after a crash and after a reboot. Guests and their watchdog are not ended with it.
+  cat > "$units/shardwright-agent.service" <<@END@
+[Unit]
+Description=Shardwright node agent
+Wants=network-online.target
+After=network-online.target
+
+[Service]
+Environment=HOME=${HOME:-/root}
+ExecStart=$(command -v "$python") -m agent --config $work/agent.json
+Restart=on-failure
+RestartSec=5
+KillMode=process
+
+[Install]
+WantedBy=multi-user.target
+@END@
+  chmod 644 "$units/shardwright-agent.service"
+  systemctl daemon-reload
+  exec systemctl enable --now shardwright-agent.service
 fi
 exec "$python" -m agent --config "$work/agent.json"
 """

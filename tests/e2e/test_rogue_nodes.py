@@ -12,8 +12,9 @@ import pytest
 
 from agent.peer import client_context
 from agent.wire import CommitRequest, EpochRequest, Landing, MirrorRequest, MoveCommand, PrepareRequest, ShardStatus
+from engine.clock import ManualClock
 from engine.errors import MoveFailed, ShardwrightError, StaleEpoch
-from engine.fleet.certificates import CertificateAuthority, ControlCredentials
+from engine.fleet.certificates import LEAF_LIFE, CertificateAuthority, ControlCredentials
 from engine.model.ids import MoveId, NodeId
 from engine.model.placement import Shard
 from tests.small_fleet import RunningClient, SmallFleet
@@ -70,6 +71,18 @@ def test_a_control_plane_of_another_fleet_is_refused(fleet: SmallFleet, client: 
     context = client_context(
         ca=fleet.credentials.ca_file, certificate=credentials.certificate_file, key=credentials.key_file
     )
+    with httpx.Client(verify=context, trust_env=False) as http, pytest.raises(httpx.TransportError):
+        http.get(agent_url(fleet, "nA") + "/v1/status", extensions={"sni_hostname": "nA"})
+
+
+def test_an_expired_certificate_of_the_control_plane_is_refused(
+    fleet: SmallFleet, client: RunningClient, tmp_path: Path
+) -> None:
+    long_ago = ManualClock(fleet.clock.now() - 2 * LEAF_LIFE)
+    authority = CertificateAuthority.load_or_create(fleet.folder / "fleet", long_ago)
+    credentials = ControlCredentials(authority, tmp_path, long_ago)
+    credentials.fresh()
+    context = client_context(ca=credentials.ca_file, certificate=credentials.certificate_file, key=credentials.key_file)
     with httpx.Client(verify=context, trust_env=False) as http, pytest.raises(httpx.TransportError):
         http.get(agent_url(fleet, "nA") + "/v1/status", extensions={"sni_hostname": "nA"})
 

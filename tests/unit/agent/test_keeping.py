@@ -8,9 +8,9 @@ import pytest
 from agent.config import AgentConfig
 from agent.fences import UNHEARD_SECONDS
 from agent.guest import GuestRecord
+from agent.keeping import Keeper
 from agent.moves import MoveAgent
 from agent.shards import ShardHost
-from agent.keeping import Keeper
 from agent.wire import KeepRequest, MoveCommand, Verdict
 from engine.errors import ProviderUnavailable
 from engine.model.ids import MoveId, ShardId

@@ -18,10 +18,10 @@ from agent.identity import Identity
 from agent.metadata import MetadataAddress
 from agent.peer import client_context
 from agent.wire import CONTROL_NAME, HeldShard, KeepRequest, NoticeReport, Verdict
-from engine.clock import SystemClock
+from engine.clock import ManualClock, SystemClock
 from engine.errors import AuthenticationFailed, ConfigurationError
 from engine.fleet.admission import Admission, Attestation
-from engine.fleet.certificates import CertificateAuthority, ControlCredentials
+from engine.fleet.certificates import LEAF_LIFE, CertificateAuthority, ControlCredentials
 from engine.fleet.join import ControlListener, NodeJoined, join_secret
 from engine.model.capacity import Resources
 from engine.model.ids import MoveId, NodeId, ShardId
@@ -254,6 +254,16 @@ def test_a_certificate_of_another_authority_is_refused_in_the_handshake(control:
     node._csr()
     stranger = CertificateAuthority.load_or_create(tmp_path / "stranger", CLOCK)
     node.certificate_file.write_text(stranger.sign_node(NodeId("n1"), node._csr()).certificate_pem)
+    with control.client(node) as client, pytest.raises(httpx.TransportError):
+        client.post("/v1/renew", content="{}", extensions={"sni_hostname": CONTROL_NAME})
+
+
+def test_an_expired_certificate_is_refused_in_the_handshake(control: Control, tmp_path: Path) -> None:
+    node = control.identity(tmp_path / "n1", "n1")
+    join(node)
+    long_ago = ManualClock(CLOCK.now() - 2 * LEAF_LIFE)
+    earlier = CertificateAuthority.load_or_create(tmp_path / "fleet", long_ago)
+    node.certificate_file.write_text(earlier.sign_node(NodeId("n1"), node._csr()).certificate_pem)
     with control.client(node) as client, pytest.raises(httpx.TransportError):
         client.post("/v1/renew", content="{}", extensions={"sni_hostname": CONTROL_NAME})
 

@@ -64,3 +64,29 @@ def test_the_configuration_inside_is_json() -> None:
     inside = script.partition("SHARDWRIGHT_CONFIG'\n")[2].partition("\nSHARDWRIGHT_CONFIG\n")[0]
     assert json.loads(inside)["node"] == "n1"
     assert sys.executable not in script
+
+
+def test_a_node_that_its_provider_vouches_for_gets_no_secret() -> None:
+    script = render_user_data(NODE, None, SETTINGS.model_copy(update={"run_lease_seconds": 30.0}))
+    inside = json.loads(script.partition("SHARDWRIGHT_CONFIG'\n")[2].partition("\nSHARDWRIGHT_CONFIG\n")[0])
+    assert "join_token" not in inside
+    assert inside["run_lease_seconds"] == 30.0
+
+
+def test_on_a_host_with_systemd_the_agent_becomes_a_service(tmp_path: Path) -> None:
+    """systemctl and the interpreter note their arguments; everything else is the real script."""
+    for name in ("python3", "systemctl"):
+        (tmp_path / name).write_text(f'#!/bin/sh\n[ "$1" = -c ] || echo {name} "$@" >> "{tmp_path}/ran"\n')
+        (tmp_path / name).chmod(0o700)
+    environment = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}", "HOME": str(tmp_path), "SHARDWRIGHT_SYSTEMD": str(tmp_path),
+        "SHARDWRIGHT_UNIT_DIR": str(tmp_path),
+    }  # fmt: skip
+    subprocess.run(["/bin/sh", "-c", render_user_data(NODE, TOKEN, SETTINGS)], env=environment, check=True, timeout=20)
+    unit = (tmp_path / "shardwright-agent.service").read_text()
+    config = tmp_path / "shardwright-agent/agent.json"
+    assert f"ExecStart={tmp_path}/python3 -m agent --config {config}\n" in unit
+    assert "KillMode=process" in unit
+    assert (tmp_path / "ran").read_text().splitlines() == [
+        "systemctl daemon-reload", "systemctl enable --now shardwright-agent.service",
+    ]  # fmt: skip
