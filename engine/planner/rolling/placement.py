@@ -24,6 +24,8 @@ BASE_QUANTILE = 0.15
 PROBE_STEPS_BEYOND = 1.5
 """A stale belief is tried with so much more."""
 MOST_ROOM = 10**9
+DOUBT = 0.25
+"""How likely spot that is slow, or the only quick one, is taken to come to nothing."""
 UNSEEN_FIRST = 24
 """Shards of a slow offer asked for at the first step."""
 
@@ -303,6 +305,25 @@ class _Desk:
             count = min(floor(missing) if sure else ceil(missing), _believed(offer))
             if count:
                 self.units[offer.id] = self.units.get(offer.id, 0) + count
+        if not sure:
+            self._make_sure()
+
+    def _make_sure(self) -> None:
+        """What is certain but slow, as far as it is cheaper than the shortfall that doubtful spot leaves behind."""
+        certain = [offer for offer in self.slow if not offer.spot]
+        risked = self.fleet.shortfall_price * DOUBT
+        if not certain or self.cost[certain[0].id] >= risked:
+            return
+        offer = certain[0]
+        wanted = float(np.quantile(self.fleet.later, 1 - self.cost[offer.id] / risked))
+        asked = self.units | {n: self.units.get(n, 0) + count for n, count in self.fleet.pending.items()}
+        have = sum(self.fleet.committed.values())
+        for name, count in asked.items():
+            there = min(count, self.fleet.held.get(name, 0)) if self.offers[name].spot else count
+            have += there * self.offers[name].shards
+        missing = ceil(max(0.0, wanted - have) / offer.shards)
+        if missing:
+            self.units[offer.id] = self.units.get(offer.id, 0) + missing
 
     def _quick_price(self) -> float:
         """Of the dearest that is held, or else of the cheapest there is."""

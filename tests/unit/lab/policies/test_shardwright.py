@@ -20,6 +20,10 @@ class TestShardwright(PolicyContract):
         for oddity in ("no spot", "only what is slow", "one step", "long steps"):
             assert play(ODD[oddity](), self.make()).shortfall_rate == 0, oddity
 
+    def test_where_nothing_certain_is_quick_doubtful_spot_is_not_relied_on(self) -> None:
+        """Spot dries up in the slow market while more of it is awaited; relying on it left a third short."""
+        assert play(ODD["a slow market"](), self.make()).shortfall_rate < 0.1
+
     def test_no_unit_is_given_back_before_its_time(self) -> None:
         """The slow market charges for minimum stays; the policy never pays for one."""
         assert "minimum" not in play(ODD["a slow market"](), self.make()).cost_by_kind

@@ -223,6 +223,17 @@ def test_where_nothing_sure_is_quick_what_is_slow_is_weighed_against_shortfall(b
     assert order_for(replace(rising, held=held)).targets["slow"] == (5 if beside else 7)
 
 
+def test_where_only_spot_is_quick_something_certain_is_ordered_beside_spot_that_may_be_denied() -> None:
+    slow, late = on_demand("slow", 1.0, lead=2), spot("late", 0.3, lead=3, free=20.0)
+    awaited = step_of(slow, late, CHEAP, demand=10, pending={"late": 10})
+    assert order_for(awaited).targets == {"late": 10, "slow": 10}
+    came = replace(awaited, pending={}, held={"late": 10}, attached={"gcp/y": 10}, load=10)
+    assert order_for(came).targets == {"late": 10}
+    assert order_for(replace(awaited, shortfall_price=3.0)).targets == {"late": 10}
+    sure = replace(awaited, offers=(*awaited.offers, DEAR))
+    assert "slow" not in order_for(sure).targets, "what is certain can be had in time"
+
+
 def test_what_is_on_its_way_counts() -> None:
     slow = on_demand("slow", 0.4, lead=2, cell="azure/z")
     order = order_for(step_of(DEAR, slow, demand=10, pending={"slow": 10}))
