@@ -71,16 +71,20 @@ class Ownership(StrEnum):
     """The source's at a later epoch: the move was given up, or given back."""
     DESTINATION = "destination"
     ELSEWHERE = "elsewhere"
-    """Later moves have taken the shard on, or it has been released."""
+    """Later moves have taken the shard on."""
+    RELEASED = "released"
+    """The map does not know it any more: it was given up, perhaps with the node that owned it."""
 
 
 def ownership(request: MoveRequest, epoch_before: int, owner: tuple[NodeId, int] | None) -> Ownership:
     """``owner``: node and epoch in the shard map, None for a shard that it does not know any more."""
+    if owner is None:
+        return Ownership.RELEASED
     if owner == (request.source, epoch_before):
         return Ownership.SOURCE
     if owner == (request.destination, epoch_before + 1):
         return Ownership.DESTINATION
-    if owner is not None and owner[0] == request.source and owner[1] > epoch_before:
+    if owner[0] == request.source and owner[1] > epoch_before:
         return Ownership.KEPT
     return Ownership.ELSEWHERE
 
@@ -191,6 +195,9 @@ class Removal(StrEnum):
     ABORT_SOURCE = "abort_source"
     """The copy that was given away, if it is still there."""
     ABORT_DESTINATION = "abort_destination"
+    RELEASE_SOURCE = "release_source"
+    RELEASE_DESTINATION = "release_destination"
+    """Whatever is there of a shard that is nobody's."""
 
 
 def leftovers(owner: Ownership) -> tuple[Removal, ...]:
@@ -201,4 +208,6 @@ def leftovers(owner: Ownership) -> tuple[Removal, ...]:
         return (Removal.ABORT_SOURCE,)
     if owner is Ownership.ELSEWHERE:
         return (Removal.ABORT_SOURCE, Removal.ABORT_DESTINATION)
+    if owner is Ownership.RELEASED:
+        return (Removal.RELEASE_SOURCE, Removal.RELEASE_DESTINATION)
     return ()

@@ -101,6 +101,9 @@ class QemuMove:
                 self._remove(removal, command)
             except (NotFound, UnknownName):
                 continue
+            except StaleEpoch as problem:
+                if owner is not Ownership.RELEASED:  # there a later move has been, and clears up itself
+                    problems.append(str(problem))
             except Exception as problem:
                 problems.append(str(problem) or type(problem).__name__)
         if problems:
@@ -135,8 +138,11 @@ class QemuMove:
             self._source.resume(self._shard, command)
         elif removal is Removal.ABORT_SOURCE:
             self._source.abort(self._shard, command)
-        else:
+        elif removal is Removal.ABORT_DESTINATION:
             self._destination.abort(self._shard, command)
+        else:
+            agent = self._source if removal is Removal.RELEASE_SOURCE else self._destination
+            agent.release(self._shard, command.epoch)
 
     def _enter(self, phase: MovePhase) -> None:
         self._context.observer(self._request.id, phase)

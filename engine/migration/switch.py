@@ -314,6 +314,8 @@ def _story(seen: Observation) -> str:
         return "the shard stays with its source"
     if seen.owner is Ownership.ELSEWHERE:
         return "another move has taken the shard"
+    if seen.owner is Ownership.RELEASED:
+        return "the shard has been released"
     if seen.source_sight is Sight.GUEST_GONE:
         return "the source's guest is gone"
     if seen.destination_sight is Sight.GUEST_GONE:

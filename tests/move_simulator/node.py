@@ -302,6 +302,13 @@ class SimNode:
             self._discard()
         return self.destination_status()
 
+    def release(self, epoch: int) -> None:
+        fences.current(SHARD, self.epochs.get(SHARD, 0), epoch)
+        self.epochs[SHARD] = epoch
+        if self.guest is not None and self.guest.busy:
+            raise Busy
+        self._discard()
+
     # -- inside
 
     def _here(self) -> Guest:

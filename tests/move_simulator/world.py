@@ -277,6 +277,10 @@ class World:
         """Taken back by its provider; the fleet hears of it a little later, and releases what it owned."""
         if any(one.gone for one in self.nodes.values()):
             return
+        here = node.guest
+        if here is not None and here.record.ceded_epoch and here.migration == "failed":
+            # What QEMU's own moment of running on was told is gone with the node; nobody else has had it.
+            self.acknowledged = max(one.guest.disk for one in self.nodes.values() if one.guest not in (None, here))
         self._kill(node)
         node.die(0.0)
         node.gone, node.guest = True, None

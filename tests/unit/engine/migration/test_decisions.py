@@ -132,7 +132,7 @@ def test_a_shard_is_given_back_only_when_its_guest_never_ran_there() -> None:
             assert not one.destination.committed
 
 
-@pytest.mark.parametrize("owner", [Ownership.KEPT, Ownership.ELSEWHERE])
+@pytest.mark.parametrize("owner", [Ownership.KEPT, Ownership.ELSEWHERE, Ownership.RELEASED])
 def test_a_move_that_has_lost_its_shard_is_let_go(owner: Ownership) -> None:
     assert {next_act(one) for one in every_observation(owner)} == {Act.ROLL_BACK}
 
@@ -172,11 +172,17 @@ MOVE = MoveRequest(
         (("a", 6), Ownership.KEPT),
         (("b", 7), Ownership.ELSEWHERE),
         (("c", 5), Ownership.ELSEWHERE),
-        (None, Ownership.ELSEWHERE),
+        (None, Ownership.RELEASED),
     ],
 )
 def test_who_owns_it_seen_from_a_move_that_began_at_epoch_4(owner: tuple[NodeId, int] | None, found: Ownership) -> None:
     assert ownership(MOVE, 4, owner) is found
+
+
+def test_only_a_shard_that_is_nobodys_is_released() -> None:
+    releases = {Removal.RELEASE_SOURCE, Removal.RELEASE_DESTINATION}
+    assert set(leftovers(Ownership.RELEASED)) == releases
+    assert not any(releases & set(leftovers(owner)) for owner in Ownership if owner is not Ownership.RELEASED)
 
 
 def test_nothing_is_removed_while_nothing_is_decided() -> None:
