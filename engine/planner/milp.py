@@ -27,9 +27,9 @@ _MOST_WHOLE = 80
 """Purchases (candidate and filling) that a model solved in whole numbers may have."""
 _MOST_POOLS = 24
 """Pools up to which a model with more purchases is worth solving as a whole, once it was solved in stages."""
-_TRIALS = (160, 120, 240)
-"""Purchases: with how many of them the whole units are solved well in little time is luck, so they take turns until one
-is good enough.
+_TRIALS = ((160, False), (160, True), (240, False))
+"""(purchases, whether pools' counts are rounded beforehand): the finer model comes nearer to the bound, the coarser one
+is there sooner; they take turns until a choice is good enough.
 """
 _FIRST_SHARE = 0.4
 """Of the time limit, once there is a choice: scenarios may correct it, and the next one needs time, too."""
@@ -93,12 +93,13 @@ def solve_in_stages(programme: Programme, *, seed: int, time_limit: float) -> Ou
     least = (bound + released) * programme.scale
     best: Choice | None = None
     worth, scarce = inf, bool(programme.reserve)
-    for most in _TRIALS:
+    for most, rough in _TRIALS:
         left = time_limit * (1.0 if programme.reserve or best is None else _FIRST_SHARE) - seconds
         if left <= 0 or (best is not None and worth - least <= programme.policy.gap * abs(worth)):
             break
         enough = least / max(1e-9, 1 - programme.policy.gap) / programme.scale - released
-        stage = WholeUnits(programme, columns, relaxation, most=most, ways_out=scarce, rounded=bool(programme.reserve))
+        rounded = rough or bool(programme.reserve)
+        stage = WholeUnits(programme, columns, relaxation, most=most, ways_out=scarce or rounded, rounded=rounded)
         solution = stage.solve(enough=enough, time_limit=left * _TRIAL_SHARE, seed=seed)
         seconds += solution.seconds
         if solution.values is not None:

@@ -22,6 +22,8 @@ from engine.planner.programme import IDLE, LOST_SHARE, MISSING, QUANTILE, Progra
 from engine.planner.risk import RiskOption
 
 _WHOLE = 1e-6
+_HALVES = 1e-4
+"""Only of pools that the relaxation gives parts of shards, in all or in a group, the count is left open."""
 _COARSE = 0.02
 """Of a pool's shortfall limit: what chords may overstate a loss by, between the whole shards that they go through."""
 _STOP = 1e-3
@@ -100,7 +102,9 @@ class WholeUnits:
 
     def solve(self, *, enough: float, time_limit: float, seed: int) -> Solution:
         """``enough``: the whole model's objective at which to stop looking."""
-        return solve(self.model, gap=_STOP, time_limit=time_limit, seed=seed, enough=enough - self.offset)
+        return solve(
+            self.model, gap=_STOP, time_limit=time_limit, seed=seed, enough=enough - self.offset, by_reduced_cost=False
+        )
 
     def _settled_costs(self) -> float:
         """What is decided, in the objective of the whole model."""
@@ -146,7 +150,8 @@ class WholeUnits:
         if self.rounded:
             least = most = max(least, ceil(given - 0.3))
         else:
-            most = max(least, ceil(given - _WHOLE) + any(shards > _WHOLE for shards in used.values()))
+            halves = any(abs(shards - round(shards)) > _HALVES for shards in (given, *used.values()))
+            most = max(least, ceil(given - _WHOLE) + halves)
         exposed = {group for option in taken for group in option.groups}
         exposed |= {group for group, column in self.columns.switches[pool].items() if self.values[column] > 0.5}
         exposed |= {group for group, shards in held.items() if shards > least - need.desired}
