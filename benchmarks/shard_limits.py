@@ -12,6 +12,8 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -30,6 +32,7 @@ SETTINGS: tuple[tuple[str, tuple[float, ...]], ...] = (
     ("storage_iops", (50.0, 200.0)),
     ("network_mbps", (5.0, 20.0)),
 )
+_MOST_SHARES = "262144"
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -40,8 +43,7 @@ class Bench:
         self._fleet, self._seconds = fleet, seconds
         _, status = fleet.carve("bench", NODE, FREE, disk_mib=64)
         self.shard = status.shard
-        group = Path("/sys/fs/cgroup/cpu/shardwright") / group_name(fleet.agent_folder(NODE), NODE, self.shard)
-        self._shares = [folder / "cpu.shares" for folder in (group.parent, group) if (folder / "cpu.shares").exists()]
+        say(what="boot, s", measured=status.measured.boot_seconds, load=os.getloadavg()[0])
         folder = fleet.agent_folder(NODE) / "shards" / self.shard
         self._pid = GuestRecord.model_validate_json((folder / "shard.json").read_bytes()).pid
 
@@ -65,9 +67,6 @@ class Bench:
     def _measured(self, wanted: Resources) -> tuple[ShardStatus, float]:
         """What the guest measured, and the share of a processor that its QEMU used while the guest counted rounds."""
         client = self._fleet.clients(NODE)
-        # Only beside other load does it matter: without it a limit of half a core could not be reached.
-        for file in self._shares:
-            file.write_text("262144")
         client.resize(self.shard, 1, wanted)
         watched: list[float] = []
 
@@ -92,6 +91,24 @@ class Bench:
             file = Path("/sys/fs/cgroup") / path.format(group)
             if file.exists():
                 say(what="memory of the whole QEMU, MiB", setting=int(file.read_text()) >> 20)
+
+
+@contextmanager
+def precedence(group: Path) -> Iterator[None]:
+    """Shards before everything else on this machine, so that other programs do not take what a limit would leave them.
+
+    Control groups of version 1 alone; elsewhere, and on an idle machine, it changes nothing.
+    """
+    files = [folder / "cpu.shares" for folder in (group.parent, group) if (folder / "cpu.shares").exists()]
+    before = [file.read_text() for file in files]
+    try:
+        for file in files:
+            file.write_text(_MOST_SHARES)
+        yield
+    finally:
+        for file, value in zip(files, before, strict=True):
+            with suppress(OSError):
+                file.write_text(value)
 
 
 def processor_seconds(pid: int) -> float:
@@ -128,7 +145,10 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="swt-") as folder, SmallFleet(Path(folder), nodes=(NODE,)) as fleet:
         idle(fleet, options.idle_seconds)
-        Bench(fleet, options.seconds).run()
+        bench = Bench(fleet, options.seconds)
+        name = group_name(fleet.agent_folder(NODE), NODE, bench.shard)
+        with precedence(Path("/sys/fs/cgroup/cpu/shardwright") / name):
+            bench.run()
 
 
 if __name__ == "__main__":
