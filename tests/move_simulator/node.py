@@ -100,7 +100,7 @@ class SimNode:
             self.guest.busy, self.guest.mirrored, self.guest.heard = False, False, self.world.timeline.seconds
 
     def watch(self) -> None:
-        """agent.watchdog.Watchdog.look"""
+        """agent.keeping.Keeper.look"""
         here = self.guest
         if not self.alive or here is None or here.busy or not here.alive:
             return
