@@ -120,9 +120,10 @@ class ControlSteps:
         )
         for failure in view.failures:
             self._say("discover", f"the round goes on without {failure.provider}: {failure.reason}")
-        for offer in view.offers:
-            if offer.belief is not None:
-                self._say("discover", f"{offer.id}: {offer.belief}", free=offer.available)
+        scarce = [f"{offer.id}: {offer.belief}" for offer in view.offers if offer.belief is not None]
+        if scarce:
+            more = f" (and {len(scarce) - 1} more places; shardwright offers)" if len(scarce) > 1 else ""
+            self._say("discover", scarce[0] + more, beliefs=scarce)
         require_a_market(view, len(self.providers))
         return view
 

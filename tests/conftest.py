@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -11,8 +12,6 @@ from hypothesis import settings
 from engine.clock import ManualClock
 from engine.store.all_tables import MODULES
 from engine.store.database import Database, metadata
-
-_TESTS = Path(__file__).parent
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -23,17 +22,15 @@ settings.register_profile("search", derandomize=False, print_blob=True, deadline
 settings.load_profile(os.environ.get("SHARDWRIGHT_LAWS", "repeatable"))
 
 
-_WHOLE_HOST = ("e2e", "faults", "web")
+_WHOLE_HOST = ("tests/e2e/", "tests/faults/", "tests/web/")
 """Folders of tests that make namespaces, taps, sandboxes and guests on this host."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests run side by side, a file stays with one worker, and so do all that use the whole host: they take
-    longest, so they come first. Tests marked ``root`` are skipped, loudly, for an ordinary user.
+    """What uses the whole host takes longest, so it comes first. Tests marked ``root`` are skipped, loudly, for an
+    ordinary user.
     """
-    items.sort(key=lambda item: not _uses_host(item))
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("host" if _uses_host(item) else str(item.path)))
+    items.sort(key=lambda item: not _uses_host(item.nodeid))
     if os.geteuid() == 0:
         return
     skip = pytest.mark.skip(reason="needs root: namespaces, taps and QEMU; run the tests as root to have it")
@@ -42,8 +39,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(skip)
 
 
-def _uses_host(item: pytest.Item) -> bool:
-    return item.path.relative_to(_TESTS).parts[0] in _WHOLE_HOST
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """Side by side, a file stays with one worker, and so do all tests that use the whole host."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByHostAndFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "host" if _uses_host(nodeid) else nodeid.split("::", 1)[0]
+
+    return ByHostAndFile(config, log)
+
+
+def _uses_host(nodeid: str) -> bool:
+    return nodeid.startswith(_WHOLE_HOST)
 
 
 @pytest.fixture
