@@ -26,8 +26,8 @@ lint: setup-test ## ruff
 types: setup-test ## mypy --strict
 	@$(BIN)/mypy
 
-test: lint types ## lint, types and every test, on two workers
-	@$(BIN)/pytest -n 2 --no-loadscope-reorder
+test: lint types ## lint, types and every test
+	@$(BIN)/pytest
 
 faults: setup-test ## kill real processes at many moments: all fault tests, ten interrupts over the whole demo
 	@SHARDWRIGHT_INTERRUPTS=10 SHARDWRIGHT_INTERRUPTS_WITHIN=100 $(BIN)/pytest tests/faults

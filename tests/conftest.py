@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -22,37 +21,14 @@ settings.register_profile("search", derandomize=False, print_blob=True, deadline
 settings.load_profile(os.environ.get("SHARDWRIGHT_LAWS", "repeatable"))
 
 
-_WHOLE_HOST = ("tests/e2e/", "tests/faults/", "tests/web/")
-"""Folders of tests that make namespaces, taps, sandboxes and guests on this host."""
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What uses the whole host takes longest, so it comes first. Tests marked ``root`` are skipped, loudly, for an
-    ordinary user.
-    """
-    items.sort(key=lambda item: not _uses_host(item.nodeid))
+    """Tests marked ``root`` are skipped, loudly, for an ordinary user."""
     if os.geteuid() == 0:
         return
     skip = pytest.mark.skip(reason="needs root: namespaces, taps and QEMU; run the tests as root to have it")
     for item in items:
         if item.get_closest_marker("root"):
             item.add_marker(skip)
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
-    """Side by side, a file stays with one worker, and so do all tests that use the whole host."""
-    from xdist.scheduler import LoadScopeScheduling
-
-    class ByHostAndFile(LoadScopeScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            return "host" if _uses_host(nodeid) else nodeid.split("::", 1)[0]
-
-    return ByHostAndFile(config, log)
-
-
-def _uses_host(nodeid: str) -> bool:
-    return nodeid.startswith(_WHOLE_HOST)
 
 
 @pytest.fixture

@@ -14,10 +14,13 @@ import pytest
 from agent.guest import GuestRecord, start_ticks
 from agent.image import read_records
 from agent.wire import GuestState
+from engine.migration.base import MoveContext
+from engine.migration.sweep import sweep
 from engine.model.ids import MoveId, NodeId, ShardId
 from engine.model.move import MovePhase, MoveReport, MoveRequest
 from engine.model.placement import NodeState
 from engine.model.plan import MoveCause
+from engine.store.moves import MoveHistory
 from tests.small_fleet import RunningClient, SmallFleet, wait_for
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(170)]
@@ -142,7 +145,7 @@ def test_an_agent_killed_in_mid_move_is_found_again_and_its_guest_outlives_it(fl
     _wait_for_phase(process, MovePhase.MIRRORING)
     fleet.stop_agent(NodeId("nA"), signal.SIGKILL)
     fleet.start_agent(NodeId("nA"))
-    report = _finish(process)
+    report = _settled(fleet, _finish(process))
     assert report.phase in (MovePhase.CLEANED, MovePhase.ABORTED)
     on = "nB" if report.phase is MovePhase.CLEANED else "nA"
     _nothing_lost(fleet, client, "agent", on=on)
@@ -190,6 +193,20 @@ def _finish(process: subprocess.Popen[str]) -> MoveReport:
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     return MoveReport.model_validate_json(out.splitlines()[-1])
+
+
+def _settled(fleet: SmallFleet, report: MoveReport) -> MoveReport:
+    """As the sweep leaves it, which looks again where an agent was silent for too long."""
+    history = MoveHistory(fleet.database)
+    history.put(report)
+    context = MoveContext(agents=fleet.clients, shards=fleet.shard_map, clock=fleet.clock)
+
+    def look() -> bool:
+        sweep(context, history)
+        return not history.unsettled()
+
+    wait_for(look, 60, lambda: f"the move is still {report.phase}")
+    return next(one for one in history.latest(100) if one.request.id == report.request.id)
 
 
 def _nothing_lost(fleet: SmallFleet, client: RunningClient, name: str, *, on: str) -> None:

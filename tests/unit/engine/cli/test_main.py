@@ -106,6 +106,7 @@ def test_every_command_that_prints_data_can_print_json() -> None:
         "sandbox up",
         "sandbox down",
         "bills export",
+        "network accept",
         "network describe",
         "lab play",
     }
