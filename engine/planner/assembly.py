@@ -7,7 +7,7 @@ from engine.model.ids import CellId, NodeId, PlanId
 from engine.model.placement import Cell, Node
 from engine.model.plan import CellPlan, Plan, PlannedNode, ShardSlot
 from engine.planner.inventory import Inventory
-from engine.planner.programme import Choice, Programme
+from engine.planner.programme import Choice, Programme, served
 
 
 def node_token(cell: CellId, node: NodeId, generation: int) -> str:
@@ -78,10 +78,14 @@ def _bought(programme: Programme, choice: Choice, generation: int) -> list[Plann
 
 def _with_added(programme: Programme, slots: Sequence[ShardSlot], added: Sequence[int]) -> tuple[ShardSlot, ...]:
     """Existing slots in their order, grown where their pool got more, then new ones."""
-    more = {need.target.pool.id: count for need, count in zip(programme.needs.pools, added, strict=True) if count}
+    pools = [(programme.needs.pools[index].target.pool, count) for index, count in served(added)]
+    more = {pool.id: count for pool, count in pools}
     grown = [slot.model_copy(update={"count": slot.count + more.pop(slot.pool, 0)}) for slot in slots]
-    types = {need.target.pool.id: need.target.pool.shard_type.name for need in programme.needs.pools}
-    new = [ShardSlot(pool=pool, shard_type=types[pool], count=count) for pool, count in more.items()]
+    new = [
+        ShardSlot(pool=pool.id, shard_type=pool.shard_type.name, count=count)
+        for pool, count in pools
+        if pool.id in more
+    ]
     return (*grown, *new)
 
 

@@ -55,6 +55,16 @@ class Unit:
     candidate: int
     shards: tuple[int, ...]
 
+    @cached_property
+    def served(self) -> tuple[tuple[int, int], ...]:
+        """(pool, shards) of the pools that have any on it: few of many."""
+        return served(self.shards)
+
+
+def served(shards: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """(pool, shards) where there are any."""
+    return tuple((pool, number) for pool, number in enumerate(shards) if number)
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -263,19 +273,18 @@ def standing(programme: Programme, choice: Choice) -> Standing:
     shards = [0] * len(programme.needs.pools)
     exposed: dict[int, dict[str, int]] = {}
 
-    def count(supply: Supply, on_it: Sequence[int]) -> None:
-        for pool, number in enumerate(on_it):
-            if number:
-                shards[pool] += number
-                if supply.group is not None:
-                    groups = exposed.setdefault(pool, {})
-                    groups[supply.group] = groups.get(supply.group, 0) + number
+    def count(supply: Supply, on_it: Sequence[tuple[int, int]]) -> None:
+        for pool, number in on_it:
+            shards[pool] += number
+            if supply.group is not None:
+                groups = exposed.setdefault(pool, {})
+                groups[supply.group] = groups.get(supply.group, 0) + number
 
     for node, kept, added in zip(programme.running, choice.kept, choice.added, strict=True):
         if kept:
-            count(node.supply, [held + new for held, new in zip(node.held, added, strict=True)])
+            count(node.supply, served([held + new for held, new in zip(node.held, added, strict=True)]))
     for unit in choice.bought:
-        count(programme.candidates[unit.candidate].supply, unit.shards)
+        count(programme.candidates[unit.candidate].supply, unit.served)
     return Standing(tuple(shards), exposed)
 
 

@@ -149,7 +149,7 @@ class Explainer:
     @cached_property
     def _bought_for(self) -> frozenset[int]:
         """Pools that get shards on new units."""
-        return frozenset(pool for unit in self.choice.bought for pool, count in enumerate(unit.shards) if count)
+        return frozenset(pool for unit in self.choice.bought for pool, _ in unit.served)
 
     @cached_property
     def _seen(self) -> dict[int, _Served]:

@@ -114,7 +114,7 @@ def _without_spare_units(programme: Programme, choice: Choice) -> Choice:
     ):
         unit = choice.bought[position]
         chosen = programme.candidates[unit.candidate]
-        lost = {pool: count for pool, count in enumerate(unit.shards) if count}
+        lost = dict(unit.served)
         left = {
             pool: {g: n - count * (g == chosen.supply.group) for g, n in exposed.get(pool, {}).items()}
             for pool, count in lost.items()
