@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Connection, DateTime, Dialect, MetaData, String, create_engine, event, make_url
+from sqlalchemy import Connection, DateTime, Dialect, MetaData, String, Table, create_engine, event, make_url
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.types import TypeDecorator
 
 metadata = MetaData()
@@ -63,6 +64,10 @@ class Database:
         """Commits on success, rolls back on error. SQLite takes the write lock at once (BEGIN IMMEDIATE)."""
         with self.engine.begin() as connection:
             yield connection
+
+    def insert(self, table: Table) -> "postgresql.Insert | sqlite.Insert":
+        """An insert that can say what to do with a row that is there already (``on_conflict_do_…``)."""
+        return postgresql.insert(table) if self.engine.dialect.name == "postgresql" else sqlite.insert(table)
 
     def dispose(self) -> None:
         self.engine.dispose()

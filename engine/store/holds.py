@@ -21,7 +21,6 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
 from engine.allocation.lease import Lease, LeaseState, Stock
@@ -224,7 +223,7 @@ class LeaseStore:
     def set_phase(self, group: str, phase: str, now: datetime) -> None:
         row = {"id": group, "phase": phase, "updated_at": now}
         with self._database.transaction() as connection:
-            insert = self._insert(lease_groups).values(row)
+            insert = self._database.insert(lease_groups).values(row)
             connection.execute(insert.on_conflict_do_update(index_elements=[lease_groups.c.id], set_=row))
 
     def phase(self, group: str) -> str | None:
@@ -243,14 +242,9 @@ class LeaseStore:
         row = connection.execute(query).first()
         if row is None:
             new = {"id": stock, "taken": 0, "fence": 0}
-            connection.execute(self._insert(stocks).values(new).on_conflict_do_nothing())
+            connection.execute(self._database.insert(stocks).values(new).on_conflict_do_nothing())
             row = connection.execute(query).one()
         return row.taken, row.fence
-
-    def _insert(self, table: Table) -> "postgresql.Insert | sqlite.Insert":
-        if self._database.engine.dialect.name == "postgresql":
-            return postgresql.insert(table)
-        return sqlite.insert(table)
 
 
 def _locked_stock(stock: "str | ScalarSelect[str]") -> Select[tuple[str, int, int]]:

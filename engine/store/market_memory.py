@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import Boolean, Column, Integer, RowMapping, String, Table, Text, case, delete, or_, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from engine.market.observations import Answer, AnswerKind, Stay
 from engine.model.ids import CellId, NodeId
@@ -53,7 +52,7 @@ class MarketMemory:
         """An event that is told again at its place replaces what was told of it before."""
         if not answers:
             return
-        insert = self._insert(market_answers)
+        insert = self._database.insert(market_answers)
         fields = {name: insert.excluded[name] for name in ("kind", "at", "asked", "denied", "held", "denied_nodes")}
         upsert = insert.on_conflict_do_update(index_elements=list(market_answers.primary_key), set_=fields)
         with self._database.transaction() as connection:
@@ -63,7 +62,7 @@ class MarketMemory:
         """A stay that is known grows at its end, and once reclaimed it stays so."""
         if not stays:
             return
-        insert = self._insert(market_stays)
+        insert = self._database.insert(market_stays)
         told = insert.excluded
         fields = {
             "until": case((market_stays.c.until < told.until, told.until), else_=market_stays.c.until),
@@ -92,11 +91,6 @@ class MarketMemory:
             answers = connection.execute(delete(market_answers).where(market_answers.c.at < before)).rowcount
             stays = connection.execute(delete(market_stays).where(market_stays.c.until < before)).rowcount
         return answers + stays
-
-    def _insert(self, table: Table) -> "postgresql.Insert | sqlite.Insert":
-        if self._database.engine.dialect.name == "postgresql":
-            return postgresql.insert(table)
-        return sqlite.insert(table)
 
 
 def _place_row(place: Place) -> dict[str, object]:

@@ -1,7 +1,6 @@
 """The history of moves: one report each, as a document."""
 
 from sqlalchemy import Column, String, Table, Text, or_, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from engine.model.move import UNSETTLED, MoveReport
 from engine.store.database import Database, UtcDateTime, metadata
@@ -28,8 +27,7 @@ class MoveHistory:
             "finished_at": report.finished_at,
             "document": report.model_dump_json(),
         }
-        is_postgresql = self._database.engine.dialect.name == "postgresql"
-        insert = (postgresql.insert(moves) if is_postgresql else sqlite.insert(moves)).values(row)
+        insert = self._database.insert(moves).values(row)
         with self._database.transaction() as connection:
             connection.execute(insert.on_conflict_do_update(index_elements=[moves.c.id], set_=row))
 

@@ -1,7 +1,6 @@
 """The records that explain rounds, as documents; who writes them knows their schema."""
 
 from sqlalchemy import Column, String, Table, Text, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from engine.model.ids import PlanId, RoundId
 from engine.model.value import Utc, Value
@@ -35,8 +34,7 @@ class RoundRecords:
     def put(self, record: StoredRound) -> None:
         """Add, or replace the record of the same round."""
         row = record.model_dump()
-        is_postgresql = self._database.engine.dialect.name == "postgresql"
-        insert = (postgresql.insert(rounds) if is_postgresql else sqlite.insert(rounds)).values(row)
+        insert = self._database.insert(rounds).values(row)
         with self._database.transaction() as connection:
             connection.execute(insert.on_conflict_do_update(index_elements=[rounds.c.id], set_=row))
 

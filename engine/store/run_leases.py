@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from sqlalchemy import Column, Integer, String, Table, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from engine.clock import Clock
 from engine.model.ids import NodeId, ShardId
@@ -46,13 +45,12 @@ class RunLeases:
             .where(shards.c.id.in_(wanted), shards.c.node == node)
             .where(shards.c.state != ShardState.RELEASED.value)
         )
-        insert = postgresql.insert if self._database.engine.dialect.name == "postgresql" else sqlite.insert
         with self._database.transaction() as connection:
             mine = [(row.id, row.epoch) for row in connection.execute(owned) if wanted[row.id] == row.epoch]
             until = self._clock.now() + self.lease
             for shard, epoch in mine:
                 row = {"shard": shard, "node": node, "epoch": epoch, "until": until}
-                statement = insert(run_leases).values(row)
+                statement = self._database.insert(run_leases).values(row)
                 connection.execute(statement.on_conflict_do_update(index_elements=[run_leases.c.shard], set_=row))
         return tuple(ShardId(shard) for shard, _ in mine)
 

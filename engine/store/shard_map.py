@@ -7,8 +7,7 @@ compare-and-swap in one statement. Nodes never decide who may run; they ask here
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Select, Table, and_, delete, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, RowMapping, Select, and_, delete, select, update
 from sqlalchemy.exc import IntegrityError
 
 from engine.clock import Clock
@@ -45,7 +44,7 @@ class ShardMap:
         """Add the node, or replace what is known about it."""
         row = node_row(node)
         with self._database.transaction() as connection:
-            insert = self._insert(nodes).values(row)
+            insert = self._database.insert(nodes).values(row)
             connection.execute(insert.on_conflict_do_update(index_elements=[nodes.c.id], set_=row))
         return node
 
@@ -125,7 +124,7 @@ class ShardMap:
                 id=shard_id, shard_type=shard_type, pool=pool, node=node, state=state, nominal=nominal,
                 address=address, mac=mac,
             )  # fmt: skip
-            connection.execute(self._insert(shards).values(shard_row(shard)))
+            connection.execute(self._database.insert(shards).values(shard_row(shard)))
         return shard
 
     def get(self, shard_id: ShardId) -> Shard:
@@ -228,7 +227,7 @@ class ShardMap:
             if known is not None:
                 self._unbind(connection, component, ShardId(known["shard"]))
             binding = Binding(component=component, shard=shard_id, bound_at=self._clock.now())
-            connection.execute(self._insert(bindings).values(binding_row(binding)))
+            connection.execute(self._database.insert(bindings).values(binding_row(binding)))
             connection.execute(update(shards).where(shards.c.id == shard_id).values(state=ShardState.BOUND.value))
         return binding
 
@@ -256,13 +255,9 @@ class ShardMap:
 
     # -- inside a transaction
 
-    def _insert(self, table: Table) -> Any:
-        dialect = postgresql if self._database.engine.dialect.name == "postgresql" else sqlite
-        return dialect.insert(table)
-
     def _free_address(self, connection: Connection) -> tuple[str, str]:
         # The cursor row is the lock: on SQLite the whole transaction holds it, on PostgreSQL its row lock does.
-        start_row = self._insert(overlay_cursor).values(id=1, next=0).on_conflict_do_nothing()
+        start_row = self._database.insert(overlay_cursor).values(id=1, next=0).on_conflict_do_nothing()
         connection.execute(start_row)
         step = update(overlay_cursor).values(next=overlay_cursor.c.next + 1).returning(overlay_cursor.c.next)
         for _ in range(OVERLAY_ADDRESSES):
