@@ -15,7 +15,7 @@ from engine.evacuation.workflow import evacuation_begun, evacuation_id, start_ev
 from engine.events import Event, Observe
 from engine.fleet.nodes import Fleet
 from engine.metrics import observe_reclaim
-from engine.model.ids import NodeId, RoundId
+from engine.model.ids import NodeId, RoundId, provider_of
 from engine.model.market import ReclaimNotice
 from engine.model.move import MoveReport
 from engine.retraining import workflow as retraining
@@ -107,7 +107,7 @@ class ControlPlane:
             cell = self.store.shard_map.node(told.node).cell
         except UnknownName:
             return  # of another installation on the same account, or long forgotten
-        if cell.split("/", 1)[0] != told.provider:
+        if provider_of(cell) != told.provider:
             text = f"{told.provider} says that {told.node} is taken back, which is a node of {cell}: ignored"
             self.observe(Event(step="notice", text=text))
             return

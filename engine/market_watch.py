@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from engine.allocation.holds import HoldsReport
 from engine.clock import Clock
-from engine.market.beliefs import RUNS, Beliefs, beliefs_of, units_of_ours
+from engine.market.beliefs import RUNS, Beliefs, beliefs_of, nodes_denied, units_of_ours
 from engine.market.depth import MEMORY
 from engine.market.negotiation import Negotiation
 from engine.market.observations import Answer, AnswerKind, Stay
@@ -34,8 +34,14 @@ class MarketWatch:
         now = self.clock.now()
         return beliefs_of(self.memory.answers(since=now - MEMORY), self.memory.stays(), self.shard_map.nodes(), now)
 
+    def denied_nodes(self) -> frozenset[NodeId]:
+        """Nodes whose creation was denied lately."""
+        return nodes_denied(self.memory.answers(since=self.clock.now() - MEMORY))
+
     def quoted(self, round_id: RoundId, negotiation: Negotiation) -> None:
         """What was denied while prices were asked for."""
+        if not negotiation.denied:
+            return
         ours = self._ours()
         self.memory.answered(
             [
@@ -55,6 +61,8 @@ class MarketWatch:
     def held(self, plan: Plan, report: HoldsReport) -> None:
         """What was denied while the plan's purchases were held; those of other nodes there were granted."""
         denied = {refusal.node for refusal in report.refused if refusal.denied}
+        if not denied:
+            return
         wanted = _by_place(node for cell in plan.cells for node in cell.nodes if node.quote is not None)
         ours = self._ours()
         found = []
@@ -126,7 +134,7 @@ class MarketWatch:
 
     def _ours(self, denied: frozenset[NodeId] = frozenset()) -> Mapping[Place, int]:
         """Units that run or are on their way, but for those whose creation was denied, now or lately."""
-        return units_of_ours(self.shard_map.nodes(), denied | self.beliefs().denied_nodes)
+        return units_of_ours(self.shard_map.nodes(), denied | self.denied_nodes())
 
     def _stays(self, nodes: Sequence[Node], at: datetime) -> list[Stay]:
         """Seen at one moment; nodes that no plan of ours bought are left out."""

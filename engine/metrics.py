@@ -12,6 +12,7 @@ from engine.billing.report import CostReport
 from engine.errors import ShardwrightError
 from engine.market.discovery import MarketView
 from engine.model.capacity import CapacityTarget
+from engine.model.ids import provider_of
 from engine.model.market import ReclaimNotice
 from engine.model.move import MoveReport
 from engine.model.placement import Node, NodeState, Shard, ShardState
@@ -106,7 +107,7 @@ def observe_fleet(nodes: Sequence[Node], shards: Sequence[Shard]) -> None:
     NODES.clear()
     for node in nodes:
         if node.state is not NodeState.GONE:
-            NODES.labels(node.cell.split("/", 1)[0], node.state).inc()
+            NODES.labels(provider_of(node.cell), node.state).inc()
     for state in ShardState:
         SHARDS.labels(state).set(sum(shard.state is state for shard in shards))
 

@@ -369,7 +369,7 @@ class ControlSteps:
         for node_id in gone:
             for shard in self.shard_map.search(node=node_id):
                 self.fleet.release(shard)
-        there = _without(self._with_purchases(plan), self.watch.beliefs().denied_nodes - self._made())
+        there = _without(self._with_purchases(plan), self.watch.denied_nodes() - self._made())
         final = self._with_leaving(there.model_copy(update={"leaving": tuple(sorted(stuck))}))
         results = self._update(final, "shrink")
         failed = {result.cell.id for result in results if isinstance(result, CellFailure)}

@@ -40,7 +40,7 @@ from engine.migration.base import MoveContext
 from engine.migration.keeping import keep
 from engine.migration.several import Moves, moved
 from engine.migration.sweep import Sweeper, sweep
-from engine.model.ids import NodeId
+from engine.model.ids import NodeId, provider_of
 from engine.model.move import MoveReport
 from engine.model.plan import CellPlan, Plan
 from engine.retraining import workflow as retrainings
@@ -89,7 +89,7 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
         vouching = _vouching(settings, providers, clock)
 
         def attestation_of(node: NodeId) -> Attestation | None:
-            return vouching.get(store.shard_map.node(node).cell.split("/", 1)[0])
+            return vouching.get(provider_of(store.shard_map.node(node).cell))
 
         admission = Admission(
             tokens=tokens,

@@ -13,7 +13,7 @@ from engine.control_plane import ControlPlane
 from engine.demo.show import Show
 from engine.demo.traffic import Traffic, prove
 from engine.errors import MoveFailed, ShardwrightError
-from engine.model.ids import NodeId
+from engine.model.ids import NodeId, provider_of
 from engine.model.market import PurchaseOption
 from engine.model.move import MovePhase, MoveReport
 from engine.model.placement import Node, NodeState, Shard, ShardState
@@ -154,15 +154,14 @@ def cheaper_offer(plane: ControlPlane, info: SandboxInfo, show: Show) -> dict[st
 
 
 def _provider_of(plane: ControlPlane, node: NodeId) -> str:
-    return plane.store.shard_map.node(node).cell.split("/", 1)[0]
+    return provider_of(plane.store.shard_map.node(node).cell)
 
 
 def _unused_offer(plane: ControlPlane) -> tuple[str, str]:
     """The cheapest on-demand offer, seen by the last plan, of a provider without nodes."""
     plan = plane.store.plans.target()
     used = {
-        node.cell.split("/", 1)[0]
-        for node in plane.store.shard_map.nodes(states=[NodeState.JOINED, NodeState.EXPECTED])
+        provider_of(node.cell) for node in plane.store.shard_map.nodes(states=[NodeState.JOINED, NodeState.EXPECTED])
     }
     offers = [
         decision

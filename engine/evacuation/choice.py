@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from engine.model.capacity import Placement, Resources
-from engine.model.ids import MoveId, NodeId, PoolId, ShardId
+from engine.model.ids import MoveId, NodeId, PoolId, ShardId, provider_of
 from engine.model.move import MoveRequest
 from engine.model.placement import Node, NodeState, Shard, ShardState
 from engine.model.plan import MoveCause
@@ -99,7 +99,7 @@ class _Room:
                 if spare is None:
                     continue
             rank = (
-                provider == source.cell.split("/", 1)[0],
+                provider == provider_of(source.cell),
                 node.cell == source.cell,
                 spare is not None,
                 node.hourly_price.amount,

@@ -13,7 +13,7 @@ from engine.fleet.agent_client import AgentClients
 from engine.fleet.join import NodeJoined
 from engine.fleet.user_data import UserDataSettings, render_user_data
 from engine.model.capacity import Resources
-from engine.model.ids import NodeId, ShardId
+from engine.model.ids import NodeId, ShardId, provider_of
 from engine.model.market import ReclaimNotice
 from engine.model.placement import Node, NodeState, Shard, ShardState
 from engine.model.plan import Plan, PlannedNode
@@ -66,7 +66,7 @@ class Fleet:
         return {planned.node.id: self._render(planned.node) for cell in plan.cells for planned in cell.nodes}
 
     def _render(self, node: Node) -> str:
-        settings = self._settings_for(node.cell.split("/", 1)[0])
+        settings = self._settings_for(provider_of(node.cell))
         token = None if settings.vouched else SecretStr(self._tokens.issue(node.id))
         return render_user_data(node, token, settings)
 
@@ -85,7 +85,7 @@ class Fleet:
         if known.state is NodeState.GONE:
             return None
         self._map.update_node(node, state=NodeState.RECLAIMING)
-        provider = known.cell.split("/", 1)[0]
+        provider = provider_of(known.cell)
         return ReclaimNotice(node=node, provider=provider, seen_at=report.seen_at, at=report.at, reason=report.reason)
 
     def wait_joined(self, planned: Iterable[PlannedNode]) -> tuple[Node, ...]:

@@ -85,7 +85,7 @@ def beliefs_of(answers: Iterable[Answer], stays: Iterable[Stay], nodes: Iterable
     for stay in stays:
         own.setdefault(stay.place, []).append(stay)
         groups.setdefault((stay.place.cell, stay.correlation_group, stay.place.option), []).append(stay)
-    denied = frozenset(node for found in by_place.values() for answer in found for node in answer.denied_nodes)
+    denied = nodes_denied(answer for found in by_place.values() for answer in found)
     return Beliefs(
         now=now,
         answers=by_place,
@@ -94,6 +94,11 @@ def beliefs_of(answers: Iterable[Answer], stays: Iterable[Stay], nodes: Iterable
         groups={group: history_of(found) for group, found in groups.items()},
         denied_nodes=denied,
     )
+
+
+def nodes_denied(answers: Iterable[Answer]) -> frozenset[NodeId]:
+    """Nodes whose creation was denied."""
+    return frozenset(node for answer in answers for node in answer.denied_nodes)
 
 
 def units_of_ours(nodes: Iterable[Node], denied: frozenset[NodeId]) -> Mapping[Place, int]:

@@ -14,3 +14,8 @@ ShardId = NewType("ShardId", str)
 PlanId = NewType("PlanId", str)
 RoundId = NewType("RoundId", str)
 MoveId = NewType("MoveId", str)
+
+
+def provider_of(cell: CellId) -> str:
+    """The configured name of the provider that the cell is with."""
+    return cell.split("/", 1)[0]

@@ -29,10 +29,6 @@ class Place:
     instance_type: str
     option: PurchaseOption
 
-    @property
-    def provider(self) -> str:
-        return self.cell.split("/", 1)[0]
-
 
 class OwnHistory(Value):
     """What became of nodes of ours: how many were taken back, over how many node-hours."""

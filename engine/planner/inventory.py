@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from engine.model.ids import provider_of
 from engine.model.market import PurchaseOption
 from engine.model.placement import Node, NodeState
 from engine.model.plan import PlannedNode, ShardSlot
@@ -40,7 +41,7 @@ class InventoryNode(Value):
 
     @property
     def provider(self) -> str:
-        return self.node.cell.split("/", 1)[0]
+        return provider_of(self.node.cell)
 
     @property
     def correlation_group(self) -> str:

@@ -9,7 +9,7 @@ from engine.clock import ManualClock
 from engine.market.negotiation import DeniedQuote, Negotiation
 from engine.market.observations import Answer, AnswerKind
 from engine.market_watch import KEPT
-from engine.model.ids import NodeId, RoundId
+from engine.model.ids import NodeId, RoundId, provider_of
 from engine.model.market import Place, ReclaimNotice
 from engine.model.placement import NodeState
 from engine.model.plan import Plan, PlannedNode
@@ -34,7 +34,7 @@ class World(SmallRound):
             self.map.put_node(planned.node)
 
     def at(self, provider: str) -> list[PlannedNode]:
-        return [planned for planned in self.bought if planned.node.place.provider == provider]
+        return [planned for planned in self.bought if provider_of(planned.node.place.cell) == provider]
 
     def place(self, provider: str) -> Place:
         return self.at(provider)[0].node.place

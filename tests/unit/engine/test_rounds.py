@@ -11,7 +11,7 @@ from engine.clock import ManualClock
 from engine.errors import NoOfferFits
 from engine.market.depth import HALF_LIFE, MEMORY, STANDS
 from engine.model.capacity import CapacityTarget
-from engine.model.ids import NodeId, RoundId
+from engine.model.ids import NodeId, RoundId, provider_of
 from engine.model.market import PurchaseOption, ReclaimNotice
 from engine.model.placement import NodeState
 from engine.round_record import RoundRecord
@@ -50,7 +50,8 @@ def running(world: SmallRound) -> dict[str, int]:
     """Nodes that run or are on their way, by provider."""
     found: dict[str, int] = {}
     for node in world.map.nodes(states=[NodeState.EXPECTED, NodeState.JOINED]):
-        found[node.place.provider] = found.get(node.place.provider, 0) + 1
+        provider = provider_of(node.cell)
+        found[provider] = found.get(provider, 0) + 1
     return found
 
 
