@@ -29,7 +29,7 @@ def may_join(record: GuestRecord, command: MoveCommand) -> None:
     """Raise ConcurrentUpdate when the guest takes part in another move, or does not run here."""
     if record.move not in (None, command.move):
         raise ConcurrentUpdate(f"shard {record.shard} is in another move", why=str(record.move))
-    if record.incoming or record.ceded_epoch:
+    if not record.lives_here:
         raise ConcurrentUpdate(f"shard {record.shard} does not run here", why="it waits for a move or was given away")
 
 

@@ -13,6 +13,7 @@ from functools import cache
 from ipaddress import IPv4Interface
 from pathlib import Path
 
+from agent import processes
 from agent.image import READY_MARK, RECORD_PORT, GuestImage
 from agent.memory import BACKEND
 from agent.monitor import SOCKET_NAME
@@ -67,6 +68,11 @@ class GuestRecord(Value):
     disk_port: int = 0
     measured: MeasuredPerformance = MeasuredPerformance()
     limits_enforced: tuple[str, ...] = ()
+
+    @property
+    def lives_here(self) -> bool:
+        """It neither waits for a move nor was given away."""
+        return not self.incoming and not self.ceded_epoch
 
 
 def memory_mib(resources: Resources) -> int:
@@ -207,11 +213,8 @@ def supports_direct_io(path: Path) -> bool:
 
 def start_ticks(pid: int) -> int:
     """When the process began, in ticks since boot; 0 when it is gone or a zombie."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0
-    return 0 if fields[0] in "ZX" else int(fields[19])
+    found = processes.look(pid)
+    return 0 if found is None else found[1]
 
 
 def alive(record: GuestRecord) -> bool:
@@ -220,10 +223,7 @@ def alive(record: GuestRecord) -> bool:
 
 def stopped(record: GuestRecord) -> bool:
     """By a signal: its run lease has run out."""
-    try:
-        return Path(f"/proc/{record.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
-    except OSError:
-        return False
+    return processes.look(record.pid) == ("T", record.start_ticks)
 
 
 def kill(record: GuestRecord, *, seconds: float = 5.0) -> bool:

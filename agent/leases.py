@@ -75,4 +75,4 @@ class LeaseKeeper:
 
 
 def runs_here(record: GuestRecord) -> bool:
-    return record.pid > 0 and not record.incoming and not record.ceded_epoch
+    return record.pid > 0 and record.lives_here

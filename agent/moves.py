@@ -194,7 +194,7 @@ class MoveAgent:
         here = self._host.guests.get(shard)
         if here is None:
             return DestinationStatus(present=False)
-        committed = not here.record.incoming and not here.record.ceded_epoch
+        committed = here.record.lives_here
         gone = DestinationStatus(present=False, committed=committed)
         if not here.alive:
             return gone
@@ -213,7 +213,7 @@ class MoveAgent:
 
     async def _make_way(self, here: Guest, request: PrepareRequest) -> None:
         """What an earlier move left here may go; anything that runs may not."""
-        if here.record.incoming or here.record.ceded_epoch or await here.state() is GuestState.DEAD:
+        if not here.record.lives_here or await here.state() is GuestState.DEAD:
             async with here.busy:
                 await self._host.discard(here)
             return

@@ -169,7 +169,7 @@ class ShardHost:
                 self.require_room(request.resources)
                 here = await self.new_guest(request)
             async with here.busy:
-                if here.record.incoming or here.record.ceded_epoch:
+                if not here.record.lives_here:
                     raise UsageError(f"shard {request.shard} is in a move on this node")
                 if not here.alive:
                     await self.boot(here)

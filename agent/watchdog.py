@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 
+from agent import processes
+
 EVERY_SECONDS = 0.25
 EARLY_SECONDS = 2.0
 """A guest is stopped this long before its lease ends: the control plane may start it elsewhere from then on."""
@@ -46,11 +48,8 @@ def boottime() -> float:
 
 def process_state(lease: Lease) -> str | None:
     """The letter that /proc shows, T for stopped; None: that very process is gone."""
-    try:
-        fields = Path(f"/proc/{lease.pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in "ZX" or int(fields[19]) != lease.start_ticks else fields[0]
+    found = processes.look(lease.pid)
+    return None if found is None or found[1] != lease.start_ticks else found[0]
 
 
 def enforce(folder: Path, now: float) -> dict[str, str]:
