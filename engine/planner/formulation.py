@@ -5,8 +5,10 @@ per pool the shards it gets, its expected shortage (tangents of a convex curve) 
 a choice from its menu of risks (risk.py), and a switch for every group that it is exposed to beyond that.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from engine.planner.candidates import Supply
 from engine.planner.linear import LinearModel
 from engine.planner.programme import (
     IDLE,
@@ -224,3 +226,25 @@ def _limits(programme: Programme, model: LinearModel, columns: Columns) -> None:
         ]
         spent += [(columns.keep[index], node.price / programme.scale) for index, node in enumerate(programme.running)]
         model.row(spent, at_most=float(budget.amount) / programme.scale + 1e-9)
+
+
+def first_of_supplies(
+    programme: Programme, columns: Columns, ranked: Sequence[int], *, lasting_only: bool = False
+) -> set[int]:
+    """Of every supply the first of ``ranked`` that carries a shape, so that no pool loses its last way out.
+    ``lasting_only``: of those that stay.
+    """
+    owner = {
+        column: (candidate.supply, pattern)
+        for candidate, fillings in zip(programme.candidates, columns.units, strict=True)
+        if candidate.supply.group is None or not lasting_only
+        for pattern, column in zip(candidate.patterns, fillings, strict=True)
+    }
+    best: dict[tuple[Supply, int], int] = {}
+    for column in ranked:
+        if column in owner:
+            supply, pattern = owner[column]
+            for shape, slots in enumerate(pattern):
+                if slots:
+                    best.setdefault((supply, shape), column)
+    return set(best.values())

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.planner.candidates import Supply
-from engine.planner.formulation import Columns, Pools, build
+from engine.planner.formulation import Columns, Pools, build, first_of_supplies
 from engine.planner.linear import LinearModel, Relaxation, solve
 from engine.planner.packing import Pattern
 from engine.planner.programme import Choice, Programme, Unit, leaves_short, objective
@@ -126,7 +126,7 @@ def _solve_whole(programme: Programme, *, seed: int, rough: Choice, time_limit: 
         if not relaxed.solve():
             return Outcome(None, 0.0, relaxed.seconds)
         ranked = sorted(units, key=lambda column: (relaxed.reduced_costs[column], column))
-        kept = {*ranked[:_MOST_WHOLE], *known, *_best_of_supplies(programme, columns, ranked)}
+        kept = {*ranked[:_MOST_WHOLE], *known, *first_of_supplies(programme, columns, ranked)}
         dropped = [column for column in ranked if column not in kept]
         for column in dropped:
             model.upper[column] = 0.0
@@ -182,22 +182,6 @@ def _completed(
     for column in decided:
         fixed.lower[column] = fixed.upper[column] = known.get(column, 0.0)
     return solve(fixed, gap=0.0, time_limit=1.0, seed=seed).values
-
-
-def _best_of_supplies(programme: Programme, columns: Columns, ranked: Sequence[int]) -> list[int]:
-    """Of every supply the first of ``ranked`` that carries a shape, so that no pool loses its last way out."""
-    owner = {
-        column: (candidate.supply, pattern)
-        for candidate, fillings in zip(programme.candidates, columns.units, strict=True)
-        for pattern, column in zip(candidate.patterns, fillings, strict=True)
-    }
-    best: dict[tuple[Supply, int], int] = {}
-    for column in ranked:
-        supply, pattern = owner[column]
-        for shape, count in enumerate(pattern):
-            if count:
-                best.setdefault((supply, shape), column)
-    return list(best.values())
 
 
 def _start(programme: Programme, columns: Columns, choice: Choice) -> dict[int, float]:

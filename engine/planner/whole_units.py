@@ -5,7 +5,7 @@ part of it, for one shard more may let a cheaper group carry several. A pool's s
 leaves it with; chords through whole shards stand for it, which never say too little.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from math import ceil
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from engine.model.ids import OfferId
 from engine.planner.candidates import Supply
-from engine.planner.formulation import Columns, Pools
+from engine.planner.formulation import Columns, Pools, first_of_supplies
 from engine.planner.linear import LinearModel, Relaxation, Solution, solve
 from engine.planner.packing import Pattern
 from engine.planner.programme import IDLE, LOST_SHARE, MISSING, QUANTILE, Programme, shortfall_limit
@@ -183,7 +183,7 @@ class WholeUnits:
         used = ranked[values[ranked] > _WHOLE]
         best = {*used.tolist(), *ranked[:most].tolist()}
         if ways_out:
-            best |= self._ways_out(ranked.tolist())
+            best |= first_of_supplies(programme, self.columns, ranked.tolist(), lasting_only=True)
         for index, (candidate, fillings) in enumerate(zip(programme.candidates, self.columns.units, strict=True)):
             for pattern, column in zip(candidate.patterns, fillings, strict=True):
                 if column in best:
@@ -207,23 +207,6 @@ class WholeUnits:
                     for pattern, column in zip(node.patterns, fillings, strict=True)
                 ]
         return found
-
-    def _ways_out(self, ranked: Sequence[int]) -> set[int]:
-        """Of every supply that stays the first that carries a shape, so that no pool is left without."""
-        owner = {
-            column: (candidate.supply, pattern)
-            for candidate, fillings in zip(self.programme.candidates, self.columns.units, strict=True)
-            if candidate.supply.group is None
-            for pattern, column in zip(candidate.patterns, fillings, strict=True)
-        }
-        best: dict[tuple[Supply, int], int] = {}
-        for column in ranked:
-            if column in owner:
-                supply, pattern = owner[column]
-                for shape, slots in enumerate(pattern):
-                    if slots:
-                        best.setdefault((supply, shape), column)
-        return set(best.values())
 
     def _buy(self) -> None:
         rows: dict[tuple[str, int], list[int]] = {}
