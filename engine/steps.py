@@ -17,7 +17,7 @@ from engine.fleet.nodes import Fleet
 from engine.inventory import current_inventory
 from engine.market.absence import require_a_market, with_missing_providers
 from engine.market.agreements import Agreement, with_agreements
-from engine.market.base import LiveMarket, Need, Strategy
+from engine.market.base import LiveMarket, Need, ShardsWanted, Strategy
 from engine.market.beliefs import with_beliefs
 from engine.market.discovery import MarketView, discover
 from engine.market.negotiation import Negotiation, negotiate
@@ -132,6 +132,9 @@ class ControlSteps:
         need = Need(
             key=round_id,
             max_units=max(1, sum(target.desired for target in targets)),
+            shards=tuple(
+                ShardsWanted(slice=target.pool.shard_type.resources, count=target.desired) for target in targets
+            ),
             term=Interval(start=now, end=now + self.terms.term),
             slice=_smallest([target.pool.shard_type.resources for target in targets]),
             spot_substitutes=self.terms.policy.max_spot_share >= 1,

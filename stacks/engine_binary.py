@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from fcntl import LOCK_EX, flock
 from importlib import metadata
 from pathlib import Path
 
@@ -80,18 +81,24 @@ def require_engine() -> EngineBinary:
 
 def install(progress: Progress) -> EngineBinary:
     """Idempotent. Raises MissingPart with what each way of getting the engine answered."""
-    found = find_engine()
-    if found is None:
+    if find_engine() is None:
         root = cache_root()
         root.parent.mkdir(parents=True, exist_ok=True)
-        # Everything is made in a folder beside the final one, so that an interrupted attempt leaves nothing half done.
-        with tempfile.TemporaryDirectory(prefix=".install-", dir=root.parent) as folder:
-            draft = Path(folder) / "engine"
-            _obtain(draft, progress)
-            if root.exists():
-                shutil.rmtree(root)
-            draft.rename(root)
+        with (root.parent / "install.lock").open("w") as lock:
+            flock(lock, LOCK_EX)  # two checkouts that are set up at once build it once
+            if find_engine() is None:
+                _install_into(root, progress)
     return require_engine()
+
+
+def _install_into(root: Path, progress: Progress) -> None:
+    # Everything is made in a folder beside the final one, so that an interrupted attempt leaves nothing half done.
+    with tempfile.TemporaryDirectory(prefix=".install-", dir=root.parent) as folder:
+        draft = Path(folder) / "engine"
+        _obtain(draft, progress)
+        if root.exists():
+            shutil.rmtree(root)
+        draft.rename(root)
 
 
 def _obtain(draft: Path, progress: Progress) -> None:

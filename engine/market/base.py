@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from random import Random
 from typing import Annotated, Protocol
 
@@ -16,6 +17,15 @@ from engine.model.value import Interval, Value
 from providers.base import Provider
 
 ONE_VCPU = Resources(vcpus=1, memory_gib=0)
+SPARE = 2
+"""Times what is needed: as much of one offer as a plan may take, since what is reclaimed is bought beforehand."""
+
+
+class ShardsWanted(Value):
+    """What one pool asks for."""
+
+    slice: Resources
+    count: Annotated[int, Field(ge=0)]
 
 
 class Need(Value):
@@ -25,6 +35,8 @@ class Need(Value):
     """Root of every idempotency key: the same round asks under the same key, so a resumed one does not bid twice."""
     max_units: Annotated[int, Field(gt=0)]
     """Units of one offer at most."""
+    shards: tuple[ShardsWanted, ...] = ()
+    """What the units are for, where it is known: so many more than they can carry are not asked for."""
     term: Interval
     survival: Probability = 0.9
     """Wanted probability that a unit is still there at the end of the term."""
@@ -82,8 +94,15 @@ class Strategy(Protocol):
 
 
 def units_wanted(need: Need, offer: Offer) -> int:
-    """As many as are needed and on offer. Raises Declined when there are none."""
-    wanted = need.max_units if offer.available is None else min(need.max_units, offer.available)
+    """As many as are needed and on offer. Raises Declined when there are none.
+
+    Asking for more than would ever be bought runs into quotas, and what is refused is then believed to be scarce.
+    """
+    carried = [(one.count, offer.resources.holds(one.slice)) for one in need.shards]
+    useful = sum(ceil(SPARE * count / each) for count, each in carried if each)
+    wanted = min(need.max_units, max(1, useful)) if need.shards else need.max_units
+    if offer.available is not None:
+        wanted = min(wanted, offer.available)
     if wanted < 1:
         raise Declined("no unit on offer")
     return wanted

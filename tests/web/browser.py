@@ -139,6 +139,8 @@ class Browser:
             self._session = ""
             raise
         self._session = f"{base}/session/{session}"
+        # Away from the browser's own first page: what that still asks for would be taken for what a test's page asks.
+        self.open("about:blank")
 
     def _port(self, log: Path) -> int:
         deadline = time.monotonic() + READY_SECONDS

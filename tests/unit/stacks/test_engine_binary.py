@@ -1,13 +1,14 @@
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from engine.errors import MissingPart
 from stacks import engine_binary
-from stacks.engine_binary import cache_root, find_engine, install, require_engine
+from stacks.engine_binary import EngineBinary, cache_root, find_engine, install, require_engine
 from stacks.launchers import missing_launchers, put_launchers
 
 
@@ -57,7 +58,7 @@ def test_install_puts_a_whole_engine_or_nothing(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(engine_binary, "_build", lambda _: "Go is not installed")
     with pytest.raises(MissingPart, match=r"no route.*Go is not installed"):
         install(said.append)
-    assert list(cache_root().parent.iterdir()) == []
+    assert _made() == []
     assert len(said) == 2
 
     def build(draft: Path) -> None:
@@ -67,10 +68,35 @@ def test_install_puts_a_whole_engine_or_nothing(monkeypatch: pytest.MonkeyPatch)
     found = install(said.append)
     assert found.origin == "cache"
     assert missing_launchers(Path(found.root) / "bin") == ()
-    assert [path.name for path in cache_root().parent.iterdir()] == [cache_root().name]
+    assert _made() == [cache_root().name]
     before = len(said)
     assert install(said.append) == found
     assert len(said) == before, "the second time there is nothing to say"
+
+
+def test_two_installs_at_once_build_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[EngineBinary] = []
+    second = threading.Thread(target=lambda: found.append(install(lambda _: None)))
+    built: list[Path] = []
+
+    def build(draft: Path) -> None:
+        built.append(draft)
+        if len(built) == 1:
+            second.start()
+            second.join(0.2)  # time enough for it to build too, if nothing kept it from it
+        engine(draft / "bin", "3.245.0")
+
+    monkeypatch.setattr(engine_binary, "_download", lambda _: "no route")
+    monkeypatch.setattr(engine_binary, "_build", build)
+    first = install(lambda _: None)
+    second.join(20)
+    assert found == [first]
+    assert len(built) == 1
+
+
+def _made() -> list[str]:
+    """What is in the cache beside the lock."""
+    return [path.name for path in cache_root().parent.iterdir() if path.suffix != ".lock"]
 
 
 def test_launchers_are_programs_that_name_their_python(tmp_path: Path) -> None:

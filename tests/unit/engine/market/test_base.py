@@ -2,7 +2,8 @@ import pytest
 
 from engine.clock import ManualClock
 from engine.errors import PriceMismatch, QuoteExpired
-from engine.market.base import Declined, checked, units_wanted
+from engine.market.base import Declined, ShardsWanted, checked, units_wanted
+from engine.model.capacity import Resources
 from engine.model.market import Quote
 from engine.model.money import Money, usd
 from tests.unit.engine.market.counterparties import NOW, a_need, a_quote, an_offer
@@ -14,6 +15,20 @@ def test_no_more_units_than_are_on_offer() -> None:
     assert units_wanted(a_need(units=5), an_offer(available=None)) == 5
     with pytest.raises(Declined):
         units_wanted(a_need(), an_offer(available=0))
+
+
+def test_of_large_units_no_more_than_a_plan_could_take() -> None:
+    """Nine shards of one vCPU, and twice that for what is reclaimed: five units of four."""
+    wanted = (ShardsWanted(slice=Resources(vcpus=1, memory_gib=1), count=9),)
+    need = a_need(units=9).model_copy(update={"shards": wanted})
+    assert units_wanted(need, an_offer(available=None, vcpus=4, memory_gib=16)) == 5
+    assert units_wanted(need, an_offer(available=None, vcpus=1, memory_gib=1)) == 9
+    assert units_wanted(need, an_offer(available=3, vcpus=4, memory_gib=16)) == 3
+
+
+def test_what_no_pool_fits_on_is_asked_for_once() -> None:
+    wanted = (ShardsWanted(slice=Resources(vcpus=64, memory_gib=1), count=9),)
+    assert units_wanted(a_need(units=9).model_copy(update={"shards": wanted}), an_offer(available=None)) == 1
 
 
 def _checked(quote: Quote, units: int = 3, ceiling: Money | None = None) -> Quote:
