@@ -44,9 +44,9 @@ from engine.errors import ConcurrentUpdate, MoveFailed, NotFound, UsageError
 from engine.model.ids import NodeId, ShardId
 
 # AES-GCM makes GnuTLS renegotiate keys after 16 M records and QEMU crash with a return path; ChaCha20 does not.
-_TLS_PRIORITY = "NORMAL:-AES-256-GCM:-AES-128-GCM:-AES-128-CCM"
+TLS_PRIORITY = "NORMAL:-AES-256-GCM:-AES-128-GCM:-AES-128-CCM"
 _TLS, _AUTHZ, _JOB, _TARGET, _EXPORT = "tls-move", "authz-move", "mirror-move", "target-move", "export-move"
-_DOWNTIME_LIMIT_MS = 100
+DOWNTIME_LIMIT_MS = 100
 _SWITCH_SECONDS = 30.0
 _CANCEL_SECONDS = 15.0
 _ARRIVAL_SECONDS = 5.0
@@ -299,7 +299,7 @@ class MoveAgent:
                     "tls-creds": _TLS,
                     "tls-hostname": request.landing.node,
                     "max-bandwidth": 0,
-                    "downtime-limit": _DOWNTIME_LIMIT_MS,
+                    "downtime-limit": DOWNTIME_LIMIT_MS,
                 }
                 await _capabilities(here, pause_before_switchover=True)
                 await here.monitor.execute("migrate-set-parameters", parameters)
@@ -469,7 +469,7 @@ class MoveAgent:
             "dir": guest.lend_tls(self._config.work / "tls", here.folder, user),
             "endpoint": endpoint,
             "verify-peer": True,
-            "priority": _TLS_PRIORITY,
+            "priority": TLS_PRIORITY,
         }
 
 

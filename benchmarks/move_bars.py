@@ -1,0 +1,44 @@
+"""What moves must reach, measured: against plain QEMU driven by hand, in the same run.
+
+    python -m benchmarks.move_bars [--only pairs …] [--quick] [--output json]
+
+Root, QEMU and network namespaces are needed. The table goes to stdout, what happens meanwhile to stderr.
+"""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from benchmarks.bars import Bar, show
+from benchmarks.move_pairs import bars as pair_bars
+from benchmarks.move_pairs import pairs_on
+from tests.small_fleet import SmallFleet
+
+
+def pairs(options: argparse.Namespace) -> list[Bar]:
+    with tempfile.TemporaryDirectory(prefix="swt-") as folder, SmallFleet(Path(folder)) as fleet:
+        with pairs_on(fleet) as running:
+            return pair_bars(running.run(options.pairs))
+
+
+PARTS: dict[str, Callable[[argparse.Namespace], list[Bar]]] = {"pairs": pairs}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.move_bars")
+    parser.add_argument("--only", nargs="*", choices=sorted(PARTS), help="measure only these")
+    parser.add_argument("--pairs", type=int, default=12, help="moves of ours and as many by hand, in turns")
+    parser.add_argument("--quick", action="store_true", help="a few of each")
+    parser.add_argument("--output", choices=("table", "json"), default="table")
+    given = parser.parse_args(arguments)
+    if given.quick:
+        given.pairs = 3
+    rows = [row for name in given.only or PARTS for row in PARTS[name](given)]
+    show(rows, given.output)
+    return 1 if any(row.reached is False for row in rows) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
