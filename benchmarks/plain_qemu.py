@@ -19,7 +19,8 @@ from typing import Any
 from agent import guest, network
 from agent.guest import GuestRecord
 from agent.image import GuestImage, build_image, cache_root
-from agent.moves import DOWNTIME_LIMIT_MS, TLS_PRIORITY
+from agent.moves import TLS_PRIORITY
+from agent.sending import DOWNTIME_LIMIT_MS
 from agent.wire import ShardStatus
 from engine.model.ids import NodeId, ShardId
 from engine.model.value import Value
