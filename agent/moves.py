@@ -356,10 +356,12 @@ class MoveAgent:
                 return said if said in ENDED else None
 
             await poll(ended, seconds=_SWITCH_SECONDS, every=0.002, what="the last part of the memory")
+            sent = time.perf_counter()
             await self.stop_given_away(here)
             status = await self.source_status(shard)
             sure = here.exact or status.migration != "completed"
-            return Proceeded(status=status, memory=None if sure else await self._digest(here))
+            digest = None if sure else await self._digest(here)
+            return Proceeded(status=status, memory=digest, seconds_since_sent=time.perf_counter() - sent)
 
     async def memory(self, shard: ShardId, request: MemoryRequest) -> MemoryPatch:
         """Chunks of what was sent, for a destination that has not got them."""

@@ -17,6 +17,8 @@ from agent.monitor import poll
 from agent.shards import Guest
 
 DOWNTIME_LIMIT_MS = 100
+_MOST_SECONDS = 0.25
+"""That a guest may wait for what it wrote during its only pass: comparing memories would take as long."""
 _SETUP_SECONDS = 5.0
 _LOOK_EVERY_SECONDS = 0.1
 ENDED = ("completed", "failed", "cancelled", "none")
@@ -66,7 +68,7 @@ class FirstPass:
             return False
         changed = await asyncio.to_thread(self._before.changed_bytes)
         self._next_look = time.monotonic() + _LOOK_EVERY_SECONDS
-        return changed > rate * DOWNTIME_LIMIT_MS / 1000
+        return changed > rate * _MOST_SECONDS
 
 
 async def watch(here: Guest, said: dict[str, Any]) -> None:
@@ -77,7 +79,7 @@ async def watch(here: Guest, said: dict[str, Any]) -> None:
 
 
 def exact(here: Guest, said: dict[str, Any]) -> bool:
-    """Whether a guest that waits for its switchover cannot have lost a page: QEMU has collected once, and it was held."""
+    """Whether a guest that waits for its switchover has lost no page: QEMU has collected once, and it was held."""
     return not _software(here) or collections(said) == 1
 
 

@@ -46,7 +46,7 @@ class Guest:
         self.busy = asyncio.Lock()
         self.digesting: asyncio.Task[MemoryDigest] | None = None
         """Begun when a switchover paused the guest."""
-        self.first_pass: "FirstPass | None" = None
+        self.first_pass: FirstPass | None = None
         """While its memory is sent in one pass (agent.sending)."""
         self.exact = False
         """It has lost no page on its way. Not kept over the agent's death: then memory is compared."""

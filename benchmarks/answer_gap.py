@@ -2,7 +2,8 @@
 
     nsenter --net=… -- python -m benchmarks.answer_gap ADDRESS
 
-A line on stdin begins a new span and prints, for the one before, the longest time between two answers, in seconds.
+A line on stdin begins a new span and prints, for the one before, the longest time between two answers, and how long ago
+the last one came, in seconds.
 """
 
 import os
@@ -45,7 +46,7 @@ def main(address: str) -> None:
             if 0 in ready:
                 if not sys.stdin.readline():
                     return
-                print(f"{max(longest, now - last):.4f}", flush=True)
+                print(f"{max(longest, now - last):.4f} {now - last:.4f}", flush=True)
                 longest = 0.0
             if now >= due:
                 number, due = (number + 1) & 0xFFFF, now + _EVERY

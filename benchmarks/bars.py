@@ -5,6 +5,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from pydantic import Field
+
 from engine.model.value import Value
 
 Output = Literal["table", "json"]
@@ -17,7 +19,7 @@ class Bar(Value):
     bar: str
     measured: str
     reached: bool | None
-    figures: dict[str, Any] = {}
+    figures: dict[str, Any] = Field(default_factory=dict)
 
 
 def tell(text: str) -> None:

@@ -7,20 +7,18 @@ Root, QEMU and network namespaces are needed. The table goes to stdout, what hap
 
 import argparse
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
-from pathlib import Path
+
+import structlog
 
 from benchmarks.bars import Bar, show
 from benchmarks.move_pairs import bars as pair_bars
-from benchmarks.move_pairs import pairs_on
-from tests.small_fleet import SmallFleet
+from benchmarks.move_pairs import pairs_on_two_nodes
 
 
 def pairs(options: argparse.Namespace) -> list[Bar]:
-    with tempfile.TemporaryDirectory(prefix="swt-") as folder, SmallFleet(Path(folder)) as fleet:
-        with pairs_on(fleet) as running:
-            return pair_bars(running.run(options.pairs))
+    with pairs_on_two_nodes() as running:
+        return pair_bars(running.run(options.pairs), running.lost)
 
 
 PARTS: dict[str, Callable[[argparse.Namespace], list[Bar]]] = {"pairs": pairs}
@@ -35,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if given.quick:
         given.pairs = 3
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     rows = [row for name in given.only or PARTS for row in PARTS[name](given)]
     show(rows, given.output)
     return 1 if any(row.reached is False for row in rows) else 0

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -205,7 +206,7 @@ class PlainShard:
             total=times["cleaned"] - times["begin"],
             mirror_to_running=times["running"] - times["prepared"],
             downtime=resumed - stopped,
-            phases={name: at - before for (_, before), (name, at) in zip(marks, marks[1:], strict=False)},
+            phases={name: at - before for (_, before), (name, at) in pairwise(marks)},
             memory_bytes=said["ram"]["transferred"],
         )
 

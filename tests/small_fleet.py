@@ -48,8 +48,16 @@ DISK_MIB = 64
 class SmallFleet:
     """Two nodes (``nA``, ``nB``), a client namespace, and what the control plane keeps in ``folder``."""
 
-    def __init__(self, folder: Path, nodes: tuple[str, ...] = ("nA", "nB"), lease_seconds: float | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        nodes: tuple[str, ...] = ("nA", "nB"),
+        lease_seconds: float | None = None,
+        first_on_path: Path | None = None,
+    ) -> None:
+        """``first_on_path``: a folder in which nodes look for programs first."""
         self.folder, self.names, self.lease_seconds = folder, nodes, lease_seconds
+        self._path = os.pathsep.join([*([str(first_on_path)] if first_on_path else []), os.environ["PATH"]])
         self.clock = SystemClock()
         self.underlay = Underlay(f"swt{uuid4().hex[:6]}")
         self.agents: dict[NodeId, subprocess.Popen[bytes]] = {}
@@ -122,7 +130,7 @@ class SmallFleet:
         script = home / "user-data"
         script.write_text(render_user_data(record, SecretStr(self.tokens.issue(node)), settings))
         environment = {
-            "PATH": os.environ["PATH"], "HOME": str(home), "SHARDWRIGHT_PYTHON": sys.executable,
+            "PATH": self._path, "HOME": str(home), "SHARDWRIGHT_PYTHON": sys.executable,
             "XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache"),
             "SHARDWRIGHT_UNDERLAY_ADDRESS": self.attachments[node].underlay_address,
         }  # fmt: skip

@@ -16,7 +16,7 @@ from tests.unit.agent.conftest import PROFILE
 
 Leave = Callable[..., GuestRecord]
 MBPS = 80.0
-"""10 MB/s: what may wait for the switchover is 1 MB."""
+"""10 MB/s: what may wait for the switchover is 2.5 MB."""
 
 
 class Monitor:
@@ -70,12 +70,12 @@ def test_the_guest_stands_still_until_its_writes_are_logged(here: Guest) -> None
 
 
 def test_a_calm_guest_is_sent_in_one_pass(here: Guest) -> None:
-    assert watched(here, changed=900_000) == []
+    assert watched(here, changed=2_400_000) == []
     assert here.first_pass is not None
 
 
 def test_a_guest_that_writes_too_much_is_sent_in_rounds(here: Guest) -> None:
-    assert watched(here, changed=1_100_000) == [("migrate-set-parameters", {"downtime-limit": DOWNTIME_LIMIT_MS})]
+    assert watched(here, changed=2_600_000) == [("migrate-set-parameters", {"downtime-limit": DOWNTIME_LIMIT_MS})]
     assert here.first_pass is None
 
 
