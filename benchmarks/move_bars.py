@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
+from benchmarks import client_gaps, evacuations
 from benchmarks.bars import Bar, show
 from benchmarks.move_pairs import bars as pair_bars
 from benchmarks.move_pairs import pairs_on_two_nodes
@@ -21,18 +22,33 @@ def pairs(options: argparse.Namespace) -> list[Bar]:
         return pair_bars(running.run(options.pairs), running.lost)
 
 
-PARTS: dict[str, Callable[[argparse.Namespace], list[Bar]]] = {"pairs": pairs}
+def gaps(options: argparse.Namespace) -> list[Bar]:
+    return [client_gaps.measure(options.moves)]
+
+
+def evacuation(options: argparse.Namespace) -> list[Bar]:
+    return [evacuations.measure(options.evacuations, full=options.full_disks)]
+
+
+PARTS: dict[str, Callable[[argparse.Namespace], list[Bar]]] = {
+    "pairs": pairs,
+    "gaps": gaps,
+    "evacuation": evacuation,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.move_bars")
     parser.add_argument("--only", nargs="*", choices=sorted(PARTS), help="measure only these")
     parser.add_argument("--pairs", type=int, default=12, help="moves of ours and as many by hand, in turns")
+    parser.add_argument("--moves", type=int, default=30, help="under one client")
+    parser.add_argument("--evacuations", type=int, default=20)
+    parser.add_argument("--full-disks", action="store_true", help="evacuate with every block of the disks in use")
     parser.add_argument("--quick", action="store_true", help="a few of each")
     parser.add_argument("--output", choices=("table", "json"), default="table")
     given = parser.parse_args(arguments)
     if given.quick:
-        given.pairs = 3
+        given.pairs, given.moves, given.evacuations = 3, 5, 2
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     rows = [row for name in given.only or PARTS for row in PARTS[name](given)]
     show(rows, given.output)
