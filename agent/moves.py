@@ -50,6 +50,7 @@ _TLS, _AUTHZ, _JOB, _TARGET, _EXPORT = "tls-move", "authz-move", "mirror-move", 
 _SWITCH_SECONDS = 30.0
 _CANCEL_SECONDS = 15.0
 _ARRIVAL_SECONDS = 5.0
+_DYING_SECONDS = 3.0
 _Rule = Callable[[GuestRecord, MoveCommand], None]
 
 
@@ -386,12 +387,28 @@ class MoveAgent:
         async with here.busy:
             self._host.epochs.accept(shard, command.epoch)
             if fences.may_run(here.record, command.move, command.epoch):
-                if not here.alive:
+                try:
+                    await self._stop_sending(here)
+                    await self._run_on(here)
+                except NotFound as silence:
+                    # A process that dies closes its monitor some time before it is dead.
+                    if not await self._dies(here):
+                        raise MoveFailed(f"the guest of shard {shard} does not answer", why=str(silence)) from silence
                     here.save(move=None, ceded_epoch=0)  # the shard is this node's, so its disk may be booted again
-                    raise NotFound(f"the guest of shard {shard} is gone")
-                await self._stop_sending(here)
-                await self._run_on(here)
+                    raise NotFound(f"the guest of shard {shard} is gone") from silence
         return await self.source_status(shard)
+
+    async def _dies(self, here: Guest) -> bool:
+        """Whether a guest whose monitor is silent is dead, or will be in a moment."""
+
+        async def dead() -> bool:
+            return not here.alive
+
+        try:
+            await poll(dead, seconds=_DYING_SECONDS, every=0.02)
+        except MoveFailed:
+            return False
+        return True
 
     async def stop_given_away(self, here: Guest) -> None:
         """QEMU lets a guest run on when the rest cannot be sent; but the store has given this one away already."""

@@ -264,6 +264,11 @@ class RunningClient:
     def acked(self) -> int:
         return self.log.read_bytes().count(b"\n") if self.log.exists() else 0
 
+    def kill(self) -> None:
+        """For one whose guest has died: it would wait for its answer. The log stays."""
+        self._process.kill()
+        self._process.communicate()
+
     def finish(self) -> RecordSummary:
         self._process.send_signal(signal.SIGTERM)
         out, _ = self._process.communicate(timeout=90)
