@@ -29,7 +29,7 @@ def gets_out(
 def admits(
     node: Node, carved: Sequence[Resources], more: Resources, *, notice_seconds: float = SHORTEST_NOTICE_SECONDS
 ) -> bool:
-    """Whether ``node`` may take ``more`` beside what is ``carved`` from it. Only spot nodes of known bandwidth refuse."""
+    """Whether ``node`` may take ``more`` beside what is ``carved``; only spot nodes of known bandwidth refuse."""
     if node.option is not PurchaseOption.SPOT or node.resources.network_mbps <= 0:
         return True
     memories = [one.memory_gib for one in (*carved, more)]

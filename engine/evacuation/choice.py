@@ -35,7 +35,8 @@ def plan_evacuation(
 
     A destination must be joined, allowed by the pool and have room, where a ready shard of the same type counts as room
     (it is given up). Preferred: another provider, then another region, then free room without giving up a spare, then a
-    node from which everything would get out again in time, then the cheapest one. ``attempt`` makes the move ids; the same attempt gives the same ids.
+    node from which everything would get out again in time, then the cheapest one. ``attempt`` makes the move ids; the
+    same attempt gives the same ids.
     """
     source = next(node for node in nodes if node.id == leaving)
     room = _Room(nodes, shards, leaving)
