@@ -70,7 +70,9 @@ class Mover:
         return self.report
 
     def go_on(self) -> None:
-        """Out of the phase in which it was to wait."""
+        """Out of the phase in which it was to wait; one that has ended waits nowhere."""
+        if self._tell < 0:
+            return
         try:
             os.write(self._tell, b".")
         except BrokenPipeError:
