@@ -3,7 +3,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: help setup setup-test demo test lint types faults laws clean
+.PHONY: help setup setup-test demo test lint types faults interrupts laws clean
 
 help: ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -29,7 +29,10 @@ types: setup-test ## mypy --strict
 test: lint types ## lint, types and every test
 	@$(BIN)/pytest
 
-faults: setup-test ## kill real processes at many moments: all fault tests, ten interrupts over the whole demo
+faults: setup-test ## every fault in every state of a real move: RUNS of them (108) from SEED (1), from the FIRST on (0)
+	@$(BIN)/python -m tests.faults.campaign --runs $${RUNS:-108} --seed $${SEED:-1} --first $${FIRST:-0}
+
+interrupts: setup-test ## kill control planes at many moments: all fault tests, ten interrupts over the whole demo
 	@SHARDWRIGHT_INTERRUPTS=10 SHARDWRIGHT_INTERRUPTS_WITHIN=100 $(BIN)/pytest tests/faults
 
 laws: setup-test ## look for counterexamples: the laws on new random examples, ROUNDS times (10)

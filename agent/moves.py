@@ -15,10 +15,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from agent import fences, guest, memory, network
+from agent import fences, guest, memory, network, sending
 from agent.config import AgentConfig
 from agent.guest import GuestRecord
 from agent.monitor import poll
+from agent.sending import ENDED
 from agent.shards import Guest, ShardHost, quietly
 from agent.wire import (
     CarveRequest,
@@ -44,15 +45,13 @@ from engine.errors import ConcurrentUpdate, MoveFailed, NotFound, UsageError
 from engine.model.ids import NodeId, ShardId
 
 # AES-GCM makes GnuTLS renegotiate keys after 16 M records and QEMU crash with a return path; ChaCha20 does not.
-_TLS_PRIORITY = "NORMAL:-AES-256-GCM:-AES-128-GCM:-AES-128-CCM"
+TLS_PRIORITY = "NORMAL:-AES-256-GCM:-AES-128-GCM:-AES-128-CCM"
 _TLS, _AUTHZ, _JOB, _TARGET, _EXPORT = "tls-move", "authz-move", "mirror-move", "target-move", "export-move"
-_DOWNTIME_LIMIT_MS = 100
 _SWITCH_SECONDS = 30.0
 _CANCEL_SECONDS = 15.0
 _ARRIVAL_SECONDS = 5.0
-_SETUP_SECONDS = 5.0
+_DYING_SECONDS = 3.0
 _Rule = Callable[[GuestRecord, MoveCommand], None]
-_ENDED = ("completed", "failed", "cancelled", "none")
 
 
 class MoveAgent:
@@ -272,7 +271,7 @@ class MoveAgent:
         async with self._driven(shard, request, fences.may_join) as here:
             here.save(move=request.move, committing=False)
             status = await self.source_status(shard)
-            if not status.mirror_present and status.migration in _ENDED:
+            if not status.mirror_present and status.migration in ENDED:
                 await self._start_mirror(here, request.landing)
         return await self.source_status(shard)
 
@@ -292,42 +291,19 @@ class MoveAgent:
         """Start sending memory; QEMU will wait for us before it hands over."""
         async with self._driven(shard, request) as here:
             status = await self.source_status(shard)
-            if not (status.mirror_ready or status.migration not in _ENDED):
+            if not (status.mirror_ready or status.migration not in ENDED):
                 raise MoveFailed("memory cannot go before the disk is mirrored", why=status.error)
-            if status.migration in _ENDED:
+            if status.migration in ENDED:
                 parameters = {
                     "tls-creds": _TLS,
                     "tls-hostname": request.landing.node,
                     "max-bandwidth": 0,
-                    "downtime-limit": _DOWNTIME_LIMIT_MS,
+                    "downtime-limit": sending.first_limit_ms(here),
                 }
                 await _capabilities(here, pause_before_switchover=True)
                 await here.monitor.execute("migrate-set-parameters", parameters)
-                await self._start_sending(here, f"tcp:{request.landing.host}:{request.landing.memory_port}")
+                await sending.start(here, f"tcp:{request.landing.host}:{request.landing.memory_port}")
         return await self.source_status(shard)
-
-    async def _start_sending(self, here: Guest, uri: str) -> None:
-        """Under TCG the guest waits until QEMU has begun to log its writes.
-
-        QEMU 7.2 clears every dirty mark at that moment, but tells the software CPU only when it finds newly dirty
-        pages, and there are none: all are dirty. What is in the TLB by then is written without a mark until the guest
-        flushes it. A guest that stands still has an empty TLB: starting the log flushes it.
-        """
-        hold = here.record.profile.accelerator == "tcg"
-        if hold:
-            await here.monitor.execute("stop")
-        try:
-            await here.monitor.execute("migrate", {"uri": uri})
-
-            async def logging() -> bool:
-                said = await here.monitor.execute("query-migrate")
-                return said.get("status") in _ENDED or said.get("ram", {}).get("dirty-sync-count", 0) >= 1
-
-            if hold:
-                await poll(logging, seconds=_SETUP_SECONDS, every=0.002, what="the start of the migration")
-        finally:
-            if hold:
-                await here.monitor.execute("cont")
 
     async def tune(self, shard: ShardId, request: TuneRequest) -> SourceStatus:
         async with self._driven(shard, request) as here:
@@ -345,12 +321,16 @@ class MoveAgent:
         here = self._host.guest(shard)
         self._admit(here, command, fences.in_move)
 
-        async def reached() -> str | None:
-            said = (await here.monitor.execute("query-migrate")).get("status", "none")
-            return said if said == "pre-switchover" or said in _ENDED else None
+        said: dict[str, Any] = {}
+
+        async def reached() -> bool:
+            nonlocal said
+            said = await here.monitor.execute("query-migrate")
+            await sending.watch(here, said)
+            return said.get("status", "none") in ("pre-switchover", *ENDED)
 
         try:
-            await poll(reached, seconds=wait_seconds)
+            await poll(reached, seconds=wait_seconds, every=0.002)
         except MoveFailed:
             return await self.source_status(shard)
         status = await self.source_status(shard)
@@ -359,8 +339,8 @@ class MoveAgent:
         async with self._driven(shard, command):
             await quietly(here, "block-job-cancel", device=_JOB)
             await poll(lambda: _no_jobs(here), seconds=_SWITCH_SECONDS, every=0.002, what="the end of the mirror")
-            here.mirrored = True
-        if here.record.profile.accelerator == "tcg":
+            here.mirrored, here.exact = True, sending.exact(here, said)
+        if not here.exact:
             # Beside the store's swap and the last of the copying: the guest is paused, its memory stays as it is.
             here.digesting = asyncio.create_task(asyncio.to_thread(memory.digest, here.record.pid))
         return status.model_copy(update={"mirror_present": False, "mirrored": True})
@@ -374,13 +354,15 @@ class MoveAgent:
 
             async def ended() -> str | None:
                 said = (await here.monitor.execute("query-migrate")).get("status", "none")
-                return said if said in _ENDED else None
+                return said if said in ENDED else None
 
             await poll(ended, seconds=_SWITCH_SECONDS, every=0.002, what="the last part of the memory")
+            sent = time.perf_counter()
             await self.stop_given_away(here)
             status = await self.source_status(shard)
-            exact = here.record.profile.accelerator != "tcg" or status.migration != "completed"
-            return Proceeded(status=status, memory=None if exact else await self._digest(here))
+            sure = here.exact or status.migration != "completed"
+            digest = None if sure else await self._digest(here)
+            return Proceeded(status=status, memory=digest, seconds_since_sent=time.perf_counter() - sent)
 
     async def memory(self, shard: ShardId, request: MemoryRequest) -> MemoryPatch:
         """Chunks of what was sent, for a destination that has not got them."""
@@ -405,12 +387,28 @@ class MoveAgent:
         async with here.busy:
             self._host.epochs.accept(shard, command.epoch)
             if fences.may_run(here.record, command.move, command.epoch):
-                if not here.alive:
+                try:
+                    await self._stop_sending(here)
+                    await self._run_on(here)
+                except NotFound as silence:
+                    # A process that dies closes its monitor some time before it is dead.
+                    if not await self._dies(here):
+                        raise MoveFailed(f"the guest of shard {shard} does not answer", why=str(silence)) from silence
                     here.save(move=None, ceded_epoch=0)  # the shard is this node's, so its disk may be booted again
-                    raise NotFound(f"the guest of shard {shard} is gone")
-                await self._stop_sending(here)
-                await self._run_on(here)
+                    raise NotFound(f"the guest of shard {shard} is gone") from silence
         return await self.source_status(shard)
+
+    async def _dies(self, here: Guest) -> bool:
+        """Whether a guest whose monitor is silent is dead, or will be in a moment."""
+
+        async def dead() -> bool:
+            return not here.alive
+
+        try:
+            await poll(dead, seconds=_DYING_SECONDS, every=0.02)
+        except MoveFailed:
+            return False
+        return True
 
     async def stop_given_away(self, here: Guest) -> None:
         """QEMU lets a guest run on when the rest cannot be sent; but the store has given this one away already."""
@@ -423,7 +421,7 @@ class MoveAgent:
         await quietly(here, "migrate_cancel")
 
         async def stopped() -> bool:
-            return (await here.monitor.execute("query-migrate")).get("status", "none") in _ENDED
+            return (await here.monitor.execute("query-migrate")).get("status", "none") in ENDED
 
         await poll(stopped, seconds=_CANCEL_SECONDS, what="giving up the move")
         await quietly(here, "block-job-cancel", device=_JOB, force=True)
@@ -469,7 +467,7 @@ class MoveAgent:
             "dir": guest.lend_tls(self._config.work / "tls", here.folder, user),
             "endpoint": endpoint,
             "verify-peer": True,
-            "priority": _TLS_PRIORITY,
+            "priority": TLS_PRIORITY,
         }
 
 

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agent import console, guest, network
 from agent.config import AgentConfig
@@ -22,6 +23,9 @@ from agent.wire import CarveRequest, GuestState, MemoryDigest, NetworkMode, Shar
 from engine.errors import InsufficientCapacity, MissingPart, MoveFailed, NotFound, UsageError
 from engine.model.capacity import Resources
 from engine.model.ids import MoveId, ShardId
+
+if TYPE_CHECKING:
+    from agent.sending import FirstPass
 
 BOOT_SECONDS = 90.0
 _MONITOR_SECONDS = 10.0
@@ -42,6 +46,10 @@ class Guest:
         self.busy = asyncio.Lock()
         self.digesting: asyncio.Task[MemoryDigest] | None = None
         """Begun when a switchover paused the guest."""
+        self.first_pass: FirstPass | None = None
+        """While its memory is sent in one pass (agent.sending)."""
+        self.exact = False
+        """It has lost no page on its way. Not kept over the agent's death: then memory is compared."""
         self.mirrored = False
         """A switchover has ended the mirror. Not kept over the agent's death: then the move is given up."""
         self.heard_now()

@@ -351,6 +351,8 @@ class Proceeded(Value):
 
     status: SourceStatus
     memory: MemoryDigest | None = None
+    seconds_since_sent: float = 0.0
+    """The part of the answer's time that QEMU does not count as downtime, though the guest waits."""
 
 
 class Committed(Value):

@@ -12,7 +12,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Thread
@@ -32,6 +32,8 @@ SETTINGS: tuple[tuple[str, tuple[float, ...]], ...] = (
     ("storage_iops", (50.0, 200.0)),
     ("network_mbps", (5.0, 20.0)),
 )
+Say = Callable[..., None]
+"""Told every figure, by name."""
 _MOST_SHARES = "262144"
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -39,8 +41,8 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 class Bench:
     """One shard on one node, set this way and that."""
 
-    def __init__(self, fleet: SmallFleet, seconds: int) -> None:
-        self._fleet, self._seconds = fleet, seconds
+    def __init__(self, fleet: SmallFleet, seconds: int, say: Say) -> None:
+        self._fleet, self._seconds, self._say = fleet, seconds, say
         _, status = fleet.carve("bench", NODE, FREE, disk_mib=64)
         self.shard = status.shard
         say(what="boot, s", measured=status.measured.boot_seconds, load=os.getloadavg()[0])
@@ -50,7 +52,7 @@ class Bench:
     def run(self) -> None:
         free, used = self._measured(FREE.model_copy(update={"vcpus": 0.0}))
         rounds_per_cpu_second = (free.measured.cpu_rounds_per_second or 0) / used
-        say(what="rounds per second of processor time", measured=round(rounds_per_cpu_second))
+        self._say(what="rounds per second of processor time", measured=round(rounds_per_cpu_second))
         for name, settings in SETTINGS:
             for setting in settings:
                 status, used = self._measured(FREE.model_copy(update={name: setting}))
@@ -61,7 +63,7 @@ class Bench:
                     "network_mbps": status.measured.receive_mbps,
                 }[name]
                 more = {"by_the_kernel": round(used, 3)} if name == "vcpus" else {}
-                compare(name, setting, guest, **more)
+                compare(self._say, name, setting, guest, **more)
         self._memory(free)
 
     def _measured(self, wanted: Resources) -> tuple[ShardStatus, float]:
@@ -85,12 +87,12 @@ class Bench:
     def _memory(self, status: ShardStatus) -> None:
         limit = round(FREE.memory_gib * 1024)
         seen = status.measured.memory_mib or 0
-        say(what="memory_mib", setting=limit, by_the_guest=seen, kept=seen <= limit)
+        self._say(what="memory_mib", setting=limit, by_the_guest=seen, kept=seen <= limit)
         group = group_name(self._fleet.agent_folder(NODE), NODE, ShardId(self.shard))
         for path in ("memory/shardwright/{}/memory.limit_in_bytes", "shardwright/{}/memory.max"):
             file = Path("/sys/fs/cgroup") / path.format(group)
             if file.exists():
-                say(what="memory of the whole QEMU, MiB", setting=int(file.read_text()) >> 20)
+                self._say(what="memory of the whole QEMU, MiB", setting=int(file.read_text()) >> 20)
 
 
 @contextmanager
@@ -116,7 +118,7 @@ def processor_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
-def idle(fleet: SmallFleet, seconds: float) -> None:
+def idle(fleet: SmallFleet, seconds: float, say: Say) -> None:
     """What the agent itself uses while nothing is asked of it."""
     pid = fleet.agents[NODE].pid
     before = processor_seconds(pid)
@@ -127,15 +129,20 @@ def idle(fleet: SmallFleet, seconds: float) -> None:
     say(what="idle agent, MB resident", measured=round(resident, 1), bar=80, reached=resident < 80)
 
 
-def compare(name: str, setting: float, measured: float | None, **more: float) -> None:
+def compare(say: Say, name: str, setting: float, measured: float | None, **more: float) -> None:
     off = None if measured is None else measured / setting - 1
     kept = off is not None and abs(off) <= 0.05
     say(what=name, setting=setting, measured=None if measured is None else round(measured, 3),
         off_percent=None if off is None else round(100 * off, 1), within_5_percent=kept, **more)  # fmt: skip
 
 
-def say(**what: Any) -> None:
-    print(json.dumps(what), flush=True)
+def run(seconds: int, idle_seconds: float, say: Say) -> None:
+    with tempfile.TemporaryDirectory(prefix="swt-") as folder, SmallFleet(Path(folder), nodes=(NODE,)) as fleet:
+        idle(fleet, idle_seconds, say)
+        bench = Bench(fleet, seconds, say)
+        name = group_name(fleet.agent_folder(NODE), NODE, bench.shard)
+        with precedence(Path("/sys/fs/cgroup/cpu/shardwright") / name):
+            bench.run()
 
 
 def main() -> None:
@@ -143,12 +150,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=8, help="for each resource at each setting; 3 to 20")
     parser.add_argument("--idle-seconds", type=float, default=30.0)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="swt-") as folder, SmallFleet(Path(folder), nodes=(NODE,)) as fleet:
-        idle(fleet, options.idle_seconds)
-        bench = Bench(fleet, options.seconds)
-        name = group_name(fleet.agent_folder(NODE), NODE, bench.shard)
-        with precedence(Path("/sys/fs/cgroup/cpu/shardwright") / name):
-            bench.run()
+
+    def say(**what: Any) -> None:
+        print(json.dumps(what), flush=True)
+
+    run(options.seconds, options.idle_seconds, say)
 
 
 if __name__ == "__main__":

@@ -48,8 +48,16 @@ DISK_MIB = 64
 class SmallFleet:
     """Two nodes (``nA``, ``nB``), a client namespace, and what the control plane keeps in ``folder``."""
 
-    def __init__(self, folder: Path, nodes: tuple[str, ...] = ("nA", "nB"), lease_seconds: float | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        nodes: tuple[str, ...] = ("nA", "nB"),
+        lease_seconds: float | None = None,
+        first_on_path: Path | None = None,
+    ) -> None:
+        """``first_on_path``: a folder in which nodes look for programs first."""
         self.folder, self.names, self.lease_seconds = folder, nodes, lease_seconds
+        self._path = os.pathsep.join([*([str(first_on_path)] if first_on_path else []), os.environ["PATH"]])
         self.clock = SystemClock()
         self.underlay = Underlay(f"swt{uuid4().hex[:6]}")
         self.agents: dict[NodeId, subprocess.Popen[bytes]] = {}
@@ -97,9 +105,8 @@ class SmallFleet:
             self.attachments[name] = self.underlay.attach_node(name)
             self.start_agent(NodeId(name))
         self.client = self.underlay.attach_client("client")
-        wait_for(lambda: len(self.joined) >= len(self.names), JOIN_SECONDS, self._consoles)
         for name in self.names:
-            wait_for(lambda name=name: self._answers(NodeId(name)), JOIN_SECONDS, self._consoles)
+            self._wait_up(name)
 
     # -- nodes
 
@@ -122,7 +129,7 @@ class SmallFleet:
         script = home / "user-data"
         script.write_text(render_user_data(record, SecretStr(self.tokens.issue(node)), settings))
         environment = {
-            "PATH": os.environ["PATH"], "HOME": str(home), "SHARDWRIGHT_PYTHON": sys.executable,
+            "PATH": self._path, "HOME": str(home), "SHARDWRIGHT_PYTHON": sys.executable,
             "XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache"),
             "SHARDWRIGHT_UNDERLAY_ADDRESS": self.attachments[node].underlay_address,
         }  # fmt: skip
@@ -133,6 +140,21 @@ class SmallFleet:
                 env=environment, cwd=home, stdin=subprocess.DEVNULL, stdout=console, stderr=console,
                 start_new_session=True,
             )  # fmt: skip
+
+    def add_node(self, name: str) -> None:
+        """One more, up and joined on return."""
+        self.names += (name,)
+        self.attachments[name] = self.underlay.attach_node(name)
+        self.start_agent(NodeId(name))
+        self._wait_up(name)
+
+    def remove_node(self, name: str) -> None:
+        """Its agent and everything in its namespace are killed, and the namespace with them."""
+        self.names = tuple(kept for kept in self.names if kept != name)
+        agent = self.agents.pop(NodeId(name))
+        agent.kill()
+        agent.wait()
+        self._clear(self.attachments.pop(name))
 
     def stop_agent(self, node: NodeId, how: signal.Signals = signal.SIGTERM) -> None:
         self.agents[node].send_signal(how)
@@ -169,6 +191,16 @@ class SmallFleet:
 
     # -- inside
 
+    def _wait_up(self, name: str) -> None:
+        wait_for(lambda: any(one.node == name for one in self.joined), JOIN_SECONDS, self._consoles)
+        wait_for(lambda: self._answers(NodeId(name)), JOIN_SECONDS, self._consoles)
+
+    def _clear(self, attachment: Attachment) -> None:
+        for pid in _pids_in(attachment.namespace):
+            os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: not _pids_in(attachment.namespace), 10, lambda: "processes stay")
+        self.underlay.detach(attachment.name)
+
     def _on_join(self, joined: NodeJoined) -> None:
         self.shard_map.update_node(
             joined.node, state=NodeState.JOINED, agent_url=joined.agent_url, underlay_address=joined.underlay_address
@@ -189,11 +221,7 @@ class SmallFleet:
             process.kill()
             process.wait()
         for attachment in self.underlay.attached():
-            for pid in _pids_in(attachment.namespace):
-                os.kill(pid, signal.SIGKILL)
-        for attachment in self.underlay.attached():
-            wait_for(lambda a=attachment: not _pids_in(a.namespace), 10, lambda: "processes stay")
-            self.underlay.detach(attachment.name)
+            self._clear(attachment)
         netns.batch("ip", [f"link del {self.underlay.tag}u", f"netns del {self.underlay.namespace}"], force=True)
         if hasattr(self, "listener"):
             self.listener.stop()
@@ -235,6 +263,11 @@ class RunningClient:
 
     def acked(self) -> int:
         return self.log.read_bytes().count(b"\n") if self.log.exists() else 0
+
+    def kill(self) -> None:
+        """For one whose guest has died: it would wait for its answer. The log stays."""
+        self._process.kill()
+        self._process.communicate()
 
     def finish(self) -> RecordSummary:
         self._process.send_signal(signal.SIGTERM)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
+from engine.evacuation.admission import admits
 from engine.model.capacity import Placement, Resources
 from engine.model.ids import MoveId, NodeId, PoolId, ShardId, provider_of
 from engine.model.move import MoveRequest
@@ -33,8 +34,9 @@ def plan_evacuation(
     """Send each bound shard of ``leaving`` to the node that fails least together with it.
 
     A destination must be joined, allowed by the pool and have room, where a ready shard of the same type counts as room
-    (it is given up). Preferred: another provider, then another region, then free room without giving up a spare,
-    then the cheapest node. ``attempt`` makes the move ids; the same attempt gives the same ids.
+    (it is given up). Preferred: another provider, then another region, then free room without giving up a spare, then a
+    node from which everything would get out again in time, then the cheapest one. ``attempt`` makes the move ids; the
+    same attempt gives the same ids.
     """
     source = next(node for node in nodes if node.id == leaving)
     room = _Room(nodes, shards, leaving)
@@ -102,6 +104,7 @@ class _Room:
                 provider == provider_of(source.cell),
                 node.cell == source.cell,
                 spare is not None,
+                not admits(node, self._beside(node, spare), shard.nominal),
                 node.hourly_price.amount,
                 node.id,
             )
@@ -118,6 +121,14 @@ class _Room:
             if shard.node == node.id and shard.state is ShardState.READY and shard.shard_type == wanted.shard_type
         )
         return min(spares, key=lambda shard: shard.id, default=None)
+
+    def _beside(self, node: Node, spare: Shard | None) -> list[Resources]:
+        """What is carved from the node and stays when the spare gives way."""
+        return [
+            shard.nominal
+            for shard in self._shards
+            if shard.node == node.id and shard != spare and shard.state is not ShardState.RELEASED
+        ]
 
     def take(self, node: Node, shard: Shard, spare: Shard | None) -> None:
         if spare is not None:

@@ -4,11 +4,11 @@ from agent.wire import (
     CommitRequest,
     DestinationStatus,
     Landing,
-    MemoryDigest,
     MemoryRequest,
     MirrorRequest,
     MoveCommand,
     PatchRequest,
+    Proceeded,
     SourceStatus,
     TuneRequest,
 )
@@ -133,7 +133,7 @@ class Switch:
             self._last = self._source.proceed(self._shard, self._command(1)).status
         elif act is Act.COMMIT:
             # A source that still answers tells what the memory must be; from one that is gone it is taken as it came.
-            self._commit(self._source.proceed(self._shard, self._command(1)).memory if seen.source else None)
+            self._commit(self._source.proceed(self._shard, self._command(1)) if seen.source else None)
         elif act is Act.GIVE_BACK:
             self._give_back()
             return self._ended(MovePhase.ROLLING_BACK, "the destination was lost; the shard is given back")
@@ -209,12 +209,13 @@ class Switch:
         self._last = proceeded.status
         if self._last.migration != "completed":
             return None
-        self._commit(proceeded.memory)
+        self._commit(proceeded)
         return self._ended(MovePhase.COMMITTED)
 
-    def _commit(self, memory: MemoryDigest | None) -> None:
+    def _commit(self, proceeded: Proceeded | None) -> None:
         """Run on the destination; memory that the migration has lost on its way is brought there first."""
-        sent = self._now()
+        sent = self._now() - (proceeded.seconds_since_sent if proceeded else 0.0)
+        memory = proceeded.memory if proceeded else None
         move, epoch = self._request.id, self._plan.epoch + 1
         for _ in range(_MOST_REPAIRS):
             done = self._destination.commit(self._shard, CommitRequest(move=move, epoch=epoch, memory=memory))

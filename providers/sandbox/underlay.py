@@ -156,6 +156,11 @@ class Underlay:
                     "bridge", [_flood_entry("del", attachment.underlay_address)], namespace=peer.namespace, force=True
                 )
 
+    def link(self, name: str) -> str:
+        """The attachment's end of its cable, in the underlay namespace."""
+        with self._lock:
+            return f"v{self._indexes[name]}"
+
     def attached(self) -> tuple[Attachment, ...]:
         with self._lock:
             return tuple(self._attached.values())

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from agent.image import read_records
-from engine.migration.base import MoveContext
-from engine.migration.workflow import DurableMover, configure
+from engine.migration.workflow import DurableMover
 from engine.model.ids import MoveId, NodeId, ShardId
 from engine.model.move import MovePhase, MoveReport, MoveRequest
 from engine.model.plan import MoveCause
+from tests.durable_moves import durable_mover
 from tests.small_fleet import SmallFleet
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(170)]
@@ -29,22 +29,8 @@ def fleet() -> Iterator[SmallFleet]:
 
 @pytest.fixture
 def mover(fleet: SmallFleet) -> Iterator[DurableMover]:
-    from dbos import DBOS
-
-    DBOS.destroy()
-    DBOS(
-        config={
-            "name": "shardwright-test",
-            "system_database_url": f"sqlite:///{fleet.folder / 'dbos.sqlite'}",
-            "application_version": "test",
-            "run_admin_server": False,
-            "log_level": "ERROR",
-        }
-    )
-    configure(MoveContext(agents=fleet.clients, shards=fleet.shard_map, clock=fleet.clock))
-    DBOS.launch()
-    yield DurableMover()
-    DBOS.destroy()
+    with durable_mover(fleet) as launched:
+        yield launched
 
 
 def request(move: str, shard: str, source: str, destination: str) -> MoveRequest:

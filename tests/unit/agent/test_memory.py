@@ -9,7 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from agent.memory import BACKEND, CHUNK_BYTES, MOST_CHUNKS_A_PATCH, differing, digest, read_chunks, write_chunks
+from agent.memory import (
+    BACKEND,
+    CHUNK_BYTES,
+    MOST_CHUNKS_A_PATCH,
+    PageSample,
+    differing,
+    digest,
+    read_chunks,
+    write_chunks,
+)
 from agent.wire import MemoryDigest, MemoryPatch
 from engine.errors import NotFound, UsageError
 
@@ -91,6 +100,15 @@ def test_only_whole_chunks_are_written(hold: Hold, index: int, data: str) -> Non
 def test_memories_of_different_size_cannot_be_compared() -> None:
     with pytest.raises(UsageError, match="different size"):
         differing(MemoryDigest(sums_hex="00000000"), MemoryDigest(sums_hex=""))
+
+
+def test_samples_tell_how_much_has_changed(hold: Hold) -> None:
+    pid = hold({0: random.Random(2).randbytes(CHUNKS * CHUNK_BYTES)})
+    sample = PageSample(pid)
+    assert sample.changed_bytes() == 0
+    other = MemoryPatch(indexes=tuple(range(16)), data_hex=(random.Random(3).randbytes(CHUNK_BYTES).hex(),) * 16)
+    write_chunks(pid, other)
+    assert sample.changed_bytes() == 16 * CHUNK_BYTES
 
 
 def test_a_process_without_guest_memory_is_not_a_guest() -> None:

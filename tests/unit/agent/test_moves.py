@@ -1,6 +1,8 @@
 """The agent's halves of a move against a QEMU that is a script: what is refused, and what a repeat does."""
 
 import asyncio
+import os
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -227,6 +229,42 @@ def test_a_guest_that_has_died_in_its_move_may_be_booted_again(config: AgentConf
     with pytest.raises(NotFound):
         asyncio.run(moves.resume(S1, command(3)))
     assert (host.guests[S1].record.move, host.guests[S1].record.ceded_epoch) == (None, 0)
+
+
+class SilentMonitor(ScriptedMonitor):
+    """Of a process that dies: its monitor is closed already."""
+
+    async def execute(self, command: str, arguments: dict[str, Any] | None = None) -> Any:
+        raise NotFound("QEMU's monitor does not answer")
+
+
+def test_a_guest_that_is_still_dying_is_not_left_in_its_move(config: AgentConfig, left_behind: Leave) -> None:
+    """Else it would be booted again as part of a move that is over, and could never move again."""
+    left_behind(move="m1")
+    moves, host = agent(config, SilentMonitor())
+    here = host.guests[S1]
+
+    async def dying() -> None:
+        resumed = asyncio.create_task(moves.resume(S1, command(2)))
+        await asyncio.sleep(0.05)
+        assert here.record.move == "m1"
+        os.kill(here.record.pid, signal.SIGKILL)
+        with pytest.raises(NotFound):
+            await resumed
+
+    asyncio.run(dying())
+    assert here.record.move is None
+
+
+def test_a_guest_that_lives_and_does_not_answer_stays_in_its_move(
+    config: AgentConfig, left_behind: Leave, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left_behind(move="m1")
+    monkeypatch.setattr("agent.moves._DYING_SECONDS", 0.0)
+    moves, host = agent(config, SilentMonitor())
+    with pytest.raises(MoveFailed, match="does not answer"):
+        asyncio.run(moves.resume(S1, command(2)))
+    assert host.guests[S1].record.move == "m1"
 
 
 def test_a_landing_runs_only_once_its_memory_is_there(
