@@ -11,7 +11,7 @@ from engine.clock import Clock
 from engine.fleet.agent_client import AgentClient
 from engine.model.capacity import Resources
 from engine.model.ids import MoveId, NodeId, ShardId
-from engine.model.move import MovePhase, MoveReport, MoveRequest
+from engine.model.move import MovePhase, MoveProgress, MoveReport, MoveRequest
 from engine.model.placement import Shard
 from engine.model.value import Utc, Value
 
@@ -125,6 +125,14 @@ def _nobody(_move: MoveId, _phase: MovePhase) -> None:
     return
 
 
+def _unwatched(_progress: MoveProgress) -> None:
+    return
+
+
+def _never(_move: MoveId) -> bool:
+    return False
+
+
 @dataclass(frozen=True)
 class MoveContext:
     """What the composition root hands in."""
@@ -134,6 +142,10 @@ class MoveContext:
     clock: Clock
     limits: MoveLimits = field(default_factory=MoveLimits)
     observer: Observer = _nobody
+    progress: Callable[[MoveProgress], None] = _unwatched
+    """Told of every phase and of what is left to copy; must return at once too."""
+    cancelled: Callable[[MoveId], bool] = _never
+    """Whether an operator does not want the move any more; asked between two acts, so it must return at once."""
 
 
 __all__ = ["Landing", "MoveContext", "MoveLimits", "MovePlan", "Mover", "Observer", "ShardOwnership", "Transfer"]

@@ -1,6 +1,7 @@
 """The move's own code where one thing goes wrong, or a few, at any call: the laws hold, and it always ends."""
 
 from datetime import timedelta
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -60,6 +61,28 @@ def test_memory_that_the_migration_loses_is_found_and_brought_after() -> None:
         for fault in (None, Planned.CRASH_BEFORE, Planned.CRASH_AFTER, Planned.REQUEST_LOST, Planned.ANSWER_LOST):
             _, report = moved({at: fault} if fault else {}, loses_memory=True)
             assert fault or report.phase is MovePhase.CLEANED
+
+
+def test_a_move_that_is_cancelled_before_its_commit_point_leaves_the_shard_where_it_is() -> None:
+    """At every call of the controller: before the swap it ends on the source, after it the move is made."""
+    ends = []
+    for at in range(CALLS):
+        world = World(quiet=True)
+        real = world.before_call
+
+        def before_call(world: World = world, at: int = at, real: Any = real) -> Any:
+            if world.calls == at:
+                world.cancelled.add(request().id)
+            return real()
+
+        world.before_call = before_call  # type: ignore[method-assign]
+        report = world.move(request())
+        ends.append(report.phase)
+        where = NODES[1] if report.phase is MovePhase.CLEANED else NODES[0]
+        assert (world.store.owner, report.phase in (MovePhase.CLEANED, MovePhase.ABORTED)) == (where, True)
+        assert report.phase is MovePhase.CLEANED or "cancelled" in report.error
+    assert ends == sorted(ends), "aborted, and from some call on cleaned"
+    assert set(ends) == {MovePhase.ABORTED, MovePhase.CLEANED}
 
 
 def test_without_faults_the_phases_come_in_order() -> None:

@@ -1,6 +1,4 @@
-import threading
-
-from engine.migration.sweep import Sweeper, sweep
+from engine.migration.sweep import sweep
 from engine.model.move import MovePhase
 from engine.store.database import Database
 from engine.store.moves import MoveHistory
@@ -55,20 +53,3 @@ def test_every_unsettled_report_is_found_and_no_other(database: Database) -> Non
         history.put(report.model_copy(update={"phase": phase, "request": asked}))
     found = {one.phase for one in history.unsettled()}
     assert found == {MovePhase.IN_DOUBT, MovePhase.COMMITTED, MovePhase.ROLLING_BACK}
-
-
-def test_a_sweep_that_fails_is_tried_again_and_stopping_is_quick() -> None:
-    twice = threading.Event()
-    calls: list[int] = []
-
-    def once() -> None:
-        calls.append(1)
-        if len(calls) == 2:
-            twice.set()
-        raise RuntimeError("the database is locked")
-
-    sweeper = Sweeper(once, every_seconds=0.001)
-    sweeper.start()
-    assert twice.wait(5)
-    sweeper.stop()
-    assert not sweeper._thread.is_alive()
