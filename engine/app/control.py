@@ -36,7 +36,7 @@ from engine.market.strategies import open_strategies
 from engine.market_watch import MarketWatch
 from engine.metrics import observe_move
 from engine.migration import workflow as migration
-from engine.migration.base import MoveContext
+from engine.migration.base import MoveContext, no_leases
 from engine.migration.keeping import keep
 from engine.migration.progress import EVERY_SECONDS as PROGRESS_SECONDS
 from engine.migration.progress import ProgressBoard
@@ -105,6 +105,7 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
         )
 
         lease_seconds = configuration.control.run_lease_seconds
+        leases = RunLeases(store.database, clock, timedelta(seconds=lease_seconds or 0))
 
         def user_data_settings(provider: str) -> UserDataSettings:
             one = settings[provider]
@@ -137,7 +138,7 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
             on_join=fleet.on_join,
             on_notice=desk,
             on_keep=partial(keep, store.shard_map),
-            leases=RunLeases(store.database, clock, timedelta(seconds=lease_seconds or 0)),
+            leases=leases,
         )
         judged = _JudgedPlan(configuration)
         driver = stack.enter_context(_cell_driver(configuration, settings, judged, clock))
@@ -176,7 +177,12 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
         board = ProgressBoard(store.moves)
         board.exchange()
         move_context = MoveContext(
-            agents=agents, shards=store.shard_map, clock=clock, progress=board.told, cancelled=board.cancelled
+            agents=agents,
+            shards=store.shard_map,
+            clock=clock,
+            progress=board.told,
+            cancelled=board.cancelled,
+            free_at=leases.free_at if lease_seconds else no_leases,
         )
         migration.configure(move_context)
         evacuations.configure(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Annotated, Protocol
 
 from pydantic import Field
@@ -102,6 +103,7 @@ class MoveInDoubt(Value):
 
     request: MoveRequest
     epoch: int
+    started_at: Utc
 
 
 class Transfer(Value):
@@ -133,6 +135,10 @@ def _never(_move: MoveId) -> bool:
     return False
 
 
+def no_leases(_shard: ShardId, since: datetime) -> datetime:
+    return since
+
+
 @dataclass(frozen=True)
 class MoveContext:
     """What the composition root hands in."""
@@ -146,6 +152,9 @@ class MoveContext:
     """Told of every phase and of what is left to copy; must return at once too."""
     cancelled: Callable[[MoveId], bool] = _never
     """Whether an operator does not want the move any more; asked between two acts, so it must return at once."""
+    free_at: Callable[[ShardId, datetime], datetime] = no_leases
+    """When a node that is gone does not run a shard any more, though it may only be cut off (engine.store.run_leases);
+    without run leases its word that it is gone is all there is."""
 
 
 __all__ = ["Landing", "MoveContext", "MoveLimits", "MovePlan", "Mover", "Observer", "ShardOwnership", "Transfer"]

@@ -1,5 +1,7 @@
 """The steps of a live QEMU move between two agents. Each may be repeated after a crash: it looks before it acts."""
 
+from datetime import datetime
+
 from agent.wire import GuestState, Landing, MirrorRequest, MoveCommand, PrepareRequest, ReserveRequest, SourceStatus
 from engine.errors import ConcurrentUpdate, MoveFailed, NotFound, StaleEpoch, UnknownName
 from engine.migration.base import MoveInDoubt, MovePlan, Transfer
@@ -115,10 +117,11 @@ class QemuMove(Sides):
         epoch_after = transfer.epoch_after if phase is MovePhase.CLEANED else epoch
         return transfer.model_copy(update={"phase": phase, "epoch_after": epoch_after})
 
-    def settle(self, epoch_before: int, transfer: Transfer) -> Transfer:
+    def settle(self, epoch_before: int, transfer: Transfer, started_at: datetime) -> Transfer:
         """One look at a move that did not come to its end, and what can be done about it now; nothing is raised."""
         if transfer.phase is MovePhase.IN_DOUBT:
-            found = Switch(self._context, MoveInDoubt(request=self._request, epoch=epoch_before), None).run()
+            plan = MoveInDoubt(request=self._request, epoch=epoch_before, started_at=started_at)
+            found = Switch(self._context, plan, None).run()
             if found.phase is MovePhase.IN_DOUBT:
                 return _told(transfer, found.error)
             transfer = (

@@ -32,7 +32,7 @@ def sweep(context: MoveContext, history: UnsettledMoves) -> tuple[MoveReport, ..
             downtime_seconds=report.downtime_seconds, memory_bytes=report.memory_bytes, disk_bytes=report.disk_bytes,
             error=report.error,
         )  # fmt: skip
-        settled = QemuMove(context, report.request).settle(report.epoch_before, standing)
+        settled = QemuMove(context, report.request).settle(report.epoch_before, standing, report.started_at)
         found = ("phase", "strategy", "epoch_after", "error")  # what was measured before stays
         fresh = report.model_copy(update={name: getattr(settled, name) for name in found})
         if fresh != report:

@@ -80,6 +80,8 @@ class Switch(Sides):
             if last is Act.GIVE_BACK:
                 self._give_back()
                 return self._ended(MovePhase.ROLLING_BACK, "the source died before its memory had arrived")
+            if last is Act.COLD_RESTART and self._may_run_there_still():
+                return self._ended(MovePhase.IN_DOUBT, self._problem)
             if last is Act.COLD_RESTART:
                 self._destination.restart(self._shard, self._command(1))
                 self._strategy = "cold-restart"
@@ -87,6 +89,12 @@ class Switch(Sides):
         except Exception as problem:
             self._problem = str(problem) or type(problem).__name__
         return self._ended(MovePhase.IN_DOUBT, self._problem or "no side can be asked who runs")
+
+    def _may_run_there_still(self) -> bool:
+        """A node that is given up may only be cut off; with run leases it is waited for until its lease has ended."""
+        free_at = self._context.free_at(self._shard, self._plan.started_at)
+        self._problem = f"{self._request.source} may run the shard until {free_at:%H:%M:%S} UTC, when its lease ends"
+        return self._context.clock.now() < free_at
 
     def _out_of_patience(self) -> bool:
         limits, now = self._context.limits, self._now()

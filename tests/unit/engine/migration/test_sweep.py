@@ -1,4 +1,8 @@
+from dataclasses import replace
+from datetime import datetime, timedelta
+
 from engine.migration.sweep import sweep
+from engine.model.ids import ShardId
 from engine.model.move import MovePhase
 from engine.store.database import Database
 from engine.store.moves import MoveHistory
@@ -43,6 +47,36 @@ def test_a_move_in_doubt_is_settled_once_the_nodes_answer(database: Database) ->
     assert there is not None
     assert there.running
     assert world.nodes[SOURCE].guest is None
+
+
+def test_a_cold_restart_waits_until_the_lease_of_a_node_that_is_given_up_has_ended(database: Database) -> None:
+    """It may only be cut off: its guest runs until its watchdog stops it."""
+    world, history = in_doubt(), MoveHistory(database)
+    with world.control.recording():
+        world.control.run(request())
+    report = world.store.reports.pop(request().id)  # the world's own sweep leaves it alone
+    history.put(report)
+    world.planned = {}
+    world.store.gone.add(SOURCE)
+    asked: list[datetime] = []
+
+    def free_at(_shard: ShardId, since: datetime) -> datetime:
+        asked.append(since)
+        return ends
+
+    ends = world.timeline.now() + timedelta(seconds=30)
+    context = replace(world.control.context, free_at=free_at)
+    (waits,) = sweep(context, history)
+    assert waits.phase is MovePhase.IN_DOUBT
+    assert "may run the shard until" in waits.error
+    there = world.nodes[DESTINATION].guest
+    assert there is not None
+    assert not there.running
+    assert asked == [report.started_at]
+    world.timeline.sleep(31)
+    (restarted,) = sweep(context, history)
+    assert (restarted.phase, restarted.strategy) == (MovePhase.CLEANED, "cold-restart")
+    assert there.running
 
 
 def test_every_unsettled_report_is_found_and_no_other(database: Database) -> None:
