@@ -6,6 +6,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.model.ids import MoveId
 from engine.model.move import MovePhase, MoveReport
 from tests.move_simulator.world import NODES, Planned, World, request
 
@@ -83,6 +84,21 @@ def test_a_move_that_is_cancelled_before_its_commit_point_leaves_the_shard_where
         assert report.phase is MovePhase.CLEANED or "cancelled" in report.error
     assert ends == sorted(ends), "aborted, and from some call on cleaned"
     assert set(ends) == {MovePhase.ABORTED, MovePhase.CLEANED}
+
+
+def test_a_shard_whose_move_was_cancelled_or_failed_can_move_again() -> None:
+    """QEMU keeps the end of its last migration until the next one begins."""
+    for word in ("cancelled", "failed", "completed"):
+        world = World(quiet=True)
+        here = world.nodes[SOURCE].guest
+        assert here is not None
+        here.migration = word
+        here.save(sent_for=MoveId("an-earlier-one"))
+        assert world.move(request()).phase is MovePhase.CLEANED
+    world = World(quiet=True, planned={})
+    world.cancelled.add(MoveId("first"))
+    assert world.move(request("first")).phase is MovePhase.ABORTED
+    assert world.move(request("second")).phase is MovePhase.CLEANED
 
 
 def test_without_faults_the_phases_come_in_order() -> None:
