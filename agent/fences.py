@@ -57,6 +57,11 @@ def may_kill(record: GuestRecord, command: MoveCommand) -> bool:
     return record.move == command.move and (record.incoming or given_away)
 
 
+def word_on(record: GuestRecord, migration: str) -> str:
+    """QEMU's word about the migration, seen from the guest's move: it keeps the end of the last one until the next."""
+    return migration if record.sent_for == record.move else "none"
+
+
 def must_stop(record: GuestRecord, *, running: bool) -> bool:
     """A guest that was given away may not run; QEMU starts it again by itself when the rest cannot be sent."""
     return running and record.ceded_epoch > 0

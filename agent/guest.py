@@ -64,6 +64,8 @@ class GuestRecord(Value):
     ceded_epoch: int = 0
     """The epoch at which the store gave the shard to another node, 0: not given. What is left is a rollback copy."""
     move: MoveId | None = None
+    sent_for: MoveId | None = None
+    """The move for which its memory was sent last: QEMU's word about the migration is about that one."""
     memory_port: int = 0
     disk_port: int = 0
     measured: MeasuredPerformance = MeasuredPerformance()

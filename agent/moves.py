@@ -257,7 +257,7 @@ class MoveAgent:
             mirrored=here.mirrored,
             disk_bytes_done=job["offset"] if job else 0,
             disk_bytes_total=job["len"] if job else 0,
-            migration=said.get("status", "none"),
+            migration=fences.word_on(here.record, said.get("status", "none")),
             remaining_bytes=memory.get("remaining", 0),
             transferred_bytes=memory.get("transferred", 0),
             bytes_per_second=float(memory.get("mbps", 0.0)) * 1e6 / 8,
@@ -302,6 +302,7 @@ class MoveAgent:
                 }
                 await _capabilities(here, pause_before_switchover=True)
                 await here.monitor.execute("migrate-set-parameters", parameters)
+                here.save(sent_for=request.move)
                 await sending.start(here, f"tcp:{request.landing.host}:{request.landing.memory_port}")
         return await self.source_status(shard)
 

@@ -18,6 +18,7 @@ from engine.metrics import observe_reclaim
 from engine.model.ids import NodeId, RoundId, provider_of
 from engine.model.market import ReclaimNotice
 from engine.model.move import MoveReport
+from engine.orders import workflow as orders
 from engine.retraining import workflow as retraining
 from engine.retraining.base import Retrainer
 from engine.round_record import RoundRecord
@@ -47,7 +48,7 @@ class ControlPlane:
     def rounds(self, count: int, *, every_seconds: float = 0.0) -> Iterator[RoundRecord]:
         """Run ``count`` rounds, those that an earlier process left unfinished first. Raises what stopped a round.
 
-        Ends once the evacuations and the retraining that are under way then have ended.
+        Ends once the evacuations, orders and the retraining that are under way then have ended.
         """
         resumed = [RoundId(one) for one in unfinished("round")]
         for number in range(count):
@@ -66,8 +67,9 @@ class ControlPlane:
             record = handle.get_result()
             self._retrain_if_due()
             yield record
-        for evacuation in unfinished("evacuate"):
-            DBOS.retrieve_workflow(evacuation).get_result()
+        for name in ("evacuate", orders.NAME):
+            for under_way in unfinished(name):
+                DBOS.retrieve_workflow(under_way).get_result()
         self._end_retrainings()
 
     def _retrain_if_due(self) -> None:

@@ -24,6 +24,7 @@ ShardwrightError
 ├── PolicyViolation               exit 5
 ├── BudgetExceeded                exit 5
 ├── MoveFailed                    exit 1: the move ended without success; the source still runs
+│   └── MoveCancelled             an operator did not want it any more, before its commit point
 └── BillDoesNotReconcile          exit 6
 """
 
@@ -154,6 +155,10 @@ class BudgetExceeded(ShardwrightError):
 
 
 class MoveFailed(ShardwrightError):
+    pass
+
+
+class MoveCancelled(MoveFailed):
     pass
 
 

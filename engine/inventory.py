@@ -10,7 +10,7 @@ from engine.planner.inventory import Inventory, InventoryNode
 from engine.store.plans import PlanStore
 from engine.store.shard_map import ShardMap
 
-_HERE = (NodeState.EXPECTED, NodeState.JOINED, NodeState.RECLAIMING)
+_HERE = (NodeState.EXPECTED, NodeState.JOINED, NodeState.DRAINING, NodeState.RECLAIMING)
 
 
 def current_inventory(shard_map: ShardMap, plans: PlanStore, beliefs: Beliefs) -> Inventory:

@@ -170,7 +170,7 @@ class ControlSteps:
             plan = make_plan(
                 self.terms.policy,
                 targets,
-                self._inventory(),
+                self.inventory(),
                 quotes,
                 view.offers,
                 (*view.rejections, *negotiation.rejections),
@@ -268,7 +268,8 @@ class ControlSteps:
         self.watch.running()
         return results
 
-    def _inventory(self) -> Inventory:
+    def inventory(self) -> Inventory:
+        """What runs now."""
         return current_inventory(self.shard_map, self.plans, self.watch.beliefs())
 
     def _with_leaving(self, plan: Plan) -> Plan:
@@ -277,7 +278,7 @@ class ControlSteps:
         Those that their providers are taking back too, since ending them any sooner would cut an evacuation short;
         but not those that never came up.
         """
-        inventory = self._inventory().nodes
+        inventory = self.inventory().nodes
         known = {item.node.id: item.planned for item in inventory if item.node.state is not NodeState.EXPECTED}
         staying: dict[str, list[PlannedNode]] = {}
         for node_id in plan.leaving:
@@ -292,7 +293,7 @@ class ControlSteps:
 
     def moves_off(self, plan: Plan) -> tuple[MoveRequest, ...]:
         self.fleet.wait_joined(self._there(plan))
-        inventory = self._inventory()
+        inventory = self.inventory()
         proposals = propose_moves(self.terms.policy, plan, inventory, self.shard_map.search())
         requests = tuple(
             MoveRequest(
@@ -317,8 +318,12 @@ class ControlSteps:
 
     def carve(self, plan: Plan, targets: Sequence[CapacityTarget]) -> CarveReport:
         joined = {node.id for node in self.fleet.wait_joined(self._there(plan))}
+        drained = self._drained()
         absent = sorted({planned.node.id for planned in _planned(plan)} - joined)
-        problems = [f"{node_id} has not joined; its shards wait for the next round" for node_id in absent]
+        problems = [
+            f"{node_id} {'is drained' if node_id in drained else 'has not joined'}; its shards wait for the next round"
+            for node_id in absent
+        ]
         for problem in problems:
             self._say("carve", problem)
         nodes = [planned for planned in _planned(plan) if planned.node.id in joined]
@@ -351,7 +356,9 @@ class ControlSteps:
         return problems
 
     def _bind(self, replicas: Mapping[PoolId, int]) -> None:
-        choice = plan_bindings(self.terms.components, replicas, self.shard_map.search(), self.shard_map.bindings())
+        drained = self._drained()
+        shards = [one for one in self.shard_map.search() if one.state is ShardState.BOUND or one.node not in drained]
+        choice = plan_bindings(self.terms.components, replicas, shards, self.shard_map.bindings())
         for component in choice.unbind:
             self.shard_map.unbind(component)
         for component, shard_id in choice.bind:
@@ -404,9 +411,12 @@ class ControlSteps:
         self._say("record", f"round {record.id} is done")
 
     def _there(self, plan: Plan) -> tuple[PlannedNode, ...]:
-        """The planned nodes whose instance exists; there is no use in waiting for the others."""
-        made = self._made()
-        return tuple(planned for planned in _planned(plan) if planned.node.id in made)
+        """The planned nodes whose instance exists and may take shards; there is no use in waiting for the others."""
+        there = self._made() - self._drained()
+        return tuple(planned for planned in _planned(plan) if planned.node.id in there)
+
+    def _drained(self) -> frozenset[NodeId]:
+        return frozenset(node.id for node in self.shard_map.nodes(states=[NodeState.DRAINING]))
 
     def _made(self) -> frozenset[NodeId]:
         return frozenset(node.id for node in self.shard_map.nodes() if node.instance_id is not None)

@@ -14,7 +14,7 @@ from engine.model.capacity import CapacityTarget, Pool, Resources, RiskClass, Sh
 from engine.model.ids import CellId, MoveId, NodeId, OfferId, PlanId, PoolId, QuoteId, ShardId
 from engine.model.market import Offer, PurchaseOption, Quote, Reliability
 from engine.model.money import Money, usd
-from engine.model.move import MovePhase, MoveReport, MoveRequest
+from engine.model.move import MovePhase, MoveProgress, MoveReport, MoveRequest, MoveUnderWay
 from engine.model.placement import Binding, Cell, ComponentName, Node, NodeState, Shard, ShardState
 from engine.model.plan import (
     CellPlan,
@@ -85,6 +85,13 @@ class SampleView:
     def moves(self) -> Sequence[MoveReport]:
         return (reclaim_move(), cost_move())
 
+    def moves_under_way(self) -> Sequence[MoveUnderWay]:
+        progress = MoveProgress(
+            request=reclaim_move().request.model_copy(update={"id": MoveId("move-s-0004-order-1")}),
+            phase=MovePhase.PRECOPY, at=NOW, bytes_left=48 << 20, bytes_per_second=12_000_000.0,
+        )  # fmt: skip
+        return (MoveUnderWay(progress=progress, since=NOW, cancelled=True),)
+
     def bills(self) -> BillView:
         rows = tuple(self.charges())
         shares = {node.id: (("shop/web", 2), ("shop/db", 1)) for node in self._nodes[:3]}
@@ -119,6 +126,9 @@ class EmptyView:
         return ()
 
     def moves(self) -> Sequence[MoveReport]:
+        return ()
+
+    def moves_under_way(self) -> Sequence[MoveUnderWay]:
         return ()
 
     def bills(self) -> BillView:

@@ -15,7 +15,7 @@ from engine.api.bill_csv import bill_csv
 from engine.api.problems import PROBLEM_JSON, Problem, answer_with_problems
 from engine.api.view import BillView, ControlView, ShardView
 from engine.model.capacity import CapacityTarget
-from engine.model.move import MoveReport
+from engine.model.move import MoveReport, MoveUnderWay
 from engine.model.placement import Node
 from engine.model.plan import Plan
 from engine.namespace.names import parse
@@ -80,6 +80,11 @@ def _facts(view: ControlView) -> APIRouter:
     @router.get("/moves")
     def moves() -> Sequence[MoveReport]:
         return view.moves()
+
+    @router.get("/moves/under-way")
+    def moves_under_way() -> Sequence[MoveUnderWay]:
+        """Those that the history does not have yet, with what is left to copy."""
+        return view.moves_under_way()
 
     @router.get("/bills")
     def bills() -> BillView:

@@ -9,7 +9,7 @@ from engine.billing.report import Shares, cost_report
 from engine.model.billing import Charge
 from engine.model.capacity import CapacityTarget
 from engine.model.ids import PoolId
-from engine.model.move import MoveReport
+from engine.model.move import MoveReport, MoveUnderWay
 from engine.model.placement import ComponentName, Node, NodeState
 from engine.model.plan import Plan
 from engine.round_record import RoundRecord
@@ -44,6 +44,9 @@ class StoredView:
 
     def moves(self) -> Sequence[MoveReport]:
         return self._store.moves.latest(MOVES_SHOWN)
+
+    def moves_under_way(self) -> Sequence[MoveUnderWay]:
+        return self._store.moves.under_way()
 
     def charges(self) -> Sequence[Charge]:
         return self._store.ledger.charges()

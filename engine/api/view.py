@@ -7,7 +7,7 @@ from engine.billing.reconciliation import Reconciliation
 from engine.billing.report import CostReport
 from engine.model.billing import Charge
 from engine.model.capacity import CapacityTarget
-from engine.model.move import MoveReport
+from engine.model.move import MoveReport, MoveUnderWay
 from engine.model.placement import Binding, ComponentName, Node, Shard
 from engine.model.plan import Plan
 from engine.model.value import Value
@@ -40,6 +40,8 @@ class ControlView(Protocol):
     def targets(self) -> Sequence[CapacityTarget]: ...
 
     def moves(self) -> Sequence[MoveReport]: ...
+
+    def moves_under_way(self) -> Sequence[MoveUnderWay]: ...
 
     def bills(self) -> BillView: ...
 

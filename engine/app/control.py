@@ -36,13 +36,18 @@ from engine.market.strategies import open_strategies
 from engine.market_watch import MarketWatch
 from engine.metrics import observe_move
 from engine.migration import workflow as migration
-from engine.migration.base import MoveContext
+from engine.migration.base import MoveContext, no_leases
 from engine.migration.keeping import keep
+from engine.migration.progress import EVERY_SECONDS as PROGRESS_SECONDS
+from engine.migration.progress import ProgressBoard
 from engine.migration.several import Moves, moved
-from engine.migration.sweep import Sweeper, sweep
+from engine.migration.sweep import EVERY_SECONDS as SWEEP_SECONDS
+from engine.migration.sweep import sweep
 from engine.model.ids import NodeId, provider_of
 from engine.model.move import MoveReport
 from engine.model.plan import CellPlan, Plan
+from engine.orders import workflow as orders
+from engine.repeating import Repeated
 from engine.retraining import workflow as retrainings
 from engine.rounds import serve
 from engine.steps import ControlSteps, Terms
@@ -100,6 +105,7 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
         )
 
         lease_seconds = configuration.control.run_lease_seconds
+        leases = RunLeases(store.database, clock, timedelta(seconds=lease_seconds or 0))
 
         def user_data_settings(provider: str) -> UserDataSettings:
             one = settings[provider]
@@ -132,12 +138,18 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
             on_join=fleet.on_join,
             on_notice=desk,
             on_keep=partial(keep, store.shard_map),
-            leases=RunLeases(store.database, clock, timedelta(seconds=lease_seconds or 0)),
+            leases=leases,
         )
         judged = _JudgedPlan(configuration)
         driver = stack.enter_context(_cell_driver(configuration, settings, judged, clock))
         demand = ForecastDemand(configuration, clock, observe)
-        moves = Moves(migration.DurableMover(), observe, keep=_keeper(store))
+        moves = Moves(
+            migration.DurableMover(),
+            observe,
+            keep=_keeper(store),
+            announce=lambda requests: store.moves.announce(requests, clock.now()),
+        )
+        placements = {pool.id: pool.placement for pool in configuration.pool_values()}
         steps = ControlSteps(
             terms=Terms(
                 policy=plan_policy(configuration),
@@ -162,16 +174,38 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
             clock=clock,
             observe=observe,
         )
-        move_context = MoveContext(agents=agents, shards=store.shard_map, clock=clock)
+        board = ProgressBoard(store.moves)
+        board.exchange()
+        move_context = MoveContext(
+            agents=agents,
+            shards=store.shard_map,
+            clock=clock,
+            progress=board.told,
+            cancelled=board.cancelled,
+            free_at=leases.free_at if lease_seconds else no_leases,
+        )
         migration.configure(move_context)
         evacuations.configure(
             evacuations.EvacuationContext(
                 shard_map=store.shard_map,
                 fleet=fleet,
                 moves=moves,
-                placements={pool.id: pool.placement for pool in configuration.pool_values()},
+                placements=placements,
                 observe=observe,
                 give_back=steps.give_back,
+            )
+        )
+        orders.configure(
+            orders.OrderContext(
+                orders=store.orders,
+                shard_map=store.shard_map,
+                fleet=fleet,
+                moves=moves,
+                placements=placements,
+                policy=steps.terms.policy,
+                inventory=steps.inventory,
+                clock=clock,
+                observe=observe,
             )
         )
         serve(steps)
@@ -187,9 +221,14 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
             for report in sweep(move_context, store.moves):
                 observe(moved(report))
 
-        sweeper = Sweeper(sweep_moves)
-        sweeper.start()
-        stack.callback(sweeper.stop)
+        for what, once, seconds in (
+            ("the exchange about moves", board.exchange, PROGRESS_SECONDS),
+            ("the sweep of moves", sweep_moves, SWEEP_SECONDS),
+            ("taking orders", orders.take_orders, orders.EVERY_SECONDS),
+        ):
+            repeated = Repeated(what, once, every_seconds=seconds)
+            repeated.start()
+            stack.callback(repeated.stop)
         plane = ControlPlane(
             name=configuration.name,
             store=store,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engine.cli.console import Output, err, out, plain, print_json
-from engine.errors import AuthenticationFailed, ShardwrightError
+from engine.errors import AuthenticationFailed, ShardwrightError, UsageError
 
 if TYPE_CHECKING:
     from engine.round_record import RoundRecord
@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
 
 def run(
     config: OwnConfigFile = None,
-    rounds: Annotated[int, typer.Option(min=1, help="how many rounds")] = 1,
+    rounds: Annotated[int, typer.Option(min=0, help="how many rounds; 0 only with --serve")] = 1,
     usage: Annotated[Path | None, typer.Option(help="usage history, Parquet or CSV; replaces the file's")] = None,
     metric: Annotated[str | None, typer.Option(help="column of the usage history, where it has several")] = None,
     every: Annotated[float, typer.Option(min=0, help="seconds between rounds")] = 0.0,
@@ -42,6 +42,10 @@ def run(
     Without a configuration file the embedded sandbox is started, and ends with the command; one that is up already is
     used with --config .shardwright/sandbox/shardwright.toml.
     """
+    if rounds == 0 and not serve:
+        raise UsageError(
+            "no rounds and no --serve: there is nothing to do", next_step="shardwright run --serve --rounds 0"
+        )
     from engine.app.embedded import run_rounds
     from engine.cli.market import plan_tables
 

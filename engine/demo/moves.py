@@ -8,6 +8,7 @@ from rich.table import Table
 
 from agent.record_client import RecordSummary
 from engine.cli.console import table
+from engine.cli.move_tables import gate_rows
 from engine.clock import Clock, wait_until
 from engine.control_plane import ControlPlane
 from engine.demo.show import Show
@@ -179,15 +180,7 @@ def _unused_offer(plane: ControlPlane) -> tuple[str, str]:
 
 
 def _gate_table(report: MoveReport, gate: MoveGateReport) -> Table:
-    rows = [
-        (f"saving over {gate.expected_stay_hours:g} h", f"{gate.saving.amount:+.5f}"),
-        ("egress", f"{-gate.egress.amount:+.5f}"),
-        ("double pay", f"{-gate.double_pay.amount:+.5f}"),
-        ("downtime", f"{-gate.downtime.amount:+.5f}"),
-        ("risk at the target", f"{-gate.risk_at_target.amount:+.5f}"),
-        ("lost commitment", f"{-gate.lost_commitment.amount:+.5f}"),
-        ("left, so it passes", f"{(gate.saving - gate.cost).amount:+.5f}"),
-    ]
+    rows = [*gate_rows(gate), ("left, so it passes", f"{(gate.saving - gate.cost).amount:+.5f}")]
     downtime = f"{report.downtime_seconds * 1000:.0f} ms"
     title = f"Move gate for {report.request.shard} ({gate.saving.currency}), downtime {downtime}"
     return table(title, ("", "amount"), rows, right=(1,))

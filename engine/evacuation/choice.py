@@ -19,6 +19,8 @@ class Evacuation(Value):
     """Ready shards nobody is bound to, released to make room."""
     moves: tuple[MoveRequest, ...]
     stranded: tuple[ShardId, ...]
+    reasons: tuple[tuple[ShardId, str], ...] = ()
+    """For each of both: why it goes where it goes, or why nowhere."""
 
 
 def plan_evacuation(
@@ -30,6 +32,8 @@ def plan_evacuation(
     cause: MoveCause,
     deadline: datetime | None,
     attempt: str,
+    only: ShardId | None = None,
+    to: str | None = None,
 ) -> Evacuation:
     """Send each bound shard of ``leaving`` to the node that fails least together with it.
 
@@ -37,22 +41,28 @@ def plan_evacuation(
     (it is given up). Preferred: another provider, then another region, then free room without giving up a spare, then a
     node from which everything would get out again in time, then the cheapest one. ``attempt`` makes the move ids; the
     same attempt gives the same ids.
+
+    ``only``: that shard alone, which may be ready too. ``to``: only nodes of that provider, or the node of that name.
     """
     source = next(node for node in nodes if node.id == leaving)
-    room = _Room(nodes, shards, leaving)
+    room = _Room([node for node in nodes if to in (None, node.id, provider_of(node.cell))], shards, leaving)
     displaced: list[ShardId] = []
     moves: list[MoveRequest] = []
     stranded: list[ShardId] = []
-    for shard in sorted(_bound(shards, leaving), key=lambda bound: bound.id):
+    reasons: list[tuple[ShardId, str]] = []
+    leaves = _bound(shards, leaving) if only is None else [shard for shard in shards if shard.id == only]
+    for shard in sorted(leaves, key=lambda bound: bound.id):
         placement = placements.get(shard.pool, Placement())
         found = room.best_for(shard, source, placement)
         if found is None:
             stranded.append(shard.id)
+            reasons.append((shard.id, room.refusals(shard, placement)))
             continue
         node, spare = found
         if spare is not None:
             displaced.append(spare.id)
         room.take(node, shard, spare)
+        reasons.append((shard.id, _why(node, source, spare)))
         moves.append(
             MoveRequest(
                 id=MoveId(f"move-{shard.id}-{attempt}"),
@@ -63,7 +73,20 @@ def plan_evacuation(
                 deadline=deadline,
             )
         )
-    return Evacuation(displaced=tuple(displaced), moves=tuple(moves), stranded=tuple(stranded))
+    return Evacuation(displaced=tuple(displaced), moves=tuple(moves), stranded=tuple(stranded), reasons=tuple(reasons))
+
+
+def _why(node: Node, source: Node, spare: Shard | None) -> str:
+    """In the order in which it counts."""
+    mine, its = provider_of(source.cell), provider_of(node.cell)
+    apart = "the same cell" if node.cell == source.cell else f"another region of {its}"
+    return ", ".join(
+        (
+            f"another provider ({its})" if its != mine else apart,
+            "free room" if spare is None else f"the spare {spare.id} gives way",
+            f"{node.hourly_price} per hour for the node",
+        )
+    )
 
 
 def _bound(shards: Iterable[Shard], node: NodeId) -> list[Shard]:
@@ -86,20 +109,16 @@ class _Room:
     """What is free where, while destinations are being handed out."""
 
     def __init__(self, nodes: Sequence[Node], shards: Sequence[Shard], leaving: NodeId) -> None:
-        self._nodes = [node for node in nodes if node.id != leaving and node.state is NodeState.JOINED]
+        self._nodes = [node for node in nodes if node.id != leaving and node.state is not NodeState.GONE]
         self._shards = [shard for shard in shards if shard.node != leaving]
 
     def best_for(self, shard: Shard, source: Node, placement: Placement) -> tuple[Node, Shard | None] | None:
         candidates = []
         for node in self._nodes:
-            provider, _, region = node.cell.split("/", 2)
-            if not placement.allows(provider, region):
+            provider = provider_of(node.cell)
+            if self._refusal(node, shard, placement):
                 continue
-            spare = None
-            if free_resources(node, self._shards).holds(shard.nominal) < 1:
-                spare = self._spare(node, shard)
-                if spare is None:
-                    continue
+            spare = None if self._has_room(node, shard) else self._spare(node, shard)
             rank = (
                 provider == provider_of(source.cell),
                 node.cell == source.cell,
@@ -113,6 +132,25 @@ class _Room:
             return None
         _, node, spare = min(candidates, key=lambda candidate: candidate[0])
         return node, spare
+
+    def refusals(self, shard: Shard, placement: Placement) -> str:
+        """Why none of the nodes will do."""
+        told = (f"{node.id}: {self._refusal(node, shard, placement)}" for node in self._nodes)
+        return "; ".join(told) or "there is no other node"
+
+    def _refusal(self, node: Node, shard: Shard, placement: Placement) -> str:
+        """Empty for a node that may take the shard."""
+        provider, _, region = node.cell.split("/", 2)
+        if node.state is not NodeState.JOINED:
+            return f"it is {node.state}"
+        if not placement.allows(provider, region):
+            return f"pool {shard.pool} may not be there"
+        if not self._has_room(node, shard) and self._spare(node, shard) is None:
+            return "no room, and no spare of that type to give up"
+        return ""
+
+    def _has_room(self, node: Node, shard: Shard) -> bool:
+        return free_resources(node, self._shards).holds(shard.nominal) >= 1
 
     def _spare(self, node: Node, wanted: Shard) -> Shard | None:
         spares = (

@@ -1,21 +1,21 @@
 """Leaving a node that its provider takes back, as a durable workflow: choose, make room, move, give up the rest."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from dbos import DBOS, SetWorkflowID, WorkflowHandle
 
-from engine.errors import ShardwrightError
+from engine.errors import ShardwrightError, UnknownName
 from engine.evacuation.choice import Evacuation, plan_evacuation
 from engine.events import Event, Observe
 from engine.fleet.nodes import Fleet
 from engine.migration.several import Moves
 from engine.model.capacity import Placement
-from engine.model.ids import NodeId, PoolId
+from engine.model.ids import NodeId, PoolId, ShardId
 from engine.model.market import ReclaimNotice
 from engine.model.move import MovePhase, MoveReport
-from engine.model.placement import NodeState
+from engine.model.placement import NodeState, ShardState
 from engine.model.plan import MoveCause
 from engine.store.shard_map import ShardMap
 
@@ -88,10 +88,18 @@ def _choose(node: NodeId, deadline: datetime) -> Evacuation:
 
 def _make_room(choice: Evacuation) -> None:
     context = _context()
-    known = {shard.id: shard for shard in context.shard_map.search()}
-    for shard_id in choice.displaced:
-        if shard_id in known:
-            context.fleet.release(known[shard_id])
+    make_room(context.shard_map, context.fleet, choice.displaced)
+
+
+def make_room(shard_map: ShardMap, fleet: Fleet, displaced: Iterable[ShardId]) -> None:
+    """Give up those that are still spare: one that a component was bound to meanwhile stays."""
+    for shard_id in displaced:
+        try:
+            shard = shard_map.get(shard_id)
+        except UnknownName:
+            continue
+        if shard.state is not ShardState.BOUND:
+            fleet.release(shard)
 
 
 def _leave(node: NodeId) -> None:

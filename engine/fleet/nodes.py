@@ -71,10 +71,11 @@ class Fleet:
         return render_user_data(node, token, settings)
 
     def on_join(self, joined: NodeJoined) -> None:
-        """Called by the join listener. Raises UnknownName for a node nobody expects."""
+        """Called by the join listener. Raises UnknownName for a node nobody expects. What is drained stays so."""
+        drained = self._map.node(joined.node).state is NodeState.DRAINING
         self._map.update_node(
             joined.node,
-            state=NodeState.JOINED,
+            state=NodeState.DRAINING if drained else NodeState.JOINED,
             agent_url=joined.agent_url,
             underlay_address=joined.underlay_address,
         )
@@ -134,7 +135,7 @@ class Fleet:
             except (NotFound, UnknownName, StaleEpoch):
                 pass
             except ProviderUnavailable:
-                if node.state is NodeState.JOINED:
+                if node.state in (NodeState.JOINED, NodeState.DRAINING):
                     raise
         self._map.remove(shard.id)
 

@@ -20,7 +20,7 @@ from engine.model.placement import Node, NodeState
 from engine.model.plan import OfferRejection
 
 _NOTHING = OwnHistory(reclaims=0, node_hours=0.0)
-RUNS = (NodeState.EXPECTED, NodeState.JOINED)
+RUNS = (NodeState.EXPECTED, NodeState.JOINED, NodeState.DRAINING)
 _Group = tuple[CellId, str, PurchaseOption]
 """What is lost together: of one correlation group, spot is, and what was bought to keep is by itself."""
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Annotated, Protocol
 
 from pydantic import Field
@@ -11,7 +12,7 @@ from engine.clock import Clock
 from engine.fleet.agent_client import AgentClient
 from engine.model.capacity import Resources
 from engine.model.ids import MoveId, NodeId, ShardId
-from engine.model.move import MovePhase, MoveReport, MoveRequest
+from engine.model.move import MovePhase, MoveProgress, MoveReport, MoveRequest
 from engine.model.placement import Shard
 from engine.model.value import Utc, Value
 
@@ -102,6 +103,7 @@ class MoveInDoubt(Value):
 
     request: MoveRequest
     epoch: int
+    started_at: Utc
 
 
 class Transfer(Value):
@@ -125,6 +127,18 @@ def _nobody(_move: MoveId, _phase: MovePhase) -> None:
     return
 
 
+def _unwatched(_progress: MoveProgress) -> None:
+    return
+
+
+def _never(_move: MoveId) -> bool:
+    return False
+
+
+def no_leases(_shard: ShardId, since: datetime) -> datetime:
+    return since
+
+
 @dataclass(frozen=True)
 class MoveContext:
     """What the composition root hands in."""
@@ -134,6 +148,13 @@ class MoveContext:
     clock: Clock
     limits: MoveLimits = field(default_factory=MoveLimits)
     observer: Observer = _nobody
+    progress: Callable[[MoveProgress], None] = _unwatched
+    """Told of every phase and of what is left to copy; must return at once too."""
+    cancelled: Callable[[MoveId], bool] = _never
+    """Whether an operator does not want the move any more; asked between two acts, so it must return at once."""
+    free_at: Callable[[ShardId, datetime], datetime] = no_leases
+    """When a node that is gone does not run a shard any more, though it may only be cut off (engine.store.run_leases);
+    without run leases its word that it is gone is all there is."""
 
 
 __all__ = ["Landing", "MoveContext", "MoveLimits", "MovePlan", "Mover", "Observer", "ShardOwnership", "Transfer"]

@@ -143,10 +143,9 @@ def _before_commit(seen: Observation) -> Act:
         return Act.ROLL_BACK
     if seen.source is None or seen.destination is None:
         return Act.LOOK_AGAIN
-    if seen.source.migration in ("failed", "cancelled"):
+    if seen.source.migration in ("failed", "cancelled", "completed"):
         return Act.ROLL_BACK
-    if seen.source.migration in ("none", "completed"):
-        # "completed" is of an earlier move that was given back: QEMU keeps the last one's word.
+    if seen.source.migration == "none":
         return Act.START_COPY if seen.source.mirror_ready else Act.ROLL_BACK
     if seen.source.migration == "pre-switchover" and seen.source.mirrored:
         return Act.SWAP

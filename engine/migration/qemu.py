@@ -1,36 +1,27 @@
 """The steps of a live QEMU move between two agents. Each may be repeated after a crash: it looks before it acts."""
 
-from agent.wire import GuestState, Landing, MirrorRequest, MoveCommand, PrepareRequest, ReserveRequest
+from datetime import datetime
+
+from agent.wire import GuestState, Landing, MirrorRequest, MoveCommand, PrepareRequest, ReserveRequest, SourceStatus
 from engine.errors import ConcurrentUpdate, MoveFailed, NotFound, StaleEpoch, UnknownName
-from engine.fleet.agent_client import AgentClient
-from engine.migration.base import MoveContext, MoveInDoubt, MovePlan, Transfer
+from engine.migration.base import MoveInDoubt, MovePlan, Transfer
 from engine.migration.decisions import Ownership, Removal, leftovers
+from engine.migration.sides import Sides
 from engine.migration.switch import Switch, owner_now
-from engine.model.move import MovePhase, MoveRequest
+from engine.model.move import MovePhase
 
 _LOOK_SECONDS = 0.1
 
 
-class QemuMove:
+class QemuMove(Sides):
     """One move, driven from the outside step by step."""
-
-    def __init__(self, context: MoveContext, request: MoveRequest) -> None:
-        self._context, self._request = context, request
-        self._shard = request.shard
-
-    @property
-    def _source(self) -> AgentClient:
-        return self._context.agents(self._request.source)
-
-    @property
-    def _destination(self) -> AgentClient:
-        return self._context.agents(self._request.destination)
 
     def begin(self) -> MovePlan:
         """Raises StaleEpoch when the shard is not on the source, MoveFailed for a move that makes no sense.
 
-        Raises ConcurrentUpdate when the guest does not run, or is in another move.
+        Raises ConcurrentUpdate when the guest does not run, or is in another move, MoveCancelled.
         """
+        self._require_wanted()
         request = self._request
         if request.source == request.destination:
             raise MoveFailed(f"shard {request.shard} is on node {request.destination} already")
@@ -46,12 +37,14 @@ class QemuMove:
         return MovePlan.of(request, shard, status, self._context.clock.now())
 
     def reserve(self, plan: MovePlan) -> None:
+        self._require_wanted()
         ttl = self._context.limits.reserve_ttl
         request = ReserveRequest(move=self._request.id, epoch=plan.epoch, resources=plan.resources, ttl_seconds=ttl)
         self._destination.reserve(self._shard, request)
         self._enter(MovePhase.RESERVED)
 
     def prepare(self, plan: MovePlan) -> Landing:
+        self._require_wanted()
         request = PrepareRequest(
             move=self._request.id, epoch=plan.epoch, source=self._request.source, resources=plan.resources,
             image=plan.image, address=plan.address, mac=plan.mac, disk_mib=plan.disk_mib, profile=plan.profile,
@@ -62,6 +55,7 @@ class QemuMove:
 
     def mirror(self, plan: MovePlan, landing: Landing) -> None:
         """Until every block is on both sides and every write goes to both. Raises MoveFailed past the limit."""
+        self._require_wanted()
         limits, clock = self._context.limits, self._context.clock
         allowed = limits.mirror(plan.disk_mib)
         began = clock.now()
@@ -73,8 +67,18 @@ class QemuMove:
                 raise MoveFailed(f"the mirror of shard {self._shard}'s disk broke off")
             if (clock.now() - began).total_seconds() > allowed:
                 raise MoveFailed(f"the disk of shard {self._shard} was not mirrored within {allowed:.0f} s")
+            self._require_wanted()
             clock.sleep(_LOOK_SECONDS)
             status = self._source.source_status(self._shard)
+            self._tell_mirror(status, (clock.now() - began).total_seconds())
+
+    def _tell_mirror(self, status: SourceStatus, seconds: float) -> None:
+        self._tell(
+            MovePhase.MIRRORING,
+            strategy="pre-copy",
+            bytes_left=max(0, status.disk_bytes_total - status.disk_bytes_done),
+            bytes_per_second=status.disk_bytes_done / max(seconds, _LOOK_SECONDS),
+        )
 
     def transfer(self, plan: MovePlan, landing: Landing) -> Transfer:
         """Memory and ownership: from the start of pre-copy until one side runs for good."""
@@ -113,10 +117,11 @@ class QemuMove:
         epoch_after = transfer.epoch_after if phase is MovePhase.CLEANED else epoch
         return transfer.model_copy(update={"phase": phase, "epoch_after": epoch_after})
 
-    def settle(self, epoch_before: int, transfer: Transfer) -> Transfer:
+    def settle(self, epoch_before: int, transfer: Transfer, started_at: datetime) -> Transfer:
         """One look at a move that did not come to its end, and what can be done about it now; nothing is raised."""
         if transfer.phase is MovePhase.IN_DOUBT:
-            found = Switch(self._context, MoveInDoubt(request=self._request, epoch=epoch_before), None).run()
+            plan = MoveInDoubt(request=self._request, epoch=epoch_before, started_at=started_at)
+            found = Switch(self._context, plan, None).run()
             if found.phase is MovePhase.IN_DOUBT:
                 return _told(transfer, found.error)
             transfer = (
@@ -143,9 +148,6 @@ class QemuMove:
         else:
             agent = self._source if removal is Removal.RELEASE_SOURCE else self._destination
             agent.release(self._shard, command.epoch)
-
-    def _enter(self, phase: MovePhase) -> None:
-        self._context.observer(self._request.id, phase)
 
 
 def _told(transfer: Transfer, problem: str) -> Transfer:

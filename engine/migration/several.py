@@ -16,13 +16,21 @@ PER_NODE = 2
 class Moves:
     """Safe to call again with the same requests: a move that has ended is only read."""
 
-    def __init__(self, mover: DurableMover, observe: Observe, *, keep: Callable[[MoveReport], None]) -> None:
-        """``keep`` stores each report."""
-        self._mover, self._observe, self._keep = mover, observe, keep
+    def __init__(
+        self,
+        mover: DurableMover,
+        observe: Observe,
+        *,
+        keep: Callable[[MoveReport], None],
+        announce: Callable[[Sequence[MoveRequest]], None],
+    ) -> None:
+        """``keep`` stores each report; ``announce`` is told of moves before they begin or wait for their turn."""
+        self._mover, self._observe, self._keep, self._announce = mover, observe, keep, announce
 
     def run(self, requests: Sequence[MoveRequest]) -> tuple[MoveReport, ...]:
         """Blocks until all have ended; reports in the order of the requests."""
         reports: dict[str, MoveReport] = {}
+        self._announce(requests)
         for batch in batches(requests):
             handles = [(request, self._mover.start(request)) for request in batch]
             for request, handle in handles:

@@ -3,19 +3,13 @@
 A node that was silent answers again, or is given up with its shards; nobody has to do anything by hand.
 """
 
-import threading
-from collections.abc import Callable
 from typing import Protocol
-
-import structlog
 
 from engine.migration.base import MoveContext, Transfer
 from engine.migration.qemu import QemuMove
 from engine.model.move import MoveReport
 
 EVERY_SECONDS = 10.0
-_STOP_SECONDS = 2.0
-_log = structlog.get_logger()
 
 
 class UnsettledMoves(Protocol):
@@ -38,35 +32,10 @@ def sweep(context: MoveContext, history: UnsettledMoves) -> tuple[MoveReport, ..
             downtime_seconds=report.downtime_seconds, memory_bytes=report.memory_bytes, disk_bytes=report.disk_bytes,
             error=report.error,
         )  # fmt: skip
-        settled = QemuMove(context, report.request).settle(report.epoch_before, standing)
+        settled = QemuMove(context, report.request).settle(report.epoch_before, standing, report.started_at)
         found = ("phase", "strategy", "epoch_after", "error")  # what was measured before stays
         fresh = report.model_copy(update={name: getattr(settled, name) for name in found})
         if fresh != report:
             history.put(fresh)
             changed.append(fresh)
     return tuple(changed)
-
-
-class Sweeper:
-    """Sweeps now and every few seconds, in a thread of its own."""
-
-    def __init__(self, once: Callable[[], object], *, every_seconds: float = EVERY_SECONDS) -> None:
-        self._once, self._every = once, every_seconds
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="move-sweeper", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Waits a little for a sweep under way; one that hangs on a silent node ends with the process."""
-        self._stopped.set()
-        self._thread.join(_STOP_SECONDS)
-
-    def _run(self) -> None:
-        while not self._stopped.is_set():
-            try:
-                self._once()
-            except Exception as problem:  # the next sweep finds the same moves
-                _log.warning("moves could not be swept", error=str(problem))
-            self._stopped.wait(self._every)

@@ -13,9 +13,9 @@ from agent.wire import (
     TuneRequest,
 )
 from engine.errors import MoveFailed, NotFound, ShardwrightError, StaleEpoch, UnknownName
-from engine.fleet.agent_client import AgentClient
 from engine.migration.base import MoveContext, MoveInDoubt, MovePlan, ShardOwnership, Transfer
 from engine.migration.decisions import Act, Observation, Ownership, Sight, next_act, out_of_patience, ownership
+from engine.migration.sides import Sides
 from engine.migration.strategies import Advice, Sample, Verb, advise
 from engine.model.move import MovePhase, MoveRequest
 
@@ -26,12 +26,12 @@ _MOST_REPAIRS = 3
 _CHUNKS_A_PATCH = 64
 
 
-class Switch:
+class Switch(Sides):
     """One run of that loop, and what it has measured. Without a landing nothing is copied: the move is only settled."""
 
     def __init__(self, context: MoveContext, plan: MovePlan | MoveInDoubt, landing: Landing | None) -> None:
-        self._context, self._plan, self._landing = context, plan, landing
-        self._request, self._shard = plan.request, plan.request.shard
+        super().__init__(context, plan.request)
+        self._plan, self._landing = plan, landing
         self._strategy, self._downtime_limit_ms = "pre-copy", _FIRST_DOWNTIME_LIMIT_MS
         self._samples: list[Sample] = []
         self._last: SourceStatus | None = None
@@ -43,14 +43,6 @@ class Switch:
         self._committed_since: float | None = None
         self._heard = self._now()
         self._last_act: Act | None = None
-
-    @property
-    def _source(self) -> AgentClient:
-        return self._context.agents(self._request.source)
-
-    @property
-    def _destination(self) -> AgentClient:
-        return self._context.agents(self._request.destination)
 
     def run(self) -> Transfer:
         """Blocks until the move is decided and one side runs, or it is in doubt; bounded by the context's limits."""
@@ -88,6 +80,8 @@ class Switch:
             if last is Act.GIVE_BACK:
                 self._give_back()
                 return self._ended(MovePhase.ROLLING_BACK, "the source died before its memory had arrived")
+            if last is Act.COLD_RESTART and self._may_run_there_still():
+                return self._ended(MovePhase.IN_DOUBT, self._problem)
             if last is Act.COLD_RESTART:
                 self._destination.restart(self._shard, self._command(1))
                 self._strategy = "cold-restart"
@@ -95,6 +89,12 @@ class Switch:
         except Exception as problem:
             self._problem = str(problem) or type(problem).__name__
         return self._ended(MovePhase.IN_DOUBT, self._problem or "no side can be asked who runs")
+
+    def _may_run_there_still(self) -> bool:
+        """A node that is given up may only be cut off; with run leases it is waited for until its lease has ended."""
+        free_at = self._context.free_at(self._shard, self._plan.started_at)
+        self._problem = f"{self._request.source} may run the shard until {free_at:%H:%M:%S} UTC, when its lease ends"
+        return self._context.clock.now() < free_at
 
     def _out_of_patience(self) -> bool:
         limits, now = self._context.limits, self._now()
@@ -152,6 +152,7 @@ class Switch:
         while True:
             if self._overdue():
                 return self._ended(MovePhase.ROLLING_BACK, "the move has had all its time")
+            self._require_wanted()
             status = self._source.switchover(self._shard, self._command(0), _SWITCHOVER_WAIT_SECONDS)
             self._heard = self._now()
             self._last, self._disk_bytes = status, max(self._disk_bytes, status.disk_bytes_done)
@@ -159,6 +160,12 @@ class Switch:
                 return self._swap_and_finish()
             if status.migration not in ("setup", "active") or not status.mirror_present:
                 return None
+            self._tell(
+                MovePhase.PRECOPY,
+                strategy=self._strategy,
+                bytes_left=status.remaining_bytes,
+                bytes_per_second=status.bytes_per_second,
+            )
             self._samples.append(
                 Sample(
                     at=self._now() - began,
@@ -292,9 +299,6 @@ class Switch:
             disk_bytes=self._disk_bytes,
             error=error,
         )
-
-    def _enter(self, phase: MovePhase) -> None:
-        self._context.observer(self._request.id, phase)
 
     def _now(self) -> float:
         return self._context.clock.now().timestamp()

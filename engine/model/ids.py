@@ -14,6 +14,7 @@ ShardId = NewType("ShardId", str)
 PlanId = NewType("PlanId", str)
 RoundId = NewType("RoundId", str)
 MoveId = NewType("MoveId", str)
+OrderId = NewType("OrderId", str)
 
 
 def provider_of(cell: CellId) -> str:

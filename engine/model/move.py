@@ -38,9 +38,37 @@ class MoveRequest(Value):
     destination: NodeId
     cause: MoveCause
     gate: MoveGateReport | None = None
-    """Set for a cost-driven move: the sum that let it pass."""
+    """For a cost-driven move the sum that let it pass, for an operator's the one that was shown; None: not known."""
     deadline: Utc | None = None
     """Set for a reclaim: when the source is gone."""
+
+
+class MoveProgress(Value):
+    """How a move stands that has not ended; ``at`` is when that was seen."""
+
+    request: MoveRequest
+    phase: MovePhase
+    at: Utc
+    strategy: str = "pre-copy"
+    bytes_left: Annotated[int, Field(ge=0)] | None = None
+    """Of the disk while it is mirrored, of the memory while that is copied; None: nothing is being copied."""
+    bytes_per_second: Annotated[float, Field(ge=0)] = 0.0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Of the copying, at the present bandwidth; a guest that goes on writing makes it longer."""
+        if self.bytes_left is None or self.bytes_per_second <= 0:
+            return None
+        return self.bytes_left / self.bytes_per_second
+
+
+class MoveUnderWay(Value):
+    """A move that the history does not have yet."""
+
+    progress: MoveProgress
+    since: Utc
+    cancelled: bool = False
+    """An operator does not want it any more; before its commit point it is given up."""
 
 
 class MoveReport(Value):

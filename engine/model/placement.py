@@ -36,6 +36,8 @@ class Cell(Value):
 class NodeState(StrEnum):
     EXPECTED = "expected"
     JOINED = "joined"
+    DRAINING = "draining"
+    """An operator empties it: it takes no new shards, and the next round gives it back, unless that is undone."""
     RECLAIMING = "reclaiming"
     GONE = "gone"
 

@@ -36,7 +36,7 @@ class InventoryNode(Value):
 
     @property
     def stays(self) -> bool:
-        """Whether keeping it is a choice at all: not when it is gone, being reclaimed, or could not be had."""
+        """Whether keeping it is a choice at all: not when it is gone, reclaimed or drained, or could not be had."""
         return self.node.state in (NodeState.EXPECTED, NodeState.JOINED) and not self.denied
 
     @property

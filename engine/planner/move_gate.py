@@ -12,6 +12,9 @@ from engine.model.value import Value
 from engine.planner.inventory import Inventory, InventoryNode
 from engine.planner.policy import PlanPolicy
 
+_CAUSES = {NodeState.RECLAIMING: MoveCause.RECLAIM, NodeState.DRAINING: MoveCause.OPERATOR}
+"""By the state of the node that is left."""
+
 
 class MoveProposal(Value):
     shard: ShardId
@@ -78,13 +81,22 @@ def gate_for(
     )
 
 
+def gate_to_running(
+    policy: PlanPolicy, source: InventoryNode, target: InventoryNode, *, now: datetime
+) -> MoveGateReport:
+    """The gate for one shard of ``source`` into free room of a node that is paid for anyway."""
+    loss = target.loss_within(policy.moves.expected_stay_hours, policy)
+    return gate_for(policy, source, target_price=Money.zero(policy.currency), target_loss=loss, now=now)
+
+
 def propose_moves(
     policy: PlanPolicy, plan: Plan, inventory: Inventory, shards: Sequence[Shard]
 ) -> tuple[MoveProposal, ...]:
     """Where the bound shards of leaving nodes go: for each, the cheapest planned slot of its pool that is free.
 
     Cost-driven moves carry the gate that let them pass; one that does not pass is left out (the planner keeps such
-    nodes in the first place, so that happens only when the market moved in between). Reclaims go without a gate.
+    nodes in the first place, so that happens only when the market moved in between). Reclaims, and nodes that an
+    operator drains, go without a gate.
     """
     leaving = set(plan.leaving)
     free = _free_slots(plan, shards)
@@ -98,7 +110,7 @@ def propose_moves(
         if destination is None:
             continue
         target = next(p for cell in plan.cells for p in cell.nodes if p.node.id == destination)
-        cause = MoveCause.RECLAIM if source.node.state is NodeState.RECLAIMING else MoveCause.COST
+        cause = _CAUSES.get(source.node.state, MoveCause.COST)
         gate = None
         if cause is MoveCause.COST:
             price = target.node.hourly_price if target.quote is not None else Money.zero(policy.currency)

@@ -1,8 +1,13 @@
-"""The history of moves: one report each, as a document."""
+"""The moves: those under way as they stand now, and the history, one report each; all as documents."""
 
-from sqlalchemy import Column, String, Table, Text, or_, select
+from collections.abc import Iterable
+from datetime import datetime
 
-from engine.model.move import UNSETTLED, MoveReport
+from sqlalchemy import Column, String, Table, Text, delete, or_, select, update
+
+from engine.errors import UnknownName, UsageError
+from engine.model.ids import MoveId
+from engine.model.move import UNSETTLED, MovePhase, MoveProgress, MoveReport, MoveRequest, MoveUnderWay
 from engine.store.database import Database, UtcDateTime, metadata
 
 moves = Table(
@@ -13,14 +18,81 @@ moves = Table(
     Column("finished_at", UtcDateTime, nullable=False, index=True),
     Column("document", Text, nullable=False),
 )
+moves_under_way = Table(
+    "moves_under_way",
+    metadata,
+    Column("id", String(128), primary_key=True),
+    Column("since", UtcDateTime, nullable=False),
+    Column("cancelled_at", UtcDateTime),
+    Column("document", Text, nullable=False),
+)
 
 
 class MoveHistory:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    # -- under way
+
+    def announce(self, requests: Iterable[MoveRequest], now: datetime) -> None:
+        """Moves that are about to begin, or wait for their turn. What is known of them already stays."""
+        for request in requests:
+            self.stands(MoveProgress(request=request, phase=MovePhase.REQUESTED, at=now), fresh=True)
+
+    def stands(self, progress: MoveProgress, *, fresh: bool = False) -> None:
+        """How a move stands now; one that has a report already is not under way any more."""
+        row = {"id": progress.request.id, "since": progress.at, "document": progress.model_dump_json()}
+        insert = self._database.insert(moves_under_way).values(row)
+        with self._database.transaction() as connection:
+            if connection.execute(select(moves.c.id).where(moves.c.id == row["id"])).first() is not None:
+                return
+            newer = insert.on_conflict_do_update(
+                index_elements=[moves_under_way.c.id], set_={"document": row["document"]}
+            )
+            connection.execute(insert.on_conflict_do_nothing() if fresh else newer)
+
+    def under_way(self) -> tuple[MoveUnderWay, ...]:
+        """Oldest first."""
+        query = select(moves_under_way).order_by(moves_under_way.c.since, moves_under_way.c.id)
+        with self._database.transaction() as connection:
+            return tuple(
+                MoveUnderWay(
+                    progress=MoveProgress.model_validate_json(row["document"]),
+                    since=row["since"],
+                    cancelled=row["cancelled_at"] is not None,
+                )
+                for row in connection.execute(query).mappings()
+            )
+
+    def cancel(self, move: MoveId, now: datetime) -> None:
+        """Say that the move is not wanted any more; again is no mistake.
+
+        Raises UsageError for one that has ended, UnknownName.
+        """
+        mark = update(moves_under_way).where(moves_under_way.c.id == move).values(cancelled_at=now)
+        with self._database.transaction() as connection:
+            if connection.execute(mark).rowcount == 1:
+                return
+        ended = self.report(move)
+        if ended is None:
+            raise UnknownName(
+                f"move {move} is not known", why="the store has no such move", next_step="shardwright moves"
+            )
+        raise UsageError(
+            f"move {move} cannot be cancelled",
+            why=f"it has ended: {ended.phase} at {ended.finished_at:%Y-%m-%d %H:%M:%S} UTC",
+            next_step="shardwright moves",
+        )
+
+    def cancelled(self) -> frozenset[MoveId]:
+        query = select(moves_under_way.c.id).where(moves_under_way.c.cancelled_at.is_not(None))
+        with self._database.transaction() as connection:
+            return frozenset(MoveId(found) for found in connection.execute(query).scalars())
+
+    # -- the history
+
     def put(self, report: MoveReport) -> None:
-        """Add, or replace the report of the same move."""
+        """Add, or replace the report of the same move, which is then not under way any more."""
         row = {
             "id": report.request.id,
             "shard": report.request.shard,
@@ -30,6 +102,12 @@ class MoveHistory:
         insert = self._database.insert(moves).values(row)
         with self._database.transaction() as connection:
             connection.execute(insert.on_conflict_do_update(index_elements=[moves.c.id], set_=row))
+            connection.execute(delete(moves_under_way).where(moves_under_way.c.id == report.request.id))
+
+    def report(self, move: MoveId) -> MoveReport | None:
+        with self._database.transaction() as connection:
+            found = connection.execute(select(moves.c.document).where(moves.c.id == move)).scalar()
+        return None if found is None else MoveReport.model_validate_json(found)
 
     def unsettled(self) -> tuple[MoveReport, ...]:
         """Moves that have not come to their end, oldest first."""

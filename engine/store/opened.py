@@ -10,6 +10,7 @@ from engine.store.ledger import SqlLedger
 from engine.store.market_memory import MarketMemory
 from engine.store.migrate import upgrade
 from engine.store.moves import MoveHistory
+from engine.store.orders import Orders
 from engine.store.plans import PlanStore
 from engine.store.provider_keys import ProviderKeys
 from engine.store.round_records import RoundRecords
@@ -23,6 +24,7 @@ class Store:
     plans: PlanStore
     records: RoundRecords
     moves: MoveHistory
+    orders: Orders
     ledger: SqlLedger
     market: MarketMemory
     provider_keys: ProviderKeys
@@ -40,6 +42,7 @@ def opened_store(url: str, clock: Clock) -> Iterator[Store]:
             plans=PlanStore(database),
             records=RoundRecords(database),
             moves=MoveHistory(database),
+            orders=Orders(database),
             ledger=SqlLedger(database),
             market=MarketMemory(database),
             provider_keys=ProviderKeys(database, clock),

@@ -54,8 +54,13 @@ class RunLeases:
                 connection.execute(statement.on_conflict_do_update(index_elements=[run_leases.c.shard], set_=row))
         return tuple(ShardId(shard) for shard, _ in mine)
 
-    def free_at(self, shard: ShardId) -> datetime:
-        """When nobody runs the shard any more on a lease, whatever its node does; later for one that never asked."""
+    def free_at(self, shard: ShardId, since: datetime) -> datetime:
+        """When a node that has lost the shard does not run it any more, whatever becomes of it.
+
+        ``since``: a moment by which that node had been told to run it; the command was its first grant, and it may have
+        asked for none after that.
+        """
         with self._database.transaction() as connection:
             until = connection.execute(select(run_leases.c.until).where(run_leases.c.shard == shard)).scalar()
-        return (self._clock.now() + self.lease if until is None else until) + SKEW
+        first = since + self.lease
+        return (first if until is None else max(first, until)) + SKEW

@@ -73,6 +73,13 @@ class ShardMap:
                 connection.execute(update(nodes).where(nodes.c.id == node_id).values(changes))
             return read_node(_one(connection, select(nodes).where(nodes.c.id == node_id), f"node {node_id}"))
 
+    def change_state(self, node_id: NodeId, state: NodeState, *, only_from: Iterable[NodeState]) -> bool:
+        """Compare and swap; False, and nothing changed, where the node is in another state by now."""
+        allowed = [one.value for one in only_from]
+        change = update(nodes).where(nodes.c.id == node_id, nodes.c.state.in_(allowed)).values(state=state.value)
+        with self._database.transaction() as connection:
+            return connection.execute(change).rowcount == 1
+
     def node(self, node_id: NodeId) -> Node:
         with self._database.transaction() as connection:
             return read_node(_one(connection, select(nodes).where(nodes.c.id == node_id), f"node {node_id}"))

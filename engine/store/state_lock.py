@@ -31,6 +31,19 @@ def hold_state(database: Database) -> Iterator[None]:
             yield
 
 
+def state_is_held(database: Database) -> bool:
+    """Whether a control plane runs on this state now. A moment later it may be otherwise."""
+    if database.engine.dialect.name != "postgresql":
+        lock = Path(f"{database.engine.url.database}.lock")
+        if not lock.exists() or not lock.read_text(encoding="utf-8"):
+            return False  # whoever had it has given it back: asking by taking it could be in somebody's way
+    try:
+        with hold_state(database):
+            return False
+    except StateInUse:
+        return True
+
+
 @contextmanager
 def hold_file(path: Path, who: str = "control plane") -> Iterator[None]:
     """Hold a lock file. Raises StateInUse: another ``who`` does.

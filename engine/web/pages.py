@@ -46,6 +46,7 @@ def pages(view: ControlView) -> APIRouter:
             bound=ShardState.BOUND,
             plan=view.plan(),
             moves=moves,
+            under_way=view.moves_under_way(),
             gated=[move for move in moves if move.request.cause is MoveCause.COST and move.request.gate],
             outlooks=[outlook(target) for target in view.targets()],
             plotly=version("plotly"),

@@ -83,6 +83,7 @@ class Control:
             shards=self,
             clock=self,
             observer=lambda _move, phase: world.phases.append(phase),
+            cancelled=lambda move: move in world.cancelled,
         )
         world.timeline.later(_SWEEP_SECONDS, self._sweep)
 

@@ -213,7 +213,7 @@ class SimNode:
         return SourceStatus(
             running=here.running, mirror_ready=here.mirror_ready, mirror_present=here.mirror_to is not None,
             mirrored=here.mirrored,
-            migration=here.migration, remaining_bytes=self.world.remaining(here), bytes_per_second=1e6,
+            migration=fences.word_on(here.record, here.migration), remaining_bytes=self.world.remaining(here), bytes_per_second=1e6,
         )  # fmt: skip
 
     def mirror(self, request: MirrorRequest) -> SourceStatus:
@@ -227,7 +227,8 @@ class SimNode:
         here = self._driven(request, fences.in_move)
         if not (here.mirror_ready or here.migration not in _ENDED):
             raise MoveFailed("memory cannot go before the disk is mirrored")
-        if here.migration in _ENDED and here.alive:
+        if self.source_status().migration in _ENDED and here.alive:
+            here.save(sent_for=request.move)
             self.world.start_copy(self, here, request.landing.node)
         return self.source_status()
 

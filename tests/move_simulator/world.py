@@ -82,6 +82,7 @@ class World:
         # Without a source to compare with, memory is taken as it came: what loses some needs a source that answers.
         self.loses_memory = self.dice.random() < 0.1
         self.phases: list[MovePhase] = []
+        self.cancelled: set[MoveId] = set()
         self.planned, self.calls = dict(planned or {}), 0
         self.chaos = 0.0 if quiet else 1.0
         self.faults = Faults() if quiet else self._faults()
@@ -252,7 +253,7 @@ class World:
             return
         node, other = self.dice.sample(sorted(self.nodes), 2)
         what = self.dice.choice(
-            ("agent", "agent", "cut", "cut", "part", "part", "kill", "power", "second", "mirror", "gone")
+            ("agent", "agent", "cut", "cut", "part", "part", "kill", "power", "second", "mirror", "gone", "cancel")
         )
         if what == "agent":
             self.nodes[node].die(self.dice.choice((0.5, 5.0, 60.0)))
@@ -266,6 +267,8 @@ class World:
             self._break_mirrors()
         elif what == "second":
             self._move("second")
+        elif what == "cancel":
+            self.cancelled.add(MoveId(f"m-{self._moves}"))
         elif what == "gone":
             self._lose(self.nodes[node])
         else:

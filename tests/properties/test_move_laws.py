@@ -1,10 +1,12 @@
 """The move's own code where one thing goes wrong, or a few, at any call: the laws hold, and it always ends."""
 
 from datetime import timedelta
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.model.ids import MoveId
 from engine.model.move import MovePhase, MoveReport
 from tests.move_simulator.world import NODES, Planned, World, request
 
@@ -60,6 +62,43 @@ def test_memory_that_the_migration_loses_is_found_and_brought_after() -> None:
         for fault in (None, Planned.CRASH_BEFORE, Planned.CRASH_AFTER, Planned.REQUEST_LOST, Planned.ANSWER_LOST):
             _, report = moved({at: fault} if fault else {}, loses_memory=True)
             assert fault or report.phase is MovePhase.CLEANED
+
+
+def test_a_move_that_is_cancelled_before_its_commit_point_leaves_the_shard_where_it_is() -> None:
+    """At every call of the controller: before the swap it ends on the source, after it the move is made."""
+    ends = []
+    for at in range(CALLS):
+        world = World(quiet=True)
+        real = world.before_call
+
+        def before_call(world: World = world, at: int = at, real: Any = real) -> Any:
+            if world.calls == at:
+                world.cancelled.add(request().id)
+            return real()
+
+        world.before_call = before_call  # type: ignore[method-assign]
+        report = world.move(request())
+        ends.append(report.phase)
+        where = NODES[1] if report.phase is MovePhase.CLEANED else NODES[0]
+        assert (world.store.owner, report.phase in (MovePhase.CLEANED, MovePhase.ABORTED)) == (where, True)
+        assert report.phase is MovePhase.CLEANED or "cancelled" in report.error
+    assert ends == sorted(ends), "aborted, and from some call on cleaned"
+    assert set(ends) == {MovePhase.ABORTED, MovePhase.CLEANED}
+
+
+def test_a_shard_whose_move_was_cancelled_or_failed_can_move_again() -> None:
+    """QEMU keeps the end of its last migration until the next one begins."""
+    for word in ("cancelled", "failed", "completed"):
+        world = World(quiet=True)
+        here = world.nodes[SOURCE].guest
+        assert here is not None
+        here.migration = word
+        here.save(sent_for=MoveId("an-earlier-one"))
+        assert world.move(request()).phase is MovePhase.CLEANED
+    world = World(quiet=True, planned={})
+    world.cancelled.add(MoveId("first"))
+    assert world.move(request("first")).phase is MovePhase.ABORTED
+    assert world.move(request("second")).phase is MovePhase.CLEANED
 
 
 def test_without_faults_the_phases_come_in_order() -> None:

@@ -14,7 +14,7 @@ from engine.api.problems import PROBLEM_JSON
 from engine.api.view import BillView, ShardView
 from engine.errors import ProviderUnavailable, ShardwrightError
 from engine.model.capacity import CapacityTarget
-from engine.model.move import MoveReport
+from engine.model.move import MoveReport, MoveUnderWay
 from engine.model.placement import Node
 from engine.model.plan import Plan
 from tests.sample_view import EmptyView, SampleView
@@ -40,11 +40,18 @@ def empty() -> Iterator[TestClient]:
 
 def test_lists_come_back_as_the_values_that_went_out(client: TestClient) -> None:
     view = SampleView()
-    kinds = {"nodes": Node, "shards": ShardView, "targets": CapacityTarget, "moves": MoveReport}
+    kinds = {
+        "nodes": Node,
+        "shards": ShardView,
+        "targets": CapacityTarget,
+        "moves": MoveReport,
+        "moves/under-way": MoveUnderWay,
+    }
     for name, kind in kinds.items():
         answer = client.get(f"/v1/{name}")
         assert answer.status_code == 200
-        assert [kind.model_validate_json(json.dumps(item)) for item in answer.json()] == list(getattr(view, name)())
+        asked = getattr(view, name.replace("/", "_").replace("-", "_"))
+        assert [kind.model_validate_json(json.dumps(item)) for item in answer.json()] == list(asked())
 
 
 def test_the_plan_and_the_bill_come_back_as_they_went_out(client: TestClient) -> None:
@@ -58,7 +65,7 @@ def test_money_stays_exact_text(client: TestClient) -> None:
 
 
 def test_before_the_first_round_there_is_nothing_and_no_error(empty: TestClient) -> None:
-    for name in ("nodes", "shards", "targets", "moves"):
+    for name in ("nodes", "shards", "targets", "moves", "moves/under-way"):
         assert empty.get(f"/v1/{name}").json() == []
     assert empty.get("/v1/plan").json() is None
     assert empty.get("/v1/bills").json()["reconciliation"]["verdicts"] == []
@@ -149,7 +156,7 @@ def test_metrics_can_be_parsed_and_show_the_fleet_as_it_is_now(client: TestClien
 
 def test_openapi_describes_every_fact_and_the_problems(client: TestClient) -> None:
     document = client.get("/openapi.json").json()
-    facts = {"nodes", "shards", "plan", "targets", "moves", "bills", "resolve"}
+    facts = {"nodes", "shards", "plan", "targets", "moves", "moves/under-way", "bills", "resolve"}
     assert {f"/v1/{name}" for name in facts} <= set(document["paths"])
     resolve = document["paths"]["/v1/resolve"]["get"]
     assert {"200", "400", "404"} <= set(resolve["responses"])

@@ -176,9 +176,9 @@ def test_what_runs_where_others_were_taken_back_is_trusted_less(
     first = run(world, 4)
     taken, stays = sorted(planned.node.id for cell in first.plan.cells for planned in cell.nodes)[:2]
     world.map.update_node(taken, state=NodeState.RECLAIMING)
-    before = world.steps._inventory().nodes
+    before = world.steps.inventory().nodes
     world.watch.taken_back(ReclaimNotice(node=taken, provider="aws", seen_at=clock.now(), at=clock.now() + SOON))
-    after = world.steps._inventory().nodes
+    after = world.steps.inventory().nodes
     losses = [
         next(item.loss_within(24, world.steps.terms.policy) for item in nodes if item.node.id == stays)
         for nodes in (before, after)

@@ -151,6 +151,36 @@ def test_a_node_that_is_taken_back_stays_in_its_cell_until_its_evacuation_has_en
     assert node not in world.cells.last
 
 
+def test_a_drained_node_is_given_back_by_the_next_plan_once_it_is_empty(world: World) -> None:
+    world.buy()
+    world.steps.grow(world.plan)
+    node, other = _of(world, "aws"), _of(world, "harbor")
+    world.map.update_node(node, state=NodeState.DRAINING)
+    shard = world.bind(node)
+    assert node not in {item.node.id for item in world.steps.inventory().nodes if item.stays}
+    after = world.keeping(node)
+    world.steps.shrink(after)
+    assert node in world.cells.last, "a component is still bound to one of its shards"
+    world.map.move(shard, expected_epoch=1, to_node=other)
+    world.steps.shrink(after)
+    assert node not in world.cells.last
+    assert world.map.node(node).state is NodeState.GONE
+
+
+def test_nothing_is_carved_on_or_bound_to_a_drained_node(world: World) -> None:
+    world.buy()
+    world.steps.grow(world.plan)
+    node = _of(world, "aws")
+    world.map.update_node(node, state=NodeState.DRAINING)
+    spare = world.map.add_shard(
+        ShardId("spare"), shard_type="cpu.small", pool=PoolId("web"), node=node,
+        nominal=Resources(vcpus=1, memory_gib=1), state=ShardState.READY,
+    )  # fmt: skip
+    report = world.steps.carve(world.plan, ())
+    assert f"{node} is drained; its shards wait for the next round" in report.problems
+    assert world.map.get(spare.id).state is ShardState.READY
+
+
 def test_a_node_that_never_came_up_leaves_at_once_and_what_was_paid_for_it_is_given_back(world: World) -> None:
     world.buy()
     world.cells.failing = {"harbor"}

@@ -59,7 +59,7 @@ def seen(owner: Ownership, at_source: SourceStatus | Sight, at_destination: Dest
     ("at_source", "at_destination", "act"),
     [
         (source("none", mirror=True), WAITING, Act.START_COPY),
-        (source("completed", mirror=True), WAITING, Act.START_COPY),
+        (source("completed", mirror=True), WAITING, Act.ROLL_BACK),
         (source("none"), WAITING, Act.ROLL_BACK),
         (source("active", mirror=True), WAITING, Act.AWAIT_SWITCHOVER),
         (source("pre-switchover", mirror=True, running=False), WAITING, Act.AWAIT_SWITCHOVER),

@@ -1,6 +1,8 @@
-import threading
+from dataclasses import replace
+from datetime import datetime, timedelta
 
-from engine.migration.sweep import Sweeper, sweep
+from engine.migration.sweep import sweep
+from engine.model.ids import ShardId
 from engine.model.move import MovePhase
 from engine.store.database import Database
 from engine.store.moves import MoveHistory
@@ -47,6 +49,36 @@ def test_a_move_in_doubt_is_settled_once_the_nodes_answer(database: Database) ->
     assert world.nodes[SOURCE].guest is None
 
 
+def test_a_cold_restart_waits_until_the_lease_of_a_node_that_is_given_up_has_ended(database: Database) -> None:
+    """It may only be cut off: its guest runs until its watchdog stops it."""
+    world, history = in_doubt(), MoveHistory(database)
+    with world.control.recording():
+        world.control.run(request())
+    report = world.store.reports.pop(request().id)  # the world's own sweep leaves it alone
+    history.put(report)
+    world.planned = {}
+    world.store.gone.add(SOURCE)
+    asked: list[datetime] = []
+
+    def free_at(_shard: ShardId, since: datetime) -> datetime:
+        asked.append(since)
+        return ends
+
+    ends = world.timeline.now() + timedelta(seconds=30)
+    context = replace(world.control.context, free_at=free_at)
+    (waits,) = sweep(context, history)
+    assert waits.phase is MovePhase.IN_DOUBT
+    assert "may run the shard until" in waits.error
+    there = world.nodes[DESTINATION].guest
+    assert there is not None
+    assert not there.running
+    assert asked == [report.started_at]
+    world.timeline.sleep(31)
+    (restarted,) = sweep(context, history)
+    assert (restarted.phase, restarted.strategy) == (MovePhase.CLEANED, "cold-restart")
+    assert there.running
+
+
 def test_every_unsettled_report_is_found_and_no_other(database: Database) -> None:
     world, history = World(quiet=True), MoveHistory(database)
     report = world.move(request())
@@ -55,20 +87,3 @@ def test_every_unsettled_report_is_found_and_no_other(database: Database) -> Non
         history.put(report.model_copy(update={"phase": phase, "request": asked}))
     found = {one.phase for one in history.unsettled()}
     assert found == {MovePhase.IN_DOUBT, MovePhase.COMMITTED, MovePhase.ROLLING_BACK}
-
-
-def test_a_sweep_that_fails_is_tried_again_and_stopping_is_quick() -> None:
-    twice = threading.Event()
-    calls: list[int] = []
-
-    def once() -> None:
-        calls.append(1)
-        if len(calls) == 2:
-            twice.set()
-        raise RuntimeError("the database is locked")
-
-    sweeper = Sweeper(once, every_seconds=0.001)
-    sweeper.start()
-    assert twice.wait(5)
-    sweeper.stop()
-    assert not sweeper._thread.is_alive()

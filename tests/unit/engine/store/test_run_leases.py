@@ -55,10 +55,11 @@ def test_a_released_shard_is_nobodys(leases: RunLeases, shard_map: ShardMap) -> 
 
 def test_a_shard_is_free_when_its_newest_lease_has_run_out(leases: RunLeases, clock: ManualClock) -> None:
     start = clock.now()
-    assert leases.free_at(SHARD) == start + LEASE + SKEW  # it may have been started just now
+    assert leases.free_at(SHARD, start) == start + LEASE + SKEW, "the command that made it run was its first grant"
     leases.grant(A, [(SHARD, 1)])
     clock.advance(timedelta(seconds=4))
-    assert leases.free_at(SHARD) == start + LEASE + SKEW
+    assert leases.free_at(SHARD, start) == start + LEASE + SKEW
+    assert leases.free_at(SHARD, clock.now()) == clock.now() + LEASE + SKEW, "an older grant was another node's"
     leases.grant(A, [(SHARD, 1)])
     leases.grant(B, [(SHARD, 1)])
-    assert leases.free_at(SHARD) == clock.now() + LEASE + SKEW
+    assert leases.free_at(SHARD, start) == clock.now() + LEASE + SKEW

@@ -9,7 +9,7 @@ import pytest
 
 from engine.errors import StateInUse
 from engine.store.database import Database
-from engine.store.state_lock import hold_state
+from engine.store.state_lock import hold_state, state_is_held
 
 
 def test_a_second_control_plane_is_refused(database: Database) -> None:
@@ -18,6 +18,15 @@ def test_a_second_control_plane_is_refused(database: Database) -> None:
         pytest.fail("two at once")
     with hold_state(other):
         pass
+    other.dispose()
+
+
+def test_whether_somebody_holds_it_can_be_asked_without_holding_it(store: Database) -> None:
+    assert not state_is_held(store)
+    other = Database(store.url)
+    with hold_state(other):
+        assert state_is_held(store)
+    assert not state_is_held(store)
     other.dispose()
 
 
