@@ -13,8 +13,9 @@ from functools import cache
 from ipaddress import IPv4Interface
 from pathlib import Path
 
-from agent import processes
-from agent.image import READY_MARK, RECORD_PORT, GuestImage
+from agent import memory_size, processes
+from agent.guest_scripts import READY_MARK, RECORD_PORT
+from agent.image import GuestImage
 from agent.memory import BACKEND
 from agent.monitor import SOCKET_NAME
 from agent.wire import GuestProfile, MeasuredPerformance, NetworkMode
@@ -78,7 +79,7 @@ class GuestRecord(Value):
 
 
 def memory_mib(resources: Resources) -> int:
-    return round(resources.memory_gib * 1024)
+    return memory_size.mib(resources.memory_gib)
 
 
 def command_line(record: GuestRecord, *, direct_io: bool, mtu: int | None, tap: int | None) -> list[str]:
@@ -90,12 +91,15 @@ def command_line(record: GuestRecord, *, direct_io: bool, mtu: int | None, tap: 
     # On a busy host an emulated timer ticks too late for the kernel's test of it, which would then give up booting.
     words = f"console=ttyS0 quiet panic=1 mitigations=off no_timer_check shard.address={record.address}"
     words += f" shard.mtu={mtu}" if mtu else ""
+    boot_mib, growth_mib = record.profile.memory_mib or memory_mib(record.resources), record.profile.memory_growth_mib
+    words += f" {memory_size.KERNEL_WORDS}" if growth_mib else ""
     cache_ = '"cache":{"direct":true}' if direct_io else '"cache":{}'
     arguments = [QEMU, "-name", f"guest={record.shard}", "-M", f"{machine},memory-backend=mem0"]
     # A memfd, so that the agent can compare the memory of both sides of a move (see agent.memory).
-    arguments += ["-object", f"{BACKEND},id=mem0,size={memory_mib(record.resources)}M,share=on"]
+    arguments += ["-object", f"{BACKEND},id=mem0,size={boot_mib}M,share=on"]
     arguments += ["-accel", "tcg,tb-size=32" if accelerator == "tcg" else accelerator, "-cpu", record.profile.cpu]
-    arguments += ["-smp", str(max(1, math.ceil(record.resources.vcpus))), "-m", str(memory_mib(record.resources))]
+    arguments += ["-smp", str(max(1, math.ceil(record.resources.vcpus)))]
+    arguments += ["-m", f"{boot_mib},maxmem={boot_mib + growth_mib}M" if growth_mib else str(boot_mib)]
     arguments += ["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]
     arguments += ["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]
     arguments += ["-kernel", "kernel", "-initrd", "initrd", "-append", words]
@@ -107,6 +111,7 @@ def command_line(record: GuestRecord, *, direct_io: bool, mtu: int | None, tap: 
     # The disk is throttled at the device (see ShardHost.apply_limits): a throttle node would sit above the node that a
     # move mirrors, and QEMU mirrors root nodes only.
     arguments += ["-device", f"virtio-blk-pci,drive=d0,id={_DISK}"]
+    arguments += memory_size.devices(record.profile, BACKEND)
     if record.incoming:
         # -S: the guest must not run before the store says that it belongs here.
         arguments += ["-incoming", "defer", "-S"]
@@ -280,13 +285,19 @@ def default_machine() -> str:
     return match.group(1) if match else "pc"
 
 
-def profile(accelerator: str, image: GuestImage) -> GuestProfile:
+def profile(
+    accelerator: str, image: GuestImage, resources: Resources, grows_to_gib: float | None = None
+) -> GuestProfile:
+    """Of a guest that boots with those resources. Raises UsageError when it should grow to less than it has."""
+    boot_mib, most_mib = memory_mib(resources), None if grows_to_gib is None else memory_size.mib(grows_to_gib)
     return GuestProfile(
         qemu_version=qemu_version(),
         machine=default_machine(),
         accelerator=accelerator,
         cpu=_CPU_BY_ACCELERATOR[accelerator],
         image_digest=image.digest,
+        memory_mib=boot_mib,
+        memory_growth_mib=memory_size.growth_mib(boot_mib, most_mib),
     )
 
 

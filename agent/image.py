@@ -23,14 +23,11 @@ from contextlib import contextmanager
 from fcntl import LOCK_EX, flock
 from pathlib import Path
 
+from agent.guest_scripts import INIT, RECORD_SERVER
 from engine.errors import MissingPart, ShardwrightError
 from engine.model.value import Value
 
-RECORD_PORT = 7000
-"""Where the record server listens inside the guest."""
 SECTOR_BYTES = 512
-READY_MARK = "shardwright-ready"
-"""What the guest writes on its serial console once the record server listens."""
 MINIMUM_MEMORY_MIB = 96
 """The cloud kernel with this initramfs panics below about 80 MiB."""
 
@@ -45,8 +42,11 @@ _MODULES = (
     "net_failover",
     "virtio_net",
     "virtio_blk",
+    "virtio_mem",
 )
 """In the order in which they must be loaded."""
+_KEPT = "modules-kept"
+"""In a fetched kernel's folder: what was looked for, so that what is not there is known to be built in."""
 _ARCHITECTURES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
 _BUSYBOX_PATHS = ("/bin/busybox", "/usr/bin/busybox")
 _DOWNLOAD_SECONDS = 300
@@ -72,7 +72,14 @@ def cache_root() -> Path:
 def find_kernel(root: Path | None = None) -> Path | None:
     """The newest unpacked guest kernel in the cache (the folder that holds boot/ and lib/), or None."""
     kernels = sorted((root or cache_root()).glob("kernel-*/boot/vmlinuz-*"), key=lambda path: path.stat().st_mtime)
-    return kernels[-1].parent.parent if kernels else None
+    folders = [kernel.parent.parent for kernel in kernels]
+    return next((folder for folder in reversed(folders) if not _was_kept_without_virtio_mem(folder)), None)
+
+
+def _was_kept_without_virtio_mem(unpacked: Path) -> bool:
+    """By an earlier version, which kept fewer modules of the package; it is fetched again."""
+    disk, memory = ([*unpacked.glob(f"lib/modules/*/kernel/**/{name}.ko*")] for name in ("virtio_blk", "virtio_mem"))
+    return bool(disk) and not memory and not (unpacked / _KEPT).exists()
 
 
 def require_kernel(root: Path | None = None) -> Path:
@@ -171,6 +178,7 @@ def _fetch_kernel(root: Path, progress: Progress) -> Path:
         # Only what the guest needs is kept: 100 MB of other modules are not.
         kept = Path(scratch) / "kept"
         (kept / "boot").mkdir(parents=True)
+        (kept / _KEPT).write_text("\n".join(_MODULES))
         for kernel in (unpacked / "boot").glob("vmlinuz-*"):
             shutil.move(str(kernel), kept / "boot" / kernel.name)
         for name in _MODULES:
@@ -190,7 +198,7 @@ def _build_initrd(root: Path, unpacked: Path, progress: Progress) -> GuestImage:
     kernel = next(iter(sorted((unpacked / "boot").glob("vmlinuz-*"))))
     version = kernel.name.removeprefix("vmlinuz-")
     busybox = find_busybox()
-    digest = _digest([kernel, busybox], _INIT + _RECORD_SERVER)
+    digest = _digest([kernel, busybox], "\n".join((INIT, RECORD_SERVER, *_MODULES)))
     initrd = root / f"records-{digest[:16]}.cpio.gz"
     if not initrd.exists():
         progress("building the guest's initramfs")
@@ -215,8 +223,8 @@ def _entries(busybox: Path, modules: list[tuple[str, bytes]]) -> list[tuple[str,
     folders = ["bin", "dev", "lib", "proc", "run", "sys"]
     entries = [(name, stat.S_IFDIR | 0o755, b"") for name in folders]
     entries.append(("bin/busybox", stat.S_IFREG | 0o755, busybox.read_bytes()))
-    entries.append(("init", stat.S_IFREG | 0o755, _INIT.encode()))
-    entries.append(("bin/records", stat.S_IFREG | 0o755, _RECORD_SERVER.encode()))
+    entries.append(("init", stat.S_IFREG | 0o755, INIT.encode()))
+    entries.append(("bin/records", stat.S_IFREG | 0o755, RECORD_SERVER.encode()))
     for order, (name, data) in enumerate(modules):
         entries.append((f"lib/{order:02d}-{name}.ko", stat.S_IFREG | 0o644, data))
     return entries
@@ -279,118 +287,6 @@ def _locked(path: Path) -> Iterator[None]:
     with path.open("w") as lock:
         flock(lock, LOCK_EX)
         yield
-
-
-_INIT = """#!/bin/busybox sh
-b=/bin/busybox
-$b mount -t proc proc /proc
-$b mount -t sysfs sys /sys
-$b mount -t devtmpfs dev /dev
-$b mount -t tmpfs run /run
-for module in /lib/*.ko; do $b insmod $module; done
-for word in $($b cat /proc/cmdline); do
-  case $word in
-    shard.address=*) address=${word#*=} ;;
-    shard.mtu=*) mtu=${word#*=} ;;
-    shard.gateway=*) gateway=${word#*=} ;;
-    shard.port=*) port=${word#*=} ;;
-  esac
-done
-$b ip link set lo up
-if [ -n "$address" ]; then
-  $b ip addr add "$address" dev eth0
-  $b ip link set eth0 mtu "${mtu:-1400}" up
-  [ -n "$gateway" ] && $b ip route add default via "$gateway"
-fi
-now() { read -r up idle < /proc/uptime; echo "${up%.*}${up#*.}"; }
-
-# A single-core score: rounds of a fixed loop per second (the agent compares it with its reference).
-rounds=0; began=$(now)
-while [ $rounds -lt 20000 ]; do rounds=$((rounds+1)); done
-took=$(( $(now) - began )); [ $took -lt 1 ] && took=1
-echo "shardwright-measured cpu_rounds_per_second $((rounds * 100 / took))" > /dev/ttyS0
-
-while read -r name value unit; do
-  [ "$name" = MemTotal: ] && echo "shardwright-measured memory_kib $value" > /dev/ttyS0
-done < /proc/meminfo
-
-if [ -b /dev/vda ]; then
-  began=$(now)
-  $b dd if=/dev/vda of=/dev/null bs=4k count=64 iflag=direct 2>/dev/null
-  took=$(( $(now) - began )); [ $took -lt 1 ] && took=1
-  echo "shardwright-measured read_iops $((64 * 100 / took))" > /dev/ttyS0
-  # Records lie in consecutive sectors: the first empty one is found by bisection.
-  low=0; high=$(( $($b blockdev --getsize64 /dev/vda) / 512 ))
-  while [ $low -lt $high ]; do
-    middle=$(( (low + high) / 2 ))
-    if [ -n "$($b dd if=/dev/vda bs=512 skip=$middle count=1 2>/dev/null | $b tr -d '\\000 \\n')" ]; then
-      low=$((middle + 1))
-    else
-      high=$middle
-    fi
-  done
-  echo $low > /run/position
-fi
-port=${port:-RECORD_PORT}
-(while :; do $b nc -l -p $port -e /bin/records; done) &
-until $b grep -qi "$(printf ':%04x 0' $port)" /proc/net/tcp /proc/net/tcp6 2>/dev/null; do $b usleep 10000; done
-echo READY_MARK > /dev/ttyS0
-
-# Asked on the console to measure itself: "cpu SECONDS", "disk READS", "received SECONDS". One answer a line.
-said() { echo "shardwright-measured $1 $2" > /dev/ttyS0; }
-while read -r what amount; do
-  case $amount in ''|*[!0-9]*) continue ;; esac
-  case $what in
-    cpu)
-      rounds=0; began=$(now); t=$began
-      while [ $((t - began)) -lt $((amount * 100)) ]; do
-        i=0; while [ $i -lt 1000 ]; do i=$((i+1)); done
-        rounds=$((rounds + 1000))
-        read -r up idle < /proc/uptime; t=${up%.*}${up#*.}
-      done
-      said cpu_rounds_per_second $((rounds * 100 / (t - began)))
-      ;;
-    disk)
-      # Two runs, of which the second reads that many more: what starting a program takes counts in neither.
-      for reads in 16 $((amount + 16)); do
-        began=$(now)
-        $b dd if=/dev/vda of=/dev/null bs=4k count=$reads iflag=direct 2>/dev/null
-        [ $reads -gt 16 ] && took=$(( $(now) - began - took )) || took=$(( $(now) - began ))
-      done
-      [ $took -lt 1 ] && took=1
-      said read_iops $((amount * 100 / took))
-      ;;
-    received)
-      bytes=/sys/class/net/eth0/statistics/rx_bytes
-      read -r first < $bytes; began=$(now)
-      $b sleep $amount
-      read -r last < $bytes
-      said received_kbit_per_second $(( (last - first) * 8 / 10 / ($(now) - began) ))
-      ;;
-  esac
-done < /dev/ttyS0 &
-wait
-""".replace("READY_MARK", READY_MARK).replace("RECORD_PORT", str(RECORD_PORT))
-
-_RECORD_SERVER = """#!/bin/busybox sh
-# One connection: a decimal number a line in, the same number out once it is on the disk.
-exec 2>/dev/ttyS0 3<>/dev/vda
-read -r position < /run/position
-/bin/busybox dd bs=512 count=0 seek="$position" <&3 >&3 2>/dev/null
-while read -r -t 300 number; do
-  case $number in
-    ''|*[!0-9]*) echo error; continue ;;
-  esac
-  if printf '%-511s\\n' "$number" >&3 && sync -d /dev/vda; then
-    position=$((position + 1))
-    echo $position > /run/position
-    echo "$number"
-  else
-    echo error
-    exit 1
-  fi
-done
-"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -7,7 +7,8 @@ the TLB as writable without notice. So under TCG nothing runs on the destination
 and what differs is copied again; but where it has been sent in such a way that the gap cannot open (agent.sending).
 KVM's dirty log has no such gap.
 
-Guests have their memory in a memfd, which the agent finds among QEMU's open files. Both guests must be paused.
+Guests have their memory in memfds (what they boot with, and what may be plugged in beyond it), which the agent finds
+among QEMU's open files; chunks are counted through both. Both guests must be paused.
 """
 
 import os
@@ -28,11 +29,14 @@ _PAGE_BYTES, _SAMPLES = 4096, 512
 
 def digest(pid: int) -> MemoryDigest:
     """CRC-32 of every chunk. About 0.5 s a GiB of memory in use; holes cost nothing."""
-    with _memory(pid, os.O_RDONLY) as memory:
-        size = os.fstat(memory).st_size
-        sums = [_ZEROS] * (size // CHUNK_BYTES)
-        for index in _used_chunks(memory, size):
-            sums[index] = zlib.crc32(os.pread(memory, CHUNK_BYTES, index * CHUNK_BYTES))
+    sums: list[int] = []
+    with _memory(pid, os.O_RDONLY) as parts:
+        for part in parts:
+            size = os.fstat(part).st_size
+            found = [_ZEROS] * (size // CHUNK_BYTES)
+            for index in _used_chunks(part, size):
+                found[index] = zlib.crc32(os.pread(part, CHUNK_BYTES, index * CHUNK_BYTES))
+            sums += found
     return MemoryDigest(sums_hex="".join(f"{one:08x}" for one in sums))
 
 
@@ -68,39 +72,50 @@ def read_chunks(pid: int, indexes: Sequence[int]) -> MemoryPatch:
     """The chunks of those indexes, MOST_CHUNKS_A_PATCH at most. Raises UsageError."""
     if len(indexes) > MOST_CHUNKS_A_PATCH:
         raise UsageError("too many chunks at once", why=f"{len(indexes)} of at most {MOST_CHUNKS_A_PATCH}")
-    with _memory(pid, os.O_RDONLY) as memory:
-        last = os.fstat(memory).st_size // CHUNK_BYTES
-        if any(not 0 <= index < last for index in indexes):
-            raise UsageError("no such chunk of memory")
-        data = tuple(os.pread(memory, CHUNK_BYTES, index * CHUNK_BYTES).hex() for index in indexes)
+    with _memory(pid, os.O_RDONLY) as parts:
+        places = [_place(parts, index) for index in indexes]
+        data = tuple(os.pread(part, CHUNK_BYTES, offset).hex() for part, offset in places)
     return MemoryPatch(indexes=tuple(indexes), data_hex=data)
 
 
 def write_chunks(pid: int, patch: MemoryPatch) -> None:
     """Put chunks into a guest that has not run yet. Raises UsageError."""
-    with _memory(pid, os.O_RDWR) as memory:
-        last = os.fstat(memory).st_size // CHUNK_BYTES
+    with _memory(pid, os.O_RDWR) as parts:
         for index, text in zip(patch.indexes, patch.data_hex, strict=True):
-            if not 0 <= index < last or len(text) != 2 * CHUNK_BYTES:
+            part, offset = _place(parts, index)
+            if len(text) != 2 * CHUNK_BYTES:
                 raise UsageError("no such chunk of memory")
-            os.pwrite(memory, bytes.fromhex(text), index * CHUNK_BYTES)
+            os.pwrite(part, bytes.fromhex(text), offset)
 
 
 @contextmanager
-def _memory(pid: int, flags: int) -> Iterator[int]:
-    for link in Path(f"/proc/{pid}/fd").glob("*"):
-        try:
-            if f"memfd:{BACKEND}" in str(link.readlink()):
-                handle = os.open(link, flags | os.O_CLOEXEC)
-                break
-        except OSError:
-            continue
-    else:
-        raise NotFound(f"process {pid} has no guest memory that can be read")
+def _memory(pid: int, flags: int) -> Iterator[list[int]]:
+    """In the order of their descriptors: QEMU makes them in that of its command line, which both ends share."""
+    parts: list[int] = []
     try:
-        yield handle
+        for link in sorted(Path(f"/proc/{pid}/fd").glob("*"), key=lambda path: int(path.name)):
+            try:
+                if f"memfd:{BACKEND}" in str(link.readlink()):
+                    parts.append(os.open(link, flags | os.O_CLOEXEC))
+            except OSError:
+                continue
+        if not parts:
+            raise NotFound(f"process {pid} has no guest memory that can be read")
+        yield parts
     finally:
-        os.close(handle)
+        for part in parts:
+            os.close(part)
+
+
+def _place(parts: Sequence[int], index: int) -> tuple[int, int]:
+    """(descriptor, offset) of a chunk. Raises UsageError."""
+    offset = index * CHUNK_BYTES
+    for part in parts:
+        size = os.fstat(part).st_size
+        if 0 <= offset < size:
+            return part, offset
+        offset -= size
+    raise UsageError("no such chunk of memory")
 
 
 def _used_chunks(memory: int, size: int) -> Iterator[int]:

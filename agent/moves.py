@@ -88,6 +88,7 @@ class MoveAgent:
         )  # fmt: skip
         here = await self._host.new_guest(
             carve,
+            arriving=request.profile,
             incoming=True,
             move=request.move,
             memory_port=network.free_port(self._config.underlay),

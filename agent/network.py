@@ -10,6 +10,8 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import IPv4Address, IPv4Interface
+from pathlib import Path
 
 from agent.wire import NetworkMode
 from engine.errors import MissingPart
@@ -21,8 +23,9 @@ _COMMAND_SECONDS = 10
 _FLOOD_SOURCE = bytes.fromhex("025357000001")
 _EXPERIMENTAL = bytes.fromhex("88b5")
 """The EtherType that IEEE keeps for local experiments: no program listens to it."""
+_ARP, _IPV4 = 0x0806, 0x0800
 _FLOOD_PAUSE_SECONDS = 0.001
-_GET_MTU = 0x8921
+_GET_MTU, _GET_HARDWARE_ADDRESS = 0x8921, 0x8927
 _SET_INTERFACE = 0x400454CA
 _TAP_FLAGS = 0x0002 | 0x1000 | 0x4000
 """IFF_TAP, IFF_NO_PI, IFF_VNET_HDR: what QEMU sets when it opens a tap itself."""
@@ -43,6 +46,12 @@ def bridge_mtu() -> int:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
         answer = fcntl.ioctl(handle, _GET_MTU, struct.pack("16sI12x", BRIDGE.encode(), 0))
     return int(struct.unpack("16sI12x", answer)[1])
+
+
+def _bridge_mac() -> bytes:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
+        answer = fcntl.ioctl(handle, _GET_HARDWARE_ADDRESS, struct.pack("16s24x", BRIDGE.encode()))
+    return bytes(answer[18:24])
 
 
 def tap_name(node: NodeId, shard: ShardId) -> str:
@@ -120,6 +129,41 @@ def flood(name: str, mac: str, seconds: float) -> None:
                 if problem.errno != errno.ENOBUFS:
                     raise
                 time.sleep(_FLOOD_PAUSE_SECONDS)
+
+
+def nobody(address: str) -> IPv4Address:
+    """An address of the shard's overlay that nobody has: the last one. What is sent there gets no further than here."""
+    return IPv4Interface(address).network.broadcast_address - 1
+
+
+def introduce(name: str, address: str) -> None:
+    """Let a shard know where ``nobody`` is, at this node's bridge: by a question, whose sender it remembers."""
+    shard, asker = IPv4Interface(address).ip, nobody(address)
+    mac = _bridge_mac()
+    question = struct.pack("!HHBBH", 1, _IPV4, 6, 4, 1) + mac + asker.packed + bytes(6) + shard.packed
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as link:
+        link.bind((name, 0))
+        link.send(b"\xff" * 6 + mac + struct.pack("!H", _ARP) + question)
+
+
+def taken_mbps(name: str, address: str, seconds: float) -> float:
+    """Mbit/s that the overlay takes from a shard that floods ``nobody``, shaped. Blocks; counts after a second."""
+    _own, _inner, outer = _links(name)
+    introduce(name, address)
+    time.sleep(1.0)
+    first, began = _received_bytes(outer), time.monotonic()
+    while (passed := time.monotonic() - began) < seconds:
+        introduce(name, address)  # it would ask back after a few seconds, and get no answer
+        time.sleep(min(1.0, seconds - passed))
+    return round((_received_bytes(outer) - first) * 8 / 1e6 / (time.monotonic() - began), 3)
+
+
+def _received_bytes(link: str) -> int:
+    for line in Path("/proc/self/net/dev").read_text().splitlines():
+        found, _, counts = line.partition(":")
+        if found.strip() == link:
+            return int(counts.split()[0])
+    raise MissingPart(f"the link {link} is gone")
 
 
 def _links(tap: str) -> tuple[str, str, str]:

@@ -19,7 +19,7 @@ from types import FrameType
 
 from pydantic import TypeAdapter
 
-from agent.image import RECORD_PORT
+from agent.guest_scripts import RECORD_PORT
 from engine.model.value import Value
 
 _CONNECT_SECONDS = 10.0

@@ -11,7 +11,7 @@ from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent import console, guest, network
+from agent import console, guest, memory_size, network
 from agent.config import AgentConfig
 from agent.epochs import EpochStore, write_durably
 from agent.guest import GuestRecord
@@ -19,8 +19,8 @@ from agent.image import MINIMUM_MEMORY_MIB, GuestImage, build_image, cache_root
 from agent.limits import Cgroups, group_name
 from agent.monitor import GuestRefused, Monitor, poll
 from agent.probe import accelerator
-from agent.wire import CarveRequest, GuestState, MemoryDigest, NetworkMode, ShardStatus
-from engine.errors import InsufficientCapacity, MissingPart, MoveFailed, NotFound, UsageError
+from agent.wire import CarveRequest, GuestProfile, GuestState, MemoryDigest, NetworkMode, ShardStatus
+from engine.errors import ConcurrentUpdate, InsufficientCapacity, MissingPart, MoveFailed, NotFound, UsageError
 from engine.model.capacity import Resources
 from engine.model.ids import MoveId, ShardId
 
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 BOOT_SECONDS = 90.0
 _MONITOR_SECONDS = 10.0
+_MEMORY_SECONDS = 12.0
+"""How long a guest may take to plug memory in, or to let go of it."""
+_STALLED_SECONDS = 4.0
+"""Of it without any progress."""
 _FIRST_READS = 16
 """That the guest makes before those that it counts."""
 _UNLIMITED_READS = 300
@@ -153,6 +157,12 @@ class ShardHost:
         self._reservations.pop(move, None)
 
     def require_room(self, wanted: Resources) -> None:
+        """For another guest. Raises InsufficientCapacity, UsageError."""
+        self._require_capacity(wanted)
+        if guest.memory_mib(wanted) < MINIMUM_MEMORY_MIB:
+            raise UsageError("too little memory for a guest", why=f"at least {MINIMUM_MEMORY_MIB} MiB are needed")
+
+    def _require_capacity(self, wanted: Resources) -> None:
         total, capacity = _total([self.reserved(), wanted]), self.config.capacity
         short = [name for name in Resources.model_fields if getattr(total, name) > getattr(capacity, name) + 1e-6 and
                  (getattr(capacity, name) > 0 or name in ("vcpus", "memory_gib"))]  # fmt: skip
@@ -163,8 +173,6 @@ class ShardHost:
                     f"{name}: {getattr(total, name):g} wanted of {getattr(capacity, name):g}" for name in short
                 ),
             )
-        if guest.memory_mib(wanted) < MINIMUM_MEMORY_MIB:
-            raise UsageError("too little memory for a guest", why=f"at least {MINIMUM_MEMORY_MIB} MiB are needed")
 
     # -- carving and releasing
 
@@ -183,9 +191,13 @@ class ShardHost:
                     await self.boot(here)
         return await self.status(request.shard)
 
-    async def new_guest(self, request: CarveRequest, **more: object) -> Guest:
-        """Folder, disk and record of a guest that does not run yet."""
+    async def new_guest(self, request: CarveRequest, arriving: GuestProfile | None = None, **more: object) -> Guest:
+        """Folder, disk and record of a guest that does not run yet; ``arriving``: as a move's source describes it."""
         image = await self.image(request.image)
+        profile = guest.profile(await self.find_accelerator(), image, request.resources, request.memory_grows_to_gib)
+        if arriving is not None:  # what it was booted with there, whatever it has now
+            memory = {name: getattr(arriving, name) for name in ("memory_mib", "memory_growth_mib")}
+            profile = profile.model_copy(update=memory)
         folder = self._folder / request.shard
         folder.mkdir(exist_ok=True)
         guest.create_disk(folder / "disk.raw", request.disk_mib)
@@ -197,7 +209,7 @@ class ShardHost:
             address=request.address,
             mac=request.mac,
             disk_mib=request.disk_mib,
-            profile=guest.profile(await self.find_accelerator(), image),
+            profile=profile,
             network=self.network,
             tap=network.tap_name(self.config.node, request.shard) if bridge else None,
             forwarded_port=None if bridge else network.free_port("127.0.0.1"),
@@ -245,8 +257,7 @@ class ShardHost:
         unlimited = dict.fromkeys(("bps", "bps_rd", "bps_wr", "iops_rd", "iops_wr"), 0)
         limits = unlimited | {"id": guest.DISK_PATH, "iops": int(resources.storage_iops)}
         await here.monitor.execute("block_set_io_throttle", limits)
-        limit = (guest.memory_mib(resources) + guest.OVERHEAD_MIB) << 20
-        if self._cgroups.limit_memory(name, limit):
+        if self._limit_memory(here, resources):
             enforced.append("memory")
         if cpu and self._cgroups.limit_cpu(name, resources.vcpus):
             enforced.append("cpu")
@@ -260,16 +271,76 @@ class ShardHost:
         self._cgroups.limit_cpu(group_name(self.config.work, self.config.node, here.record.shard), 0)
 
     async def resize(self, shard: ShardId, epoch: int, resources: Resources) -> ShardStatus:
-        """Change the limits of a running shard; its memory and its number of virtual CPUs stay."""
+        """Change the limits of a running shard, its memory too; its number of virtual CPUs stays.
+
+        Raises UsageError for memory that this guest can never have, InsufficientCapacity when the node has no room for
+        more or the guest does not let go of what it should give back.
+        """
         self.epochs.accept(shard, epoch)
         here = self.guest(shard)
         async with here.busy:
             if guest.memory_mib(resources) != guest.memory_mib(here.record.resources):
-                raise UsageError(
-                    "a running shard's memory cannot change", next_step="carve another shard and move over"
-                )
+                await self._resize_memory(here, resources)
             await self.apply_limits(here, resources)
         return await self.status(shard)
+
+    async def _resize_memory(self, here: Guest, resources: Resources) -> None:
+        """All of it or nothing: what is not done within _MEMORY_SECONDS is undone."""
+        record, wanted = here.record, memory_size.plugged_mib(here.record.profile, resources)
+        before = memory_size.plugged_mib(record.profile, record.resources)
+        if record.move is not None or not here.alive:
+            raise ConcurrentUpdate(f"shard {record.shard}'s memory cannot change now", why="it does not run, or moves")
+        more = Resources(vcpus=0, memory_gib=max(0.0, resources.memory_gib - record.resources.memory_gib))
+        claim = MoveId(f"grow-{record.shard}")
+        if more.memory_gib:
+            self._require_capacity(more)
+            self._reservations[claim] = _Reservation(more, time.monotonic() + 3 * _MEMORY_SECONDS)
+        try:
+            # Room before the guest takes it, and until it has let go: the limit of its control group is never too low.
+            largest = max(resources.memory_gib, record.resources.memory_gib)
+            self._limit_memory(here, record.resources.model_copy(update={"memory_gib": largest}))
+            reached = await self._plug(here, wanted)
+            if reached != wanted:
+                back = await self._plug(here, before)
+                self._limit_memory(here, record.resources)
+                way, done = ("given back", before - reached) if wanted < before else ("taken", reached - before)
+                raise InsufficientCapacity(
+                    f"the guest of shard {record.shard} has {way} {done} MiB of {abs(wanted - before)}",
+                    why=f"and then no more; it has {record.profile.memory_mib + back} MiB again",
+                    next_step="free memory in the guest, or look whether its kernel has virtio-mem",
+                )
+            here.save(resources=record.resources.model_copy(update={"memory_gib": resources.memory_gib}))
+        finally:
+            self.unreserve(claim)
+        await self._measure_memory(here, grown_mib=wanted - before)
+
+    async def _plug(self, here: Guest, wanted: int) -> int:
+        """MiB that are plugged in at the end: when it is done, when nothing moves any more, or when the time is up."""
+        await memory_size.ask_for(here.monitor, wanted)
+        reached, began = await memory_size.plugged(here.monitor), time.monotonic()
+        moved = began
+        while reached != wanted and time.monotonic() - began < _MEMORY_SECONDS:
+            await asyncio.sleep(0.05)
+            before, reached = reached, await memory_size.plugged(here.monitor)
+            moved = moved if before == reached else time.monotonic()
+            if time.monotonic() - moved > _STALLED_SECONDS:  # its kernel tries again after 50 seconds only
+                break
+        return reached
+
+    async def _measure_memory(self, here: Guest, grown_mib: int) -> None:
+        """As the guest counts it, which it does a little later than QEMU."""
+        before = here.record.measured.memory_mib or 0
+
+        async def counted() -> int:
+            mib = await console.ask(here.run, "memory 1", "memory_kib", 1) // 1024
+            return mib if abs(mib - before) >= abs(grown_mib) / 2 else 0
+
+        seen = await poll(counted, seconds=_MEMORY_SECONDS, every=0.05, what="the guest's own count of its memory")
+        here.save(measured=here.record.measured.model_copy(update={"memory_mib": seen}))
+
+    def _limit_memory(self, here: Guest, resources: Resources) -> bool:
+        name = group_name(self.config.work, self.config.node, here.record.shard)
+        return self._cgroups.limit_memory(name, (guest.memory_mib(resources) + guest.OVERHEAD_MIB) << 20)
 
     async def measure(self, shard: ShardId, epoch: int, seconds: int) -> ShardStatus:
         """Let the guest measure what it gets now, one resource after the other, and keep it. Raises NotFound."""
@@ -288,6 +359,10 @@ class ShardHost:
                 asked = console.ask(here.run, f"received {seconds}", "received_kbit_per_second", seconds)
                 (received, _) = await asyncio.gather(asked, flood)
                 found["receive_mbps"] = received / 1000
+                nobody = network.nobody(record.address)
+                asked = console.ask(here.run, f"flood {seconds + 2} {nobody}", "flooded_bytes", seconds + 2)
+                taken = asyncio.to_thread(network.taken_mbps, record.tap, record.address, seconds)
+                (found["send_mbps"], _) = await asyncio.gather(taken, asked)
             here.save(measured=here.record.measured.model_copy(update=found))
         return await self.status(shard)
 
@@ -356,6 +431,9 @@ class ShardHost:
 
             await poll(up, seconds=BOOT_SECONDS, every=0.05, what="the guest's boot")
             here.save(measured=guest.measured(here.run, round(time.monotonic() - began, 3)))
+            if grown := memory_size.plugged_mib(here.record.profile, here.record.resources):
+                await self._plug(here, grown)  # it had been given more than it boots with
+                await self._measure_memory(here, grown)
         await self.apply_limits(here, here.record.resources)
 
     @asynccontextmanager

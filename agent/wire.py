@@ -147,6 +147,10 @@ class GuestProfile(Value):
     accelerator: str
     cpu: str
     image_digest: str
+    memory_mib: int = 0
+    """What the guest boots with; 0: its record is older than this field, and its memory cannot change."""
+    memory_growth_mib: int = 0
+    """Room for what may be plugged in beyond it while the guest runs."""
 
 
 class CarveRequest(Value):
@@ -159,6 +163,8 @@ class CarveRequest(Value):
     address: OverlayInterface
     mac: Mac
     disk_mib: Annotated[int, Field(ge=1, le=1 << 20)]
+    memory_grows_to_gib: Annotated[float, Field(gt=0, le=1 << 20)] | None = None
+    """The most that a resize may give it while it runs; None: four times what it boots with."""
 
 
 class MeasuredPerformance(Value):
@@ -173,6 +179,8 @@ class MeasuredPerformance(Value):
     """What the guest's kernel counts as its memory: the setting less what the kernel itself takes."""
     receive_mbps: float | None = None
     """What arrived at the guest's network card under a flood, in Mbit/s."""
+    send_mbps: float | None = None
+    """What the network took of the guest's own flood, in Mbit/s."""
 
 
 class ShardStatus(Value):

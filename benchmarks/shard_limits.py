@@ -8,6 +8,7 @@ of QEMU's own processor time.
 """
 
 import argparse
+import asyncio
 import json
 import os
 import tempfile
@@ -18,7 +19,8 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from agent.guest import GuestRecord
+from agent import console
+from agent.guest import RUN_FOLDER, GuestRecord
 from agent.limits import group_name
 from agent.wire import ShardStatus
 from engine.model.capacity import Resources
@@ -34,6 +36,8 @@ SETTINGS: tuple[tuple[str, tuple[float, ...]], ...] = (
 )
 Say = Callable[..., None]
 """Told every figure, by name."""
+_SPARED_KIB = 8192
+"""Of what a guest calls available; a guest that is filled to the brim ends programs."""
 _MOST_SHARES = "262144"
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -64,7 +68,9 @@ class Bench:
                 }[name]
                 more = {"by_the_kernel": round(used, 3)} if name == "vcpus" else {}
                 compare(self._say, name, setting, guest, **more)
-        self._memory(free)
+                if name == "network_mbps":
+                    compare(self._say, "network_mbps, sent", setting, status.measured.send_mbps)
+        self._memory()
 
     def _measured(self, wanted: Resources) -> tuple[ShardStatus, float]:
         """What the guest measured, and the share of a processor that its QEMU used while the guest counted rounds."""
@@ -84,10 +90,19 @@ class Bench:
         thread.join()
         return status, watched[0]
 
-    def _memory(self, status: ShardStatus) -> None:
-        limit = round(FREE.memory_gib * 1024)
-        seen = status.measured.memory_mib or 0
-        self._say(what="memory_mib", setting=limit, by_the_guest=seen, kept=seen <= limit)
+    def _memory(self) -> None:
+        """What the guest counts, and what it can fill: it grows and shrinks while the guest runs."""
+        for memory_gib in (0.125, 0.25, 0.1875, 0.125):
+            began = time.monotonic()
+            wanted = FREE.model_copy(update={"memory_gib": memory_gib})
+            seen = self._fleet.clients(NODE).resize(self.shard, 1, wanted).measured.memory_mib or 0
+            seconds, limit = time.monotonic() - began, round(memory_gib * 1024)
+            run = self._fleet.disk(NODE, self.shard).parent / RUN_FOLDER
+            free = asyncio.run(console.ask(run, "memory 1", "available_kib", 1)) - _SPARED_KIB
+            held = asyncio.run(console.ask(run, f"hold {free}", "held_kib", 60)) // 1024
+            asyncio.run(console.ask(run, "hold 0", "held_kib", 1))
+            self._say(what="memory_mib", setting=limit, by_the_guest=seen, filled_by_the_guest=held,
+                      changed_in_seconds=round(seconds, 2), kept=held < seen <= limit)  # fmt: skip
         group = group_name(self._fleet.agent_folder(NODE), NODE, ShardId(self.shard))
         for path in ("memory/shardwright/{}/memory.limit_in_bytes", "shardwright/{}/memory.max"):
             file = Path("/sys/fs/cgroup") / path.format(group)

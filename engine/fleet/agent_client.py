@@ -70,7 +70,8 @@ class AgentClient:
         return self._get(f"/v1/shards/{shard}", ShardStatus)
 
     def resize(self, shard: ShardId, epoch: int, resources: Resources) -> ShardStatus:
-        return self._post(f"/v1/shards/{shard}/resize", ResizeRequest(epoch=epoch, resources=resources), ShardStatus)
+        request = ResizeRequest(epoch=epoch, resources=resources)
+        return self._post(f"/v1/shards/{shard}/resize", request, ShardStatus, seconds=_MOVE_SECONDS)
 
     def measure(self, shard: ShardId, epoch: int, seconds: int) -> ShardStatus:
         """The guest measures what it gets: CPU, disk and network in turn, ``seconds`` each."""

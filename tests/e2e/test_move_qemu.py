@@ -13,7 +13,7 @@ from engine.model.ids import MoveId, NodeId, ShardId
 from engine.model.move import MovePhase, MoveReport, MoveRequest
 from engine.model.plan import MoveCause
 from tests.durable_moves import durable_mover
-from tests.small_fleet import SmallFleet
+from tests.small_fleet import SHARD, SmallFleet
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(170)]
 AGENT_MEMORY_BYTES = 80_000_000
@@ -47,6 +47,7 @@ def test_a_shard_moves_there_and_back_and_no_record_is_lost_or_doubled(
     fleet: SmallFleet, mover: DurableMover, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shard, _ = fleet.carve("there", "nA")
+    grown = fleet.clients(NodeId("nA")).resize(shard.id, 1, SHARD.model_copy(update={"memory_gib": 0.25}))
     client = fleet.start_client(shard)
     client.wait_for_records(50)
     there = mover.move(request("m-there", "there", "nA", "nB"))
@@ -67,6 +68,8 @@ def test_a_shard_moves_there_and_back_and_no_record_is_lost_or_doubled(
     assert not fleet.disk("nB", "there").exists()
     owner = fleet.shard_map.get(ShardId("there"))
     assert (owner.node, owner.epoch) == ("nA", 3)
+    after = fleet.clients(NodeId("nA")).resize(shard.id, 3, SHARD)  # what it was given on the way is still there
+    assert (grown.measured.memory_mib or 0) - (after.measured.memory_mib or 0) == pytest.approx(128, abs=8)
     with capsys.disabled():
         print(f"\n{_line(there)}\n{_line(back)}\nlongest gap seen by the client: {summary.longest_gap_seconds:.3f} s")
     fleet.clients(NodeId("nA")).release(ShardId("there"), 3)

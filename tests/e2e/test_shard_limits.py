@@ -1,5 +1,6 @@
 """What a real guest gets is what its shard says: limits, their change while it runs, and the agent's restart."""
 
+import asyncio
 import shutil
 import signal
 import tempfile
@@ -9,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.guest import GuestRecord, stopped
+from agent import console
+from agent.guest import RUN_FOLDER, GuestRecord, stopped
 from agent.limits import Cgroups
 from agent.wire import GuestState, ShardStatus
 from engine.errors import InsufficientCapacity, UsageError
@@ -68,9 +70,27 @@ def test_limits_are_enforced_measured_and_changed_while_the_shard_runs(
         print(f"\nrecords a second: {throttled:.1f} at 40 IOPS, {tighter:.1f} at 10, {free:.1f} without a limit")
 
 
-def test_memory_cannot_change_under_a_running_guest(fleet: SmallFleet, slow: ShardStatus) -> None:
-    with pytest.raises(UsageError, match="memory cannot change"):
-        fleet.clients(A).resize(slow.shard, 1, SLOW.model_copy(update={"memory_gib": 0.25}))
+def test_memory_grows_is_used_and_is_given_back_once_the_guest_lets_go(fleet: SmallFleet, slow: ShardStatus) -> None:
+    client, run = fleet.clients(A), fleet.disk("nA", slow.shard).parent / RUN_FOLDER
+
+    def resized(memory_gib: float) -> int:
+        status = client.resize(slow.shard, 1, SLOW.model_copy(update={"memory_gib": memory_gib, "vcpus": 1.0}))
+        assert status.resources.memory_gib == memory_gib
+        return status.measured.memory_mib or 0
+
+    def told(question: str, answer: str) -> int:
+        return asyncio.run(console.ask(run, question, answer, 10))
+
+    at_first = slow.measured.memory_mib or 0
+    assert resized(0.15625) == pytest.approx(at_first + 32, abs=4)
+    assert told("hold 81920", "held_kib") == 81920  # more than was free before
+    with pytest.raises(InsufficientCapacity, match=r"given back \d+ MiB of 32"):
+        resized(0.125)
+    assert client.shard(slow.shard).resources.memory_gib == 0.15625
+    assert told("hold 0", "held_kib") == 0
+    assert resized(0.125) == pytest.approx(at_first, abs=4)
+    with pytest.raises(UsageError, match="128 to 512 MiB"):
+        resized(1.0)
 
 
 def test_a_node_sells_no_more_than_it_has(fleet: SmallFleet) -> None:

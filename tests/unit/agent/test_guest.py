@@ -8,7 +8,8 @@ import pytest
 
 from agent import guest
 from agent.guest import GuestRecord, alive, command_line, kill, measured, start_ticks
-from agent.image import READY_MARK, GuestImage
+from agent.guest_scripts import READY_MARK
+from agent.image import GuestImage
 from agent.wire import GuestProfile, NetworkMode
 from engine.model.capacity import Resources
 from engine.model.ids import ShardId
@@ -40,6 +41,16 @@ def test_the_command_line_carries_the_shard() -> None:
     assert "-sandbox on" in line
     assert "spawn=deny" in line
     assert '"cache":{"direct":true}' in line
+
+
+def test_a_guest_boots_with_what_it_was_carved_with_and_has_room_beyond() -> None:
+    profile = PROFILE.model_copy(update={"memory_mib": 128, "memory_growth_mib": 384})
+    grown = record(profile=profile, resources=Resources(vcpus=1, memory_gib=0.5))
+    line = " ".join(command_line(grown, direct_io=True, mtu=1450, tap=9))
+    assert "memory-backend-memfd,id=mem0,size=128M,share=on" in line
+    assert "-m 128,maxmem=512M" in line
+    assert "virtio-mem-pci,id=vm0,memdev=more0,requested-size=0" in line
+    assert "swiotlb=noforce" in line
 
 
 def test_without_a_bridge_the_record_server_is_forwarded_on_loopback_only() -> None:

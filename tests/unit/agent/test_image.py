@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.image import READY_MARK, SECTOR_BYTES, build_image, find_kernel, main, read_records, require_kernel
+from agent.guest_scripts import READY_MARK
+from agent.image import SECTOR_BYTES, build_image, find_kernel, main, read_records, require_kernel
 from engine.errors import MissingPart
 
 
@@ -68,6 +69,19 @@ def test_set_up_sees_that_nothing_is_there_and_that_all_is(
     assert main(["--check"]) == 0
     assert main(["--install"]) == 0
     assert "guest image records, kernel 9.9-cloud" in capsys.readouterr().out
+
+
+def test_a_kernel_that_an_earlier_version_kept_is_not_enough(tmp_path: Path) -> None:
+    folder = tmp_path / "kernel-9.9-cloud"
+    modules = folder / "lib/modules/9.9/kernel/drivers"
+    modules.mkdir(parents=True)
+    (folder / "boot").mkdir()
+    (folder / "boot/vmlinuz-9.9-cloud").write_bytes(b"kernel")
+    assert find_kernel(tmp_path) == folder  # all built in, for all that is known
+    (modules / "virtio_blk.ko").write_bytes(b"module")
+    assert find_kernel(tmp_path) is None
+    (modules / "virtio_mem.ko").write_bytes(b"module")
+    assert find_kernel(tmp_path) == folder
 
 
 @pytest.fixture

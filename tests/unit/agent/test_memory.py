@@ -23,30 +23,34 @@ from agent.wire import MemoryDigest, MemoryPatch
 from engine.errors import NotFound, UsageError
 
 CHUNKS = 64
-Hold = Callable[[dict[int, bytes]], int]
+Hold = Callable[..., int]
 
 
 @pytest.fixture
 def hold() -> Iterator[Hold]:
-    """Start a process with that memory ({offset: bytes}, the rest never touched); gives its pid."""
-    held: list[tuple[subprocess.Popen[bytes], int]] = []
+    """Start a process with that memory ({offset: bytes} each, the rest never touched); gives its pid."""
+    held: list[subprocess.Popen[bytes]] = []
+    opened: list[int] = []
 
-    def start(contents: dict[int, bytes]) -> int:
-        memory = os.memfd_create(BACKEND)
-        os.ftruncate(memory, CHUNKS * CHUNK_BYTES)
-        for offset, data in contents.items():
-            os.pwrite(memory, data, offset)
+    def start(*parts: dict[int, bytes]) -> int:
+        memory = [os.memfd_create(BACKEND) for _ in parts]
+        opened.extend(memory)
+        for part, contents in zip(memory, parts, strict=True):
+            os.ftruncate(part, CHUNKS * CHUNK_BYTES)
+            for offset, data in contents.items():
+                os.pwrite(part, data, offset)
         sleeper = "import time; print('up', flush=True); time.sleep(60)"
-        process = subprocess.Popen([sys.executable, "-c", sleeper], pass_fds=[memory], stdout=subprocess.PIPE)
+        process = subprocess.Popen([sys.executable, "-c", sleeper], pass_fds=memory, stdout=subprocess.PIPE)
         assert process.stdout is not None
         process.stdout.readline()  # while it starts, it opens and closes files
-        held.append((process, memory))
+        held.append(process)
         return process.pid
 
     yield start
-    for process, memory in held:
+    for process in held:
         process.kill()
         process.communicate()
+    for memory in opened:
         os.close(memory)
 
 
@@ -79,6 +83,16 @@ def test_what_differs_is_found_brought_and_then_equal(hold: Hold) -> None:
     assert places == (3, 9, CHUNKS - 1)
     write_chunks(destination, read_chunks(source, places))
     assert digest(destination) == wanted
+
+
+def test_what_was_plugged_in_is_compared_and_repaired_too(hold: Hold) -> None:
+    source, destination = hold({0: b"boot"}, {5 * CHUNK_BYTES: b"more"}), hold({0: b"boot"}, {})
+    places = differing(digest(source), digest(destination))
+    assert places == (CHUNKS + 5,)
+    write_chunks(destination, read_chunks(source, places))
+    assert digest(destination) == digest(source)
+    with pytest.raises(UsageError):
+        read_chunks(source, (2 * CHUNKS,))
 
 
 def test_one_flipped_bit_is_seen(hold: Hold) -> None:

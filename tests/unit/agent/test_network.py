@@ -1,6 +1,6 @@
 import socket
 
-from agent.network import free_port, tap_name
+from agent.network import free_port, nobody, tap_name
 from engine.model.ids import NodeId, ShardId
 
 
@@ -13,3 +13,7 @@ def test_a_tap_has_a_name_that_the_kernel_takes_and_no_two_share() -> None:
 def test_a_free_port_can_be_listened_on() -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", free_port("127.0.0.1")))
+
+
+def test_nobody_has_the_last_address_of_the_overlay() -> None:
+    assert str(nobody("10.9.0.2/16")) == "10.9.255.254"

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from agent import probe
-from agent.image import READY_MARK, GuestImage
+from agent.guest_scripts import READY_MARK
+from agent.image import GuestImage
 from agent.probe import ProbeResult, accelerator
 
 IMAGE = GuestImage(name="records", kernel="/k", initrd="/i", kernel_version="6", digest="d")

@@ -1,16 +1,18 @@
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agent.config import AgentConfig
 from agent.guest import GuestRecord, alive
 from agent.shards import ShardHost
-from agent.wire import GuestState
-from engine.errors import InsufficientCapacity, NotFound, StaleEpoch
+from agent.wire import GuestState, ShardStatus
+from engine.errors import ConcurrentUpdate, InsufficientCapacity, NotFound, StaleEpoch
 from engine.model.capacity import Resources
 from engine.model.ids import ShardId
+from tests.unit.agent.conftest import PROFILE
 
 S1 = ShardId("s1")
 Leave = Callable[..., GuestRecord]
@@ -87,3 +89,90 @@ def test_guests_found_again_count_against_the_node(config: AgentConfig, left_beh
 def test_nothing_is_made_outside_the_work_folder(host: ShardHost, config: AgentConfig, tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"epochs", "shards"}
     assert config.work == tmp_path
+
+
+class Plugging:
+    """A QEMU whose guest plugs in what it is asked for, and lets go of all but ``kept`` MiB of it."""
+
+    def __init__(self, kept: int = 0, fails_above: int = 1 << 20) -> None:
+        self.kept, self.fails_above, self.size, self.asked = kept, fails_above, 0, list[int]()
+
+    async def execute(self, command: str, arguments: dict[str, Any] | None = None) -> Any:
+        if command == "qom-set":
+            assert arguments is not None
+            self.asked.append(arguments["value"] >> 20)
+            self.size = min(max(self.asked[-1], min(self.kept, self.size)), self.fails_above)
+        return {"running": True} if command == "query-status" else self.size << 20
+
+
+MIB = 1 / 1024
+GROWING = {"memory_mib": 128, "memory_growth_mib": 384}
+
+
+@pytest.fixture
+def growing(
+    config: AgentConfig, left_behind: Leave, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Plugging], ShardHost]:
+    """A host with one shard of 128 MiB, whose guest says at once what it was given; one that stalls is given up."""
+
+    def grown(monitor: Plugging) -> ShardHost:
+        left_behind(profile=PROFILE.model_copy(update=GROWING))
+        host = ShardHost(config)
+        host.guests[S1].monitor = monitor  # type: ignore[assignment]
+
+        async def ask(_run: Path, _question: str, _answer: str, _seconds: float) -> int:
+            return (128 + monitor.size) * 1024
+
+        monkeypatch.setattr("agent.console.ask", ask)
+        monkeypatch.setattr("agent.shards._STALLED_SECONDS", 0.0)
+        return host
+
+    return grown
+
+
+def memory_of(host: ShardHost, mib: int) -> ShardStatus:
+    wanted = host.guest(S1).record.resources.model_copy(update={"memory_gib": mib * MIB})
+    return asyncio.run(host.resize(S1, 1, wanted))
+
+
+def test_memory_grows_and_shrinks_and_is_kept_in_the_record(growing: Callable[[Plugging], ShardHost]) -> None:
+    host = growing(monitor := Plugging())
+    assert (memory_of(host, 512).measured.memory_mib, host.guest(S1).record.resources.memory_gib) == (512, 0.5)
+    assert host.reserved().memory_gib == 0.5
+    assert memory_of(host, 128).measured.memory_mib == 128
+    assert monitor.asked == [384, 0]
+    assert ShardHost(host.config).guest(S1).record.resources.memory_gib == 0.125
+
+
+def test_memory_that_is_not_given_back_leaves_all_as_it_was(growing: Callable[[Plugging], ShardHost]) -> None:
+    host = growing(monitor := Plugging(kept=100))
+    memory_of(host, 256)
+    with pytest.raises(InsufficientCapacity, match=r"given back 28 MiB of 128.*it has 256 MiB again"):
+        memory_of(host, 128)
+    assert (monitor.size, host.guest(S1).record.resources.memory_gib) == (128, 0.25)
+
+
+def test_memory_that_the_guest_does_not_take_is_taken_back(growing: Callable[[Plugging], ShardHost]) -> None:
+    host = growing(monitor := Plugging(fails_above=64))
+    with pytest.raises(InsufficientCapacity, match=r"taken 64 MiB of 128.*it has 128 MiB again"):
+        memory_of(host, 256)
+    assert monitor.asked == [128, 0]
+    assert host.reserved().memory_gib == 0.125
+
+
+def test_a_node_without_room_gives_no_more(
+    growing: Callable[[Plugging], ShardHost], left_behind: Leave, config: AgentConfig
+) -> None:
+    left_behind("s2", resources=Resources(vcpus=1, memory_gib=0.75))
+    host = growing(monitor := Plugging())
+    with pytest.raises(InsufficientCapacity, match=r"memory_gib: 1\.25 wanted of 1"):
+        memory_of(host, 512)
+    assert monitor.asked == []
+
+
+def test_a_shard_in_a_move_keeps_its_memory(growing: Callable[[Plugging], ShardHost]) -> None:
+    host = growing(monitor := Plugging())
+    host.guest(S1).save(move="m1")
+    with pytest.raises(ConcurrentUpdate, match="cannot change now"):
+        memory_of(host, 256)
+    assert monitor.asked == []
