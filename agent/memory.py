@@ -54,10 +54,12 @@ class PageSample:
         return changed * self._size // len(now)
 
     def _read(self) -> tuple[list[int], int]:
-        with _memory(self._pid, os.O_RDONLY) as memory:
-            size = os.fstat(memory).st_size
-            step = max(1, size // _SAMPLES // _PAGE_BYTES) * _PAGE_BYTES
-            return [zlib.crc32(os.pread(memory, _PAGE_BYTES, offset)) for offset in range(0, size, step)], size
+        with _memory(self._pid, os.O_RDONLY) as parts:
+            sizes = [os.fstat(part).st_size for part in parts]
+            step = max(1, sum(sizes) // _SAMPLES // _PAGE_BYTES) * _PAGE_BYTES
+            pages = [os.pread(part, _PAGE_BYTES, at) for part, size in zip(parts, sizes, strict=True)
+                     for at in range(0, size, step)]  # fmt: skip
+            return [zlib.crc32(page) for page in pages], sum(sizes)
 
 
 def differing(mine: MemoryDigest, theirs: MemoryDigest) -> tuple[int, ...]:
