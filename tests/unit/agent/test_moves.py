@@ -117,7 +117,7 @@ def test_memory_does_not_go_before_the_disk(config: AgentConfig, left_behind: Le
 
 
 def test_the_switchover_ends_the_mirror_while_the_guest_is_paused(config: AgentConfig, left_behind: Leave) -> None:
-    left_behind(move="m1")
+    left_behind(move="m1", sent_for="m1")
     monitor = ScriptedMonitor(migration="pre-switchover", running=False, jobs=1)
     moves, _ = agent(config, monitor)
     status = asyncio.run(moves.switchover(S1, command(1), 1.0))
@@ -127,14 +127,14 @@ def test_the_switchover_ends_the_mirror_while_the_guest_is_paused(config: AgentC
 
 
 def test_a_mirror_that_broke_off_is_not_taken_for_one_that_was_ended(config: AgentConfig, left_behind: Leave) -> None:
-    left_behind(move="m1")
+    left_behind(move="m1", sent_for="m1")
     moves, _ = agent(config, ScriptedMonitor(migration="pre-switchover", running=False, jobs=0))
     status = asyncio.run(moves.switchover(S1, command(1), 1.0))
     assert (status.mirror_present, status.mirrored) == (False, False)
 
 
 def test_a_switchover_that_does_not_come_is_not_waited_for_without_end(config: AgentConfig, left_behind: Leave) -> None:
-    left_behind(move="m1")
+    left_behind(move="m1", sent_for="m1")
     moves, _ = agent(config, ScriptedMonitor(migration="active", jobs=1))
     assert asyncio.run(moves.switchover(S1, command(1), 0.0)).migration == "active"
 
@@ -142,7 +142,7 @@ def test_a_switchover_that_does_not_come_is_not_waited_for_without_end(config: A
 def test_after_the_commit_point_no_old_command_is_obeyed(
     config: AgentConfig, left_behind: Leave, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    left_behind(move="m1")
+    left_behind(move="m1", sent_for="m1")
     monitor = ScriptedMonitor(migration="pre-switchover", running=False)
     moves, host = agent(config, monitor)
     monkeypatch.setattr("agent.memory.digest", lambda _pid: MemoryDigest(sums_hex="00000000"))
@@ -156,7 +156,7 @@ def test_after_the_commit_point_no_old_command_is_obeyed(
 
 
 def test_a_shard_given_back_runs_again_and_may_be_told_so_twice(config: AgentConfig, left_behind: Leave) -> None:
-    left_behind(move="m1", ceded_epoch=2)
+    left_behind(move="m1", sent_for="m1", ceded_epoch=2)
     monitor = ScriptedMonitor(migration="completed", running=False)
     moves, host = agent(config, monitor)
     for _ in range(2):
@@ -166,7 +166,7 @@ def test_a_shard_given_back_runs_again_and_may_be_told_so_twice(config: AgentCon
 
 
 def test_ending_another_move_changes_nothing(config: AgentConfig, left_behind: Leave) -> None:
-    left_behind(move="m1")
+    left_behind(move="m1", sent_for="m1")
     monitor = ScriptedMonitor(migration="active", jobs=1)
     moves, host = agent(config, monitor)
     asyncio.run(moves.resume(S1, command(2, MoveId("m2"))))
@@ -176,7 +176,7 @@ def test_ending_another_move_changes_nothing(config: AgentConfig, left_behind: L
 
 
 def test_a_command_of_an_ended_move_comes_too_late(config: AgentConfig, left_behind: Leave) -> None:
-    left_behind(move="m1")
+    left_behind(move="m1", sent_for="m1")
     monitor = ScriptedMonitor(migration="active", jobs=1)
     moves, _ = agent(config, monitor)
     asyncio.run(moves.resume(S1, command(2)))
@@ -188,7 +188,7 @@ def test_a_command_of_an_ended_move_comes_too_late(config: AgentConfig, left_beh
 
 
 def test_a_command_that_had_to_wait_is_judged_when_its_turn_comes(config: AgentConfig, left_behind: Leave) -> None:
-    left_behind(move="m1")
+    left_behind(move="m1", sent_for="m1")
     monitor = ScriptedMonitor(migration="active", jobs=1)
     moves, host = agent(config, monitor)
 
@@ -207,7 +207,7 @@ def test_a_command_that_had_to_wait_is_judged_when_its_turn_comes(config: AgentC
 
 
 def test_a_guest_that_was_given_away_is_stopped_when_qemu_runs_it_on(config: AgentConfig, left_behind: Leave) -> None:
-    left_behind(move="m1")
+    left_behind(move="m1", sent_for="m1")
     monitor = ScriptedMonitor(migration="failed", running=True)
     moves, _ = agent(config, monitor)
     answer = asyncio.run(moves.proceed(S1, command(2)))
@@ -215,7 +215,7 @@ def test_a_guest_that_was_given_away_is_stopped_when_qemu_runs_it_on(config: Age
 
 
 def test_what_was_given_away_is_cleared_by_its_own_move_only(config: AgentConfig, left_behind: Leave) -> None:
-    left_behind(move="m1", ceded_epoch=2)
+    left_behind(move="m1", sent_for="m1", ceded_epoch=2)
     moves, host = agent(config, ScriptedMonitor(running=False))
     asyncio.run(moves.abort(S1, command(2, MoveId("m2"))))
     assert S1 in host.guests
@@ -224,7 +224,7 @@ def test_what_was_given_away_is_cleared_by_its_own_move_only(config: AgentConfig
 
 
 def test_a_guest_that_has_died_in_its_move_may_be_booted_again(config: AgentConfig, left_behind: Leave) -> None:
-    left_behind(move="m1", ceded_epoch=2, alive=False)
+    left_behind(move="m1", sent_for="m1", ceded_epoch=2, alive=False)
     moves, host = agent(config, ScriptedMonitor())
     with pytest.raises(NotFound):
         asyncio.run(moves.resume(S1, command(3)))
@@ -240,7 +240,7 @@ class SilentMonitor(ScriptedMonitor):
 
 def test_a_guest_that_is_still_dying_is_not_left_in_its_move(config: AgentConfig, left_behind: Leave) -> None:
     """Else it would be booted again as part of a move that is over, and could never move again."""
-    left_behind(move="m1")
+    left_behind(move="m1", sent_for="m1")
     moves, host = agent(config, SilentMonitor())
     here = host.guests[S1]
 
@@ -259,7 +259,7 @@ def test_a_guest_that_is_still_dying_is_not_left_in_its_move(config: AgentConfig
 def test_a_guest_that_lives_and_does_not_answer_stays_in_its_move(
     config: AgentConfig, left_behind: Leave, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    left_behind(move="m1")
+    left_behind(move="m1", sent_for="m1")
     monkeypatch.setattr("agent.moves._DYING_SECONDS", 0.0)
     moves, host = agent(config, SilentMonitor())
     with pytest.raises(MoveFailed, match="does not answer"):
@@ -270,7 +270,7 @@ def test_a_guest_that_lives_and_does_not_answer_stays_in_its_move(
 def test_a_landing_runs_only_once_its_memory_is_there(
     config: AgentConfig, left_behind: Leave, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    left_behind(move="m1", incoming=True)
+    left_behind(move="m1", sent_for="m1", incoming=True)
     monitor = ScriptedMonitor(migration="active", running=False)
     moves, host = agent(config, monitor)
     monkeypatch.setattr("agent.moves._ARRIVAL_SECONDS", 0.0)
@@ -287,7 +287,7 @@ def test_a_landing_runs_only_once_its_memory_is_there(
 def test_a_landing_whose_memory_differs_does_not_run_and_says_where(
     config: AgentConfig, left_behind: Leave, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    left_behind(move="m1", incoming=True)
+    left_behind(move="m1", sent_for="m1", incoming=True)
     monitor = ScriptedMonitor(migration="completed", running=False)
     moves, host = agent(config, monitor)
     monkeypatch.setattr("agent.memory.digest", lambda _pid: MemoryDigest(sums_hex="0000000000000001"))
@@ -302,7 +302,7 @@ def test_a_landing_whose_memory_differs_does_not_run_and_says_where(
 def test_memory_is_read_after_the_shard_was_given_away_and_written_before_it_runs_only(
     config: AgentConfig, left_behind: Leave
 ) -> None:
-    left_behind(move="m1")
+    left_behind(move="m1", sent_for="m1")
     moves, _ = agent(config, ScriptedMonitor())
     with pytest.raises(UsageError, match="runs here"):
         asyncio.run(moves.memory(S1, MemoryRequest(move=MOVE, epoch=1, indexes=(0,))))
@@ -311,14 +311,14 @@ def test_memory_is_read_after_the_shard_was_given_away_and_written_before_it_run
 
 
 def test_a_landing_that_has_run_cannot_be_aborted(config: AgentConfig, left_behind: Leave) -> None:
-    left_behind(move="m1", incoming=False)
+    left_behind(move="m1", sent_for="m1", incoming=False)
     moves, host = agent(config, ScriptedMonitor())
     asyncio.run(moves.abort(S1, command(2)))
     assert host.guests[S1].alive
 
 
 def test_an_aborted_landing_is_proven_dead(config: AgentConfig, left_behind: Leave) -> None:
-    record = left_behind(move="m1", incoming=True)
+    record = left_behind(move="m1", sent_for="m1", incoming=True)
     moves, host = agent(config, ScriptedMonitor(running=False))
     assert not asyncio.run(moves.abort(S1, command(1))).present
     assert S1 not in host.guests
@@ -328,7 +328,7 @@ def test_an_aborted_landing_is_proven_dead(config: AgentConfig, left_behind: Lea
 def test_memory_that_never_comes_is_given_up_and_the_disk_is_booted(
     config: AgentConfig, left_behind: Leave, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    left_behind(move="m1", incoming=True)
+    left_behind(move="m1", sent_for="m1", incoming=True)
     monitor = ScriptedMonitor(migration="active", running=False)
     moves, host = agent(config, monitor)
     booted: list[GuestRecord] = []
@@ -346,7 +346,7 @@ def test_memory_that_never_comes_is_given_up_and_the_disk_is_booted(
 def test_memory_that_has_come_is_not_thrown_away(
     config: AgentConfig, left_behind: Leave, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    left_behind(move="m1", incoming=True)
+    left_behind(move="m1", sent_for="m1", incoming=True)
     moves, host = agent(config, ScriptedMonitor(migration="completed", running=False))
     with pytest.raises(MoveFailed, match="has arrived"):
         asyncio.run(moves.restart(S1, command(2)))
