@@ -213,7 +213,8 @@ class SimNode:
         return SourceStatus(
             running=here.running, mirror_ready=here.mirror_ready, mirror_present=here.mirror_to is not None,
             mirrored=here.mirrored,
-            migration=fences.word_on(here.record, here.migration), remaining_bytes=self.world.remaining(here), bytes_per_second=1e6,
+            migration=fences.word_on(here.record, here.migration), remaining_bytes=self.world.remaining(here),
+            bytes_per_second=1e6,
         )  # fmt: skip
 
     def mirror(self, request: MirrorRequest) -> SourceStatus:

@@ -106,7 +106,7 @@ def test_mirroring_again_starts_no_second_mirror(config: AgentConfig, left_behin
 
 
 def test_memory_does_not_go_before_the_disk(config: AgentConfig, left_behind: Leave) -> None:
-    left_behind(move="m1")
+    left_behind(move="m1", sent_for="m1")
     monitor = ScriptedMonitor()
     moves, _ = agent(config, monitor)
     with pytest.raises(MoveFailed, match="before the disk"):
@@ -115,7 +115,7 @@ def test_memory_does_not_go_before_the_disk(config: AgentConfig, left_behind: Le
 
 
 def test_the_switchover_ends_the_mirror_while_the_guest_is_paused(config: AgentConfig, left_behind: Leave) -> None:
-    left_behind(move="m1")
+    left_behind(move="m1", sent_for="m1")
     monitor = ScriptedMonitor(migration="pre-switchover", running=False, jobs=1)
     moves, _ = agent(config, monitor)
     status = asyncio.run(moves.switchover(S1, command(1), 1.0))
@@ -125,14 +125,14 @@ def test_the_switchover_ends_the_mirror_while_the_guest_is_paused(config: AgentC
 
 
 def test_a_mirror_that_broke_off_is_not_taken_for_one_that_was_ended(config: AgentConfig, left_behind: Leave) -> None:
-    left_behind(move="m1")
+    left_behind(move="m1", sent_for="m1")
     moves, _ = agent(config, ScriptedMonitor(migration="pre-switchover", running=False, jobs=0))
     status = asyncio.run(moves.switchover(S1, command(1), 1.0))
     assert (status.mirror_present, status.mirrored) == (False, False)
 
 
 def test_a_switchover_that_does_not_come_is_not_waited_for_without_end(config: AgentConfig, left_behind: Leave) -> None:
-    left_behind(move="m1")
+    left_behind(move="m1", sent_for="m1")
     moves, _ = agent(config, ScriptedMonitor(migration="active", jobs=1))
     assert asyncio.run(moves.switchover(S1, command(1), 0.0)).migration == "active"
 
@@ -140,7 +140,7 @@ def test_a_switchover_that_does_not_come_is_not_waited_for_without_end(config: A
 def test_after_the_commit_point_no_old_command_is_obeyed(
     config: AgentConfig, left_behind: Leave, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    left_behind(move="m1")
+    left_behind(move="m1", sent_for="m1")
     monitor = ScriptedMonitor(migration="pre-switchover", running=False)
     moves, host = agent(config, monitor)
     monkeypatch.setattr("agent.memory.digest", lambda _pid: MemoryDigest(sums_hex="00000000"))
@@ -164,7 +164,7 @@ def test_a_shard_given_back_runs_again_and_may_be_told_so_twice(config: AgentCon
 
 
 def test_ending_another_move_changes_nothing(config: AgentConfig, left_behind: Leave) -> None:
-    left_behind(move="m1")
+    left_behind(move="m1", sent_for="m1")
     monitor = ScriptedMonitor(migration="active", jobs=1)
     moves, host = agent(config, monitor)
     asyncio.run(moves.resume(S1, command(2, MoveId("m2"))))
@@ -174,7 +174,7 @@ def test_ending_another_move_changes_nothing(config: AgentConfig, left_behind: L
 
 
 def test_a_command_of_an_ended_move_comes_too_late(config: AgentConfig, left_behind: Leave) -> None:
-    left_behind(move="m1")
+    left_behind(move="m1", sent_for="m1")
     monitor = ScriptedMonitor(migration="active", jobs=1)
     moves, _ = agent(config, monitor)
     asyncio.run(moves.resume(S1, command(2)))
@@ -186,7 +186,7 @@ def test_a_command_of_an_ended_move_comes_too_late(config: AgentConfig, left_beh
 
 
 def test_a_command_that_had_to_wait_is_judged_when_its_turn_comes(config: AgentConfig, left_behind: Leave) -> None:
-    left_behind(move="m1")
+    left_behind(move="m1", sent_for="m1")
     monitor = ScriptedMonitor(migration="active", jobs=1)
     moves, host = agent(config, monitor)
 
@@ -205,7 +205,7 @@ def test_a_command_that_had_to_wait_is_judged_when_its_turn_comes(config: AgentC
 
 
 def test_a_guest_that_was_given_away_is_stopped_when_qemu_runs_it_on(config: AgentConfig, left_behind: Leave) -> None:
-    left_behind(move="m1")
+    left_behind(move="m1", sent_for="m1")
     monitor = ScriptedMonitor(migration="failed", running=True)
     moves, _ = agent(config, monitor)
     answer = asyncio.run(moves.proceed(S1, command(2)))
@@ -264,7 +264,7 @@ def test_a_landing_whose_memory_differs_does_not_run_and_says_where(
 def test_memory_is_read_after_the_shard_was_given_away_and_written_before_it_runs_only(
     config: AgentConfig, left_behind: Leave
 ) -> None:
-    left_behind(move="m1")
+    left_behind(move="m1", sent_for="m1")
     moves, _ = agent(config, ScriptedMonitor())
     with pytest.raises(UsageError, match="runs here"):
         asyncio.run(moves.memory(S1, MemoryRequest(move=MOVE, epoch=1, indexes=(0,))))
