@@ -59,7 +59,8 @@ def may_kill(record: GuestRecord, command: MoveCommand) -> bool:
 
 def word_on(record: GuestRecord, migration: str) -> str:
     """QEMU's word about the migration, seen from the guest's move: it keeps the end of the last one until the next."""
-    return migration if record.sent_for == record.move else "none"
+    of_another = migration in ("completed", "failed", "cancelled") and record.sent_for != record.move
+    return "none" if of_another else migration
 
 
 def must_stop(record: GuestRecord, *, running: bool) -> bool:

@@ -99,6 +99,35 @@ def test_a_destination_that_cannot_run_the_guest_is_refused_and_the_source_goes_
     fleet.clients(NodeId("nB")).release(fill.id, 1)
 
 
+def test_a_cancelled_move_leaves_the_shard_where_it_is_and_it_can_move_again(
+    fleet: SmallFleet, mover: DurableMover
+) -> None:
+    shard, _ = fleet.carve("wanted", "nA")
+    client = fleet.start_client(shard)
+    client.wait_for_records(20)
+    unwanted: set[MoveId] = set()
+
+    def observer(move: MoveId, phase: MovePhase) -> None:
+        if phase is MovePhase.PRECOPY and move == "m-cancelled":
+            unwanted.add(move)
+
+    context = MoveContext(
+        agents=fleet.clients, shards=fleet.shard_map, clock=fleet.clock, observer=observer,
+        cancelled=lambda move: move in unwanted,
+    )  # fmt: skip
+    configure(context)
+    cancelled = mover.move(request("m-cancelled", "wanted", "nA", "nB"))
+    client.wait_for_records(client.acked() + 20)
+    again = mover.move(request("m-again", "wanted", "nA", "nB"))
+    client.wait_for_records(client.acked() + 20)
+    summary = client.finish()
+    assert (cancelled.phase, again.phase, again.error) == (MovePhase.ABORTED, MovePhase.CLEANED, "")
+    assert "was cancelled" in cancelled.error
+    assert summary.error == ""
+    assert read_records(fleet.disk("nB", "wanted")) == list(range(1, summary.sent + 1))
+    fleet.clients(NodeId("nB")).release(shard.id, 3)
+
+
 def _line(report: MoveReport) -> str:
     seconds = (report.finished_at - report.started_at).total_seconds()
     return (

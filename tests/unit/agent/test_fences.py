@@ -103,3 +103,4 @@ def test_only_a_newer_yes_for_the_same_move_lets_it_run_on() -> None:
 def test_the_end_of_an_earlier_migration_is_not_this_moves() -> None:
     assert fences.word_on(record(move=M1, sent_for=M1), "cancelled") == "cancelled"
     assert fences.word_on(record(move=M2, sent_for=M1), "cancelled") == "none"
+    assert fences.word_on(record(move=M2), "active") == "active"

@@ -108,7 +108,7 @@ def test_mirroring_again_starts_no_second_mirror(config: AgentConfig, left_behin
 
 
 def test_memory_does_not_go_before_the_disk(config: AgentConfig, left_behind: Leave) -> None:
-    left_behind(move="m1")
+    left_behind(move="m1", sent_for="m1")
     monitor = ScriptedMonitor()
     moves, _ = agent(config, monitor)
     with pytest.raises(MoveFailed, match="before the disk"):
