@@ -3,6 +3,7 @@
 The kernel comes from the distribution's cloud kernel package, downloaded and unpacked into a cache folder and never
 installed. The initramfs holds a static busybox, the virtio modules and a record server: over one TCP connection it
 reads one decimal number a line, appends it as one 512-byte sector of /dev/vda, flushes, and answers with the number.
+Where a second disk is attached, the records of every connection that begins from then on go there.
 """
 
 import argparse
@@ -190,7 +191,7 @@ def _build_initrd(root: Path, unpacked: Path, progress: Progress) -> GuestImage:
     kernel = next(iter(sorted((unpacked / "boot").glob("vmlinuz-*"))))
     version = kernel.name.removeprefix("vmlinuz-")
     busybox = find_busybox()
-    digest = _digest([kernel, busybox], _INIT + _RECORD_SERVER)
+    digest = _digest([kernel, busybox], _INIT + _POSITION + _RECORD_SERVER)
     initrd = root / f"records-{digest[:16]}.cpio.gz"
     if not initrd.exists():
         progress("building the guest's initramfs")
@@ -216,6 +217,7 @@ def _entries(busybox: Path, modules: list[tuple[str, bytes]]) -> list[tuple[str,
     entries = [(name, stat.S_IFDIR | 0o755, b"") for name in folders]
     entries.append(("bin/busybox", stat.S_IFREG | 0o755, busybox.read_bytes()))
     entries.append(("init", stat.S_IFREG | 0o755, _INIT.encode()))
+    entries.append(("bin/position", stat.S_IFREG | 0o755, _POSITION.encode()))
     entries.append(("bin/records", stat.S_IFREG | 0o755, _RECORD_SERVER.encode()))
     for order, (name, data) in enumerate(modules):
         entries.append((f"lib/{order:02d}-{name}.ko", stat.S_IFREG | 0o644, data))
@@ -319,20 +321,10 @@ if [ -b /dev/vda ]; then
   $b dd if=/dev/vda of=/dev/null bs=4k count=64 iflag=direct 2>/dev/null
   took=$(( $(now) - began )); [ $took -lt 1 ] && took=1
   echo "shardwright-measured read_iops $((64 * 100 / took))" > /dev/ttyS0
-  # Records lie in consecutive sectors: the first empty one is found by bisection.
-  low=0; high=$(( $($b blockdev --getsize64 /dev/vda) / 512 ))
-  while [ $low -lt $high ]; do
-    middle=$(( (low + high) / 2 ))
-    if [ -n "$($b dd if=/dev/vda bs=512 skip=$middle count=1 2>/dev/null | $b tr -d '\\000 \\n')" ]; then
-      low=$((middle + 1))
-    else
-      high=$middle
-    fi
-  done
-  echo $low > /run/position
+  /bin/position vda
 fi
 port=${port:-RECORD_PORT}
-(while :; do $b nc -l -p $port -e /bin/records; done) &
+$b nc -ll -p $port -e /bin/records &
 until $b grep -qi "$(printf ':%04x 0' $port)" /proc/net/tcp /proc/net/tcp6 2>/dev/null; do $b usleep 10000; done
 echo READY_MARK > /dev/ttyS0
 
@@ -372,18 +364,39 @@ done < /dev/ttyS0 &
 wait
 """.replace("READY_MARK", READY_MARK).replace("RECORD_PORT", str(RECORD_PORT))
 
+_POSITION = """#!/bin/busybox sh
+# Records lie in consecutive sectors: the first empty one of disk $1 is found by bisection.
+b=/bin/busybox
+low=0; high=$(( $($b blockdev --getsize64 /dev/$1) / 512 ))
+while [ $low -lt $high ]; do
+  middle=$(( (low + high) / 2 ))
+  if [ -n "$($b dd if=/dev/$1 bs=512 skip=$middle count=1 2>/dev/null | $b tr -d '\\000 \\n')" ]; then
+    low=$((middle + 1))
+  else
+    high=$middle
+  fi
+done
+echo $low > /run/position.$1
+"""
+
 _RECORD_SERVER = """#!/bin/busybox sh
-# One connection: a decimal number a line in, the same number out once it is on the disk.
-exec 2>/dev/ttyS0 3<>/dev/vda
-read -r position < /run/position
+# One connection: a decimal number a line in, the same number out once it is on the disk. Others wait for their turn.
+exec 2>/dev/ttyS0
+until /bin/busybox mkdir /run/turn 2>/dev/null; do /bin/busybox usleep 50000; done
+trap '/bin/busybox rmdir /run/turn' EXIT; trap '' PIPE
+disk=vda
+[ -b /dev/vdb ] && disk=vdb
+[ -f /run/position.$disk ] || /bin/position $disk
+exec 3<>/dev/$disk
+read -r position < /run/position.$disk
 /bin/busybox dd bs=512 count=0 seek="$position" <&3 >&3 2>/dev/null
 while read -r -t 300 number; do
   case $number in
     ''|*[!0-9]*) echo error; continue ;;
   esac
-  if printf '%-511s\\n' "$number" >&3 && sync -d /dev/vda; then
+  if printf '%-511s\\n' "$number" >&3 && sync -d /dev/$disk; then
     position=$((position + 1))
-    echo $position > /run/position
+    echo $position > /run/position.$disk
     echo "$number"
   else
     echo error

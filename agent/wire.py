@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field
 
 from engine.model.attestation import LARGEST_EVIDENCE
 from engine.model.capacity import Resources
+from engine.model.composite import HealthCheck, HealthState
 from engine.model.ids import MoveId, NodeId, ShardId
 from engine.model.placement import Epoch
 from engine.model.value import Utc, Value
@@ -115,6 +116,30 @@ class LeaseGrant(Value):
     """Those of them that may run on, for the lease's length from when they were asked for."""
 
     shards: tuple[ShardId, ...]
+
+
+class ReportedHealth(Value):
+    shard: Annotated[ShardId, NAME]
+    epoch: Epoch
+    state: HealthState
+    reason: Annotated[str, Field(max_length=500)] = ""
+
+
+class HealthRequest(Value):
+    """What the node thinks of its own shards, those that no check is asked for included (``unknown``)."""
+
+    shards: Annotated[tuple[ReportedHealth, ...], Field(max_length=500)]
+
+
+class OrderedCheck(Value):
+    shard: ShardId
+    check: HealthCheck
+
+
+class HealthOrders(Value):
+    """Which of the node's shards are to be checked from now on, and how."""
+
+    checks: tuple[OrderedCheck, ...]
 
 
 # --- shards -----------------------------------------------------------------------------------------------------------

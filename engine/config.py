@@ -9,9 +9,13 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validator
 
 from engine.config_sources import source_problems
+from engine.config_table import Name as _Name
+from engine.config_table import Share as _Share
+from engine.config_table import Table as _Table
+from engine.config_workloads import WorkloadTable
 from engine.errors import AuthenticationFailed, ConfigurationError
 from engine.model.capacity import Amount, Placement, Pool, Resources, RiskClass, ShardType
 from engine.model.ids import PoolId
@@ -22,17 +26,7 @@ from engine.model.value import Utc
 from engine.retraining.decision import RetrainingTerms
 from providers.base import ProviderSettings
 
-_Name = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]{0,30}[a-z0-9])?$")]
-_Share = Annotated[float, Field(gt=0, le=1)]
-
-
 _SOURCE_FORM = 'env = "NAME" or file = "PATH"'
-
-
-class _Table(BaseModel):
-    """One table of the file. TOML has no tuples and writes 1 for 1.0, so parsing is lax about just those."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class SecretSource(_Table):
@@ -248,17 +242,6 @@ class PoolTable(_Table):
     """Usage that one shard serves, in the metric's unit; None: derived from ``peak_shards``."""
     peak_shards: Annotated[int, Field(ge=1)] = 6
     """Without ``per_shard``: the history's peak (its 99th percentile) is what this many shards serve."""
-
-
-class ComponentTable(_Table):
-    name: _Name
-    pool: str
-
-
-class WorkloadTable(_Table):
-    namespace: _Name
-    name: _Name
-    components: Annotated[tuple[ComponentTable, ...], Field(min_length=1)]
 
 
 class Configuration(_Table):

@@ -1,17 +1,22 @@
 """The steps of a round on the real parts. Each finds its own traces when it is run again; none makes a choice."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from random import Random
 from typing import Protocol
 
 from engine import metrics
 from engine.allocation.holds import HoldsReport, PlanHolds
-from engine.carving import plan_bindings, plan_carving
+from engine.carving import plan_carving
 from engine.cell_updates import CellUpdates
 from engine.clock import Clock
-from engine.errors import NoOfferFits, ShardwrightError
+from engine.composition.binding import Rules, plan_bindings
+from engine.composition.leaving import Drains
+from engine.composition.membership import is_well
+from engine.composition.minimum import at_least, least_shards
+from engine.composition.replacement import lost_nodes, replicas_to_replace
+from engine.errors import NoOfferFits, ProviderUnavailable, ShardwrightError
 from engine.events import Event, Observe
 from engine.fleet.nodes import Fleet
 from engine.inventory import current_inventory
@@ -24,7 +29,7 @@ from engine.market.negotiation import Negotiation, negotiate
 from engine.market_watch import MarketWatch
 from engine.migration.several import Moves
 from engine.model.capacity import CapacityTarget, Pool, Resources
-from engine.model.ids import MoveId, NodeId, OfferId, PlanId, PoolId, RoundId
+from engine.model.ids import MoveId, NodeId, OfferId, PlanId, PoolId, RoundId, provider_of
 from engine.model.market import OfferQuery
 from engine.model.move import MoveReport, MoveRequest
 from engine.model.placement import Cell, ComponentName, NodeState, Shard, ShardState
@@ -38,6 +43,7 @@ from engine.reconcile import CellFailure, CellResult
 from engine.round_record import CarveReport, RoundRecord
 from engine.store.plans import PlanStore
 from engine.store.round_records import RoundRecords, StoredRound
+from engine.store.shard_health import HealthBook
 from engine.store.shard_map import ShardMap
 from providers.base import Provider
 
@@ -59,6 +65,7 @@ class Terms:
     term: timedelta
     seed: int
     agreements: tuple[Agreement, ...] = ()
+    composites: Rules = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,8 @@ class ControlSteps:
     fleet: Fleet
     moves: Moves
     watch: MarketWatch
+    health: HealthBook
+    drains: Drains
     clock: Clock
     observe: Observe
 
@@ -99,7 +108,8 @@ class ControlSteps:
 
     def forecast(self, round_id: RoundId) -> tuple[CapacityTarget, ...]:
         self._say("forecast", f"round {round_id}: forecasting {len(self.terms.pools)} pools")
-        targets = self.demand.targets()
+        least = least_shards(self.terms.components, self.terms.composites)
+        targets = tuple(at_least(target, least.get(target.pool.id, 0)) for target in self.demand.targets())
         metrics.observe_targets(targets)
         return targets
 
@@ -219,6 +229,7 @@ class ControlSteps:
         return report
 
     def grow(self, plan: Plan) -> tuple[CellResult, ...]:
+        self._replace_unhealthy()
         for planned in _planned(plan):
             if planned.quote is not None:
                 self.fleet.expect(planned.node)
@@ -266,7 +277,8 @@ class ControlSteps:
         return results
 
     def _inventory(self) -> Inventory:
-        return current_inventory(self.shard_map, self.plans, self.watch.beliefs())
+        lost = lost_nodes(self.shard_map.bindings(), self.health.all(), self.terms.composites, now=self.clock.now())
+        return current_inventory(self.shard_map, self.plans, self.watch.beliefs(), lost)
 
     def _with_leaving(self, plan: Plan) -> Plan:
         """The plan with the nodes that leave still in their cells: they go once their shards have moved.
@@ -348,12 +360,41 @@ class ControlSteps:
         return problems
 
     def _bind(self, replicas: Mapping[PoolId, int]) -> None:
-        choice = plan_bindings(self.terms.components, replicas, self.shard_map.search(), self.shard_map.bindings())
-        for component in choice.unbind:
-            self.shard_map.unbind(component)
+        self.drains.finish()
+        health, now, bindings = self.health.all(), self.clock.now(), self.shard_map.bindings()
+        bound = {one.shard for one in bindings}
+        usable = [shard for shard in self.shard_map.search() if shard.id in bound or is_well(health.get(shard.id), now)]
+        choice = plan_bindings(
+            self.terms.components,
+            replicas,
+            usable,
+            bindings,
+            rules=self.terms.composites,
+            providers={node.id: provider_of(node.cell) for node in self.shard_map.nodes()},
+        )
+        self.drains.begin(choice.drain)
+        for component in choice.drain:
+            self._say("bind", f"{component} leaves its name and is drained")
+        for component in choice.keep:
+            self.shard_map.keep(component)
+            self._say("bind", f"{component} is wanted again")
+        for sentence in choice.crowded:
+            self._say("bind", sentence)
         for component, shard_id in choice.bind:
             self.shard_map.bind(component, shard_id)
             self._say("bind", f"{component} -> {shard_id}")
+
+    def _replace_unhealthy(self) -> None:
+        """Give up replicas that have been ill for too long; this round carves and binds others in their place."""
+        health, now = self.health.all(), self.clock.now()
+        for one in replicas_to_replace(self.shard_map.bindings(), health, self.terms.composites, now=now):
+            self._say("health", f"{one.component}: {one.shard} has been unhealthy for too long and is replaced")
+            self.shard_map.unbind(one.component)
+            try:
+                self.fleet.release(self.shard_map.get(one.shard))
+            except ProviderUnavailable as problem:
+                self._say("health", f"{one.shard} goes with its node: {problem}")
+        self.health.forget()
 
     def shrink(self, plan: Plan) -> tuple[CellResult, ...]:
         """A node is given back only when nothing is bound to it any more, which is read again here.
@@ -361,6 +402,7 @@ class ControlSteps:
         One that is being evacuated stays: a shard that has just been bound elsewhere may still be on its way.
         """
         leaving = set(plan.leaving)
+        self.drains.wait_for(leaving)
         stuck = {shard.node for shard in self.shard_map.search(state=ShardState.BOUND) if shard.node in leaving}
         for node_id in sorted(stuck):
             self._say("shrink", f"{node_id} stays: a component is still bound to one of its shards")
@@ -368,7 +410,11 @@ class ControlSteps:
         gone = [node_id for node_id in plan.leaving if node_id not in stuck]
         for node_id in gone:
             for shard in self.shard_map.search(node=node_id):
-                self.fleet.release(shard)
+                try:
+                    self.fleet.release(shard)
+                except ProviderUnavailable as problem:  # its instance ends in a moment
+                    self._say("shrink", f"{shard.id} goes with its node: {problem}")
+                    self.shard_map.remove(shard.id)
         there = _without(self._with_purchases(plan), self.watch.denied_nodes() - self._made())
         final = self._with_leaving(there.model_copy(update={"leaving": tuple(sorted(stuck))}))
         results = self._update(final, "shrink")

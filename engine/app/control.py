@@ -12,12 +12,14 @@ from pathlib import Path
 
 from engine.allocation.holds import PlanHolds
 from engine.allocation.locking import ResourceLocking
-from engine.app.configured import DISK_MIB, agreements, components, plan_policy
+from engine.app.configured import DISK_MIB, agreements, components, composite_rules, plan_policy
 from engine.app.demand import ForecastDemand
 from engine.app.provider_keys import remember_keys
 from engine.app.retraining import round_retraining
 from engine.cell_updates import CellUpdates
 from engine.clock import Clock, SystemClock
+from engine.composition.health_desk import HealthDesk
+from engine.composition.leaving import Drains
 from engine.config import Configuration
 from engine.control_plane import ControlPlane, NoticeDesk
 from engine.disk_space import require_space
@@ -123,6 +125,8 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
             disk_mib=DISK_MIB,
         )
         desk = NoticeDesk()
+        rules = composite_rules(configuration)
+        drains = Drains(store.shard_map, rules, clock)
         listener = ControlListener(
             configuration.control.listen,
             configuration.control.port,
@@ -132,6 +136,7 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
             on_join=fleet.on_join,
             on_notice=desk,
             on_keep=partial(keep, store.shard_map),
+            on_health=HealthDesk(store.shard_map, store.health, rules, observe),
             leases=RunLeases(store.database, clock, timedelta(seconds=lease_seconds or 0)),
         )
         judged = _JudgedPlan(configuration)
@@ -147,6 +152,7 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
                 term=configuration.term,
                 seed=configuration.forecast.seed,
                 agreements=agreements(configuration),
+                composites=rules,
             ),
             demand=demand,
             providers=providers,
@@ -159,6 +165,8 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
             fleet=fleet,
             moves=moves,
             watch=MarketWatch(store.market, store.shard_map, store.plans, clock),
+            health=store.health,
+            drains=drains,
             clock=clock,
             observe=observe,
         )
@@ -172,6 +180,7 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
                 placements={pool.id: pool.placement for pool in configuration.pool_values()},
                 observe=observe,
                 give_back=steps.give_back,
+                drains=drains,
             )
         )
         serve(steps)
@@ -190,6 +199,9 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
         sweeper = Sweeper(sweep_moves)
         sweeper.start()
         stack.callback(sweeper.stop)
+        letting_go = Sweeper(drains.finish, every_seconds=1.0, what="drained replicas")
+        letting_go.start()
+        stack.callback(letting_go.stop)
         plane = ControlPlane(
             name=configuration.name,
             store=store,

@@ -50,10 +50,12 @@ def sweep(context: MoveContext, history: UnsettledMoves) -> tuple[MoveReport, ..
 class Sweeper:
     """Sweeps now and every few seconds, in a thread of its own."""
 
-    def __init__(self, once: Callable[[], object], *, every_seconds: float = EVERY_SECONDS) -> None:
-        self._once, self._every = once, every_seconds
+    def __init__(
+        self, once: Callable[[], object], *, every_seconds: float = EVERY_SECONDS, what: str = "moves"
+    ) -> None:
+        self._once, self._every, self._what = once, every_seconds, what
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="move-sweeper", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"sweeper of {what}", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -67,6 +69,6 @@ class Sweeper:
         while not self._stopped.is_set():
             try:
                 self._once()
-            except Exception as problem:  # the next sweep finds the same moves
-                _log.warning("moves could not be swept", error=str(problem))
+            except Exception as problem:  # the next sweep finds the same
+                _log.warning(f"{self._what} could not be swept", error=str(problem))
             self._stopped.wait(self._every)

@@ -26,6 +26,9 @@ class InventoryNode(Value):
     denied: bool = False
     """It is not there, for its provider had none left when it was to be created."""
 
+    lost: bool = False
+    """Its agent has been silent for so long that what it served is replaced."""
+
     @property
     def shards(self) -> int:
         return sum(slot.count for slot in self.slots)
@@ -36,8 +39,8 @@ class InventoryNode(Value):
 
     @property
     def stays(self) -> bool:
-        """Whether keeping it is a choice at all: not when it is gone, being reclaimed, or could not be had."""
-        return self.node.state in (NodeState.EXPECTED, NodeState.JOINED) and not self.denied
+        """Whether keeping it is a choice at all: not when it is gone, lost, being reclaimed, or could not be had."""
+        return self.node.state in (NodeState.EXPECTED, NodeState.JOINED) and not (self.denied or self.lost)
 
     @property
     def provider(self) -> str:

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from engine.clock import Clock
+from engine.store.attachments import Attachments
 from engine.store.database import Database
 from engine.store.ledger import SqlLedger
 from engine.store.market_memory import MarketMemory
@@ -13,6 +14,7 @@ from engine.store.moves import MoveHistory
 from engine.store.plans import PlanStore
 from engine.store.provider_keys import ProviderKeys
 from engine.store.round_records import RoundRecords
+from engine.store.shard_health import HealthBook
 from engine.store.shard_map import ShardMap
 
 
@@ -26,6 +28,8 @@ class Store:
     ledger: SqlLedger
     market: MarketMemory
     provider_keys: ProviderKeys
+    health: HealthBook
+    attachments: Attachments
 
 
 @contextmanager
@@ -43,6 +47,8 @@ def opened_store(url: str, clock: Clock) -> Iterator[Store]:
             ledger=SqlLedger(database),
             market=MarketMemory(database),
             provider_keys=ProviderKeys(database, clock),
+            health=HealthBook(database, clock),
+            attachments=Attachments(database),
         )
     finally:
         database.dispose()

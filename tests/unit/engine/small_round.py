@@ -8,6 +8,7 @@ from engine.allocation.holds import PlanHolds
 from engine.allocation.locking import ResourceLocking
 from engine.cell_updates import Judgement
 from engine.clock import ManualClock
+from engine.composition.leaving import Drains
 from engine.errors import InsufficientCapacity
 from engine.events import Event
 from engine.market.strategies import open_strategies
@@ -25,6 +26,7 @@ from engine.store.database import Database
 from engine.store.market_memory import MarketMemory
 from engine.store.plans import PlanStore
 from engine.store.round_records import RoundRecords
+from engine.store.shard_health import HealthBook
 from engine.store.shard_map import ShardMap
 from stacks.base import CellOutcome, ResourceChanges
 from tests.unit.engine.planner.cases import CELLS
@@ -175,7 +177,8 @@ class SmallRound:
             terms=terms, demand=self.demand, providers=cast(Any, providers), strategies=open_strategies(),
             shard_map=self.map, plans=self.plans, records=self.records, holds=self.holds,
             updates=cast(Any, self.cells), fleet=cast(Any, self.fleet), moves=cast(Any, NoMoves()), watch=self.watch,
-            clock=clock, observe=self._listen,
+            health=HealthBook(database, clock), drains=Drains(self.map, {}, clock), clock=clock,
+            observe=self._listen,
         )  # fmt: skip
 
     def _listen(self, event: Event) -> None:

@@ -8,6 +8,7 @@ import pytest
 from engine.allocation.holds import PlanHolds
 from engine.allocation.locking import ResourceLocking
 from engine.clock import ManualClock
+from engine.composition.leaving import Drains
 from engine.errors import ProviderUnavailable
 from engine.events import unseen
 from engine.market_watch import MarketWatch
@@ -21,6 +22,7 @@ from engine.steps import ControlSteps, Terms
 from engine.store.database import Database
 from engine.store.market_memory import MarketMemory
 from engine.store.plans import PlanStore
+from engine.store.shard_health import HealthBook
 from engine.store.shard_map import ShardMap
 from tests.unit.engine.planner.cases import CELLS, certain, inventory_of, offer, plan_of, pool, quote
 from tests.unit.engine.small_round import Cells, Fleet
@@ -73,6 +75,7 @@ class World:
             records=cast(Any, None), holds=self.holds, updates=cast(Any, self.cells), fleet=cast(Any, self.fleet),
             moves=cast(Any, None), clock=clock, observe=unseen,
             watch=MarketWatch(MarketMemory(database), self.map, self.plans, clock),
+            health=HealthBook(database, clock), drains=Drains(self.map, {}, clock),
         )  # fmt: skip
         quotes = [quote(offer("harbor-1", "0.05", cell=CELLS[3])), quote(offer("aws-1", "0.06"))]
         self.plan: Plan = plan_of([certain(WEB, 4)], quotes, PlanPolicy(max_provider_share=0.5))
