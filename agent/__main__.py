@@ -80,7 +80,9 @@ async def serve(config: AgentConfig, *, stop_guests_on_exit: bool = False) -> No
     tasks = [
         asyncio.create_task(_keep_renewed(identity, tls, clock)),
         asyncio.create_task(Keeper(host, api.moves, identity.keep).run()),
-        asyncio.create_task(HealthKeeper(host, identity.report_health).run()),
+        asyncio.create_task(HealthKeeper(host, identity.report_health, beside=api.volumes.health).run()),
+        asyncio.create_task(api.volumes.run()),
+        asyncio.create_task(api.attacher.run()),
     ]
     if metadata_url:
         tasks.append(asyncio.create_task(_watch_for_reclaim(metadata_url, config, identity, clock)))

@@ -4,13 +4,14 @@ import asyncio
 import logging
 import shutil
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 
 from agent import console, guest, network
+from agent.attached_disk import ATTACHED_TLS, written_at
 from agent.config import AgentConfig
 from agent.epochs import EpochStore, write_durably
 from agent.guest import GuestRecord
@@ -96,6 +97,8 @@ class ShardHost:
         self._cgroups = Cgroups()
         self._reservations: dict[MoveId, _Reservation] = {}
         self.carving = asyncio.Lock()
+        self.beside: Callable[[], Sequence[Resources]] = tuple
+        """What else of this node is taken: its storage shards."""
         self._find_again()
 
     # -- what is here
@@ -125,6 +128,7 @@ class ShardHost:
             measured=record.measured,
             limits_enforced=record.limits_enforced,
             move=record.move,
+            attached=record.attached,
         )
 
     def reserved(self) -> Resources:
@@ -133,7 +137,7 @@ class ShardHost:
         self._reservations = {move: kept for move, kept in self._reservations.items() if kept.until > now}
         parts = [one.record.resources for one in self.guests.values() if not one.record.ceded_epoch]
         parts += [kept.resources for kept in self._reservations.values()]
-        return _total(parts)
+        return _total([*parts, *self.beside()])
 
     def reserve(self, move: MoveId, resources: Resources, ttl_seconds: float) -> None:
         """Keep room for a move; the same move again renews. Raises InsufficientCapacity."""
@@ -144,7 +148,7 @@ class ShardHost:
     def unreserve(self, move: MoveId) -> None:
         self._reservations.pop(move, None)
 
-    def require_room(self, wanted: Resources) -> None:
+    def require_room(self, wanted: Resources, *, boots: bool = True) -> None:
         total, capacity = _total([self.reserved(), wanted]), self.config.capacity
         short = [name for name in Resources.model_fields if getattr(total, name) > getattr(capacity, name) + 1e-6 and
                  (getattr(capacity, name) > 0 or name in ("vcpus", "memory_gib"))]  # fmt: skip
@@ -155,7 +159,7 @@ class ShardHost:
                     f"{name}: {getattr(total, name):g} wanted of {getattr(capacity, name):g}" for name in short
                 ),
             )
-        if guest.memory_mib(wanted) < MINIMUM_MEMORY_MIB:
+        if boots and guest.memory_mib(wanted) < MINIMUM_MEMORY_MIB:
             raise UsageError("too little memory for a guest", why=f"at least {MINIMUM_MEMORY_MIB} MiB are needed")
 
     # -- carving and releasing
@@ -207,6 +211,11 @@ class ShardHost:
         user = guest.user_for(here.folder, record.profile.accelerator)
         await asyncio.to_thread(guest.lend, here.folder, image, user)
         groups = guest.device_groups(record.profile.accelerator)
+        if record.attached is not None:
+            tls = self.config.work / "tls"
+            guest.lend_tls(tls, here.folder, user, ATTACHED_TLS)
+            here.save(attached_with=written_at(tls))
+            record = here.record
         if record.tap is None:
             line = guest.command_line(record, direct_io=direct, mtu=None, tap=None)
             process = guest.start(line, here.folder, user=user, groups=groups)

@@ -186,6 +186,41 @@ class CarveRequest(Value):
     disk_mib: Annotated[int, Field(ge=1, le=1 << 20)]
 
 
+class AttachedDisk(Value):
+    """A storage shard's disk, as the node of a compute shard reaches it: NBD over TLS."""
+
+    storage: Annotated[ShardId, NAME]
+    epoch: Epoch
+    """The storage shard's, since which this node may use it."""
+    node: Annotated[NodeId, NAME]
+    """Where the storage is; its certificate must say so."""
+    host: str
+    port: Annotated[int, Field(ge=1, le=65535)]
+
+
+class VolumeRequest(Value):
+    """A storage shard to be made. Repeating it is harmless, and never empties a disk."""
+
+    shard: Annotated[ShardId, NAME]
+    epoch: Epoch
+    resources: Resources
+    disk_mib: Annotated[int, Field(ge=1, le=1 << 24)]
+
+
+class AccessRequest(Value):
+    """To a storage shard: this node is its user since ``epoch``, or (admit) may become it."""
+
+    epoch: Epoch
+    node: Annotated[NodeId, NAME]
+
+
+class AttachRequest(Value):
+    """To a compute shard."""
+
+    epoch: Epoch
+    disk: AttachedDisk
+
+
 class MeasuredPerformance(Value):
     """As the guest counted it, on this node; None: not measured yet."""
 
@@ -218,6 +253,8 @@ class ShardStatus(Value):
     """Of cpu, memory, storage_iops, network_mbps: those that something enforces on this node."""
     move: MoveId | None = None
     """The move that this shard takes part in here."""
+    attached: AttachedDisk | None = None
+    """Its second disk, which is elsewhere."""
 
 
 class NodeStatus(Value):
@@ -278,6 +315,8 @@ class PrepareRequest(MoveCommand):
     mac: Mac
     disk_mib: int
     profile: GuestProfile
+    attached: AttachedDisk | None = None
+    """Its second disk, to which the destination has been admitted; it does not move."""
 
 
 class Landing(Value):

@@ -15,7 +15,7 @@ from engine.config_sources import source_problems
 from engine.config_table import Name as _Name
 from engine.config_table import Share as _Share
 from engine.config_table import Table as _Table
-from engine.config_workloads import WorkloadTable
+from engine.config_workloads import WorkloadTable, storage_problems
 from engine.errors import AuthenticationFailed, ConfigurationError
 from engine.model.capacity import Amount, Placement, Pool, Resources, RiskClass, ShardType
 from engine.model.ids import PoolId
@@ -183,6 +183,8 @@ class ShardTypeTable(_Table):
     storage_iops: Amount = 0
     network_mbps: Amount = 0
     min_performance: Amount = 0
+    disk_gib: Annotated[float, Field(ge=0, le=16_384)] = 0
+    """Size of the disk that such a shard lends to others; 0: it runs a guest."""
 
     def value(self) -> ShardType:
         return ShardType(
@@ -194,6 +196,7 @@ class ShardTypeTable(_Table):
                 network_mbps=self.network_mbps,
             ),
             min_performance=self.min_performance,
+            disk_gib=self.disk_gib,
         )
 
 
@@ -426,6 +429,8 @@ def _unresolved_references(raw: Mapping[str, Any]) -> Iterator[str]:
             if isinstance(component, Mapping):
                 path = f"workloads.{position}.components.{index}.pool"
                 yield from _reference(path, component.get("pool"), pools, "pool")
+                yield from _reference(path[: -len("pool")] + "storage", component.get("storage"), pools, "pool")
+        yield from storage_problems(raw, position, table)
         yield from _twice(f"workloads.{position}.components", _names(table, "components"))
     yield from source_problems(raw)
     for section, key in (("providers", "name"), ("pools", "id"), ("shard_types", "name"), ("risk_classes", "name")):

@@ -1,7 +1,7 @@
 """The steps of a round on the real parts. Each finds its own traces when it is run again; none makes a choice."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
 from typing import Protocol
@@ -11,11 +11,7 @@ from engine.allocation.holds import HoldsReport, PlanHolds
 from engine.carving import plan_carving
 from engine.cell_updates import CellUpdates
 from engine.clock import Clock
-from engine.composition.binding import Rules, plan_bindings
-from engine.composition.leaving import Drains
-from engine.composition.membership import is_well
-from engine.composition.minimum import at_least, least_shards
-from engine.composition.replacement import lost_nodes, replicas_to_replace
+from engine.composition.composition import Composition
 from engine.errors import NoOfferFits, ProviderUnavailable, ShardwrightError
 from engine.events import Event, Observe
 from engine.fleet.nodes import Fleet
@@ -29,10 +25,10 @@ from engine.market.negotiation import Negotiation, negotiate
 from engine.market_watch import MarketWatch
 from engine.migration.several import Moves
 from engine.model.capacity import CapacityTarget, Pool, Resources
-from engine.model.ids import MoveId, NodeId, OfferId, PlanId, PoolId, RoundId, provider_of
+from engine.model.ids import MoveId, NodeId, OfferId, PlanId, RoundId
 from engine.model.market import OfferQuery
 from engine.model.move import MoveReport, MoveRequest
-from engine.model.placement import Cell, ComponentName, NodeState, Shard, ShardState
+from engine.model.placement import Cell, NodeState, Shard, ShardState
 from engine.model.plan import CellPlan, MoveCause, Plan, PlannedNode
 from engine.model.value import Interval, Utc
 from engine.planner.inventory import Inventory
@@ -43,7 +39,6 @@ from engine.reconcile import CellFailure, CellResult
 from engine.round_record import CarveReport, RoundRecord
 from engine.store.plans import PlanStore
 from engine.store.round_records import RoundRecords, StoredRound
-from engine.store.shard_health import HealthBook
 from engine.store.shard_map import ShardMap
 from providers.base import Provider
 
@@ -61,11 +56,9 @@ class Terms:
     policy: PlanPolicy
     pools: tuple[Pool, ...]
     cells: tuple[Cell, ...]
-    components: Mapping[PoolId, tuple[ComponentName, ...]]
     term: timedelta
     seed: int
     agreements: tuple[Agreement, ...] = ()
-    composites: Rules = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -84,8 +77,7 @@ class ControlSteps:
     fleet: Fleet
     moves: Moves
     watch: MarketWatch
-    health: HealthBook
-    drains: Drains
+    composition: Composition
     clock: Clock
     observe: Observe
 
@@ -108,8 +100,7 @@ class ControlSteps:
 
     def forecast(self, round_id: RoundId) -> tuple[CapacityTarget, ...]:
         self._say("forecast", f"round {round_id}: forecasting {len(self.terms.pools)} pools")
-        least = least_shards(self.terms.components, self.terms.composites)
-        targets = tuple(at_least(target, least.get(target.pool.id, 0)) for target in self.demand.targets())
+        targets = self.composition.with_replicas(self.demand.targets())
         metrics.observe_targets(targets)
         return targets
 
@@ -229,7 +220,7 @@ class ControlSteps:
         return report
 
     def grow(self, plan: Plan) -> tuple[CellResult, ...]:
-        self._replace_unhealthy()
+        self.composition.replace_unhealthy()
         for planned in _planned(plan):
             if planned.quote is not None:
                 self.fleet.expect(planned.node)
@@ -277,8 +268,10 @@ class ControlSteps:
         return results
 
     def _inventory(self) -> Inventory:
-        lost = lost_nodes(self.shard_map.bindings(), self.health.all(), self.terms.composites, now=self.clock.now())
-        return current_inventory(self.shard_map, self.plans, self.watch.beliefs(), lost)
+        beliefs, composed = self.watch.beliefs(), self.composition
+        return current_inventory(
+            self.shard_map, self.plans, beliefs, lost=composed.lost_nodes(), data=composed.storage.in_use()
+        )
 
     def _with_leaving(self, plan: Plan) -> Plan:
         """The plan with the nodes that leave still in their cells: they go once their shards have moved.
@@ -302,7 +295,9 @@ class ControlSteps:
     def moves_off(self, plan: Plan) -> tuple[MoveRequest, ...]:
         self.fleet.wait_joined(self._there(plan))
         inventory = self._inventory()
-        proposals = propose_moves(self.terms.policy, plan, inventory, self.shard_map.search())
+        data = self.composition.storage.in_use()
+        movable = [shard for shard in self.shard_map.search() if shard.id not in data]
+        proposals = propose_moves(self.terms.policy, plan, inventory, movable)
         requests = tuple(
             MoveRequest(
                 id=MoveId(f"move-{proposal.shard}-g{plan.generation}"),
@@ -344,8 +339,9 @@ class ControlSteps:
                 nominal=types[new.shard_type].resources,
             )
         shards = [self.shard_map.get(shard_id) for shard_id in (*carving.unfinished, *(n.id for n in carving.new))]
-        problems += self._carve_all(shards)
-        self._bind({target.pool.id: target.current for target in targets})
+        problems += self._carve_all([shard for shard in shards if not types[shard.shard_type].is_storage])
+        problems += self.composition.create_disks(shards)
+        problems += self.composition.bind({target.pool.id: target.current for target in targets})
         return CarveReport(shards=self.shard_map.search(), problems=tuple(problems))
 
     def _carve_all(self, shards: Sequence[Shard]) -> list[str]:
@@ -359,50 +355,13 @@ class ControlSteps:
                 self._say("carve", f"{carved.shard} is ready", boot_seconds=carved.boot_seconds)
         return problems
 
-    def _bind(self, replicas: Mapping[PoolId, int]) -> None:
-        self.drains.finish()
-        health, now, bindings = self.health.all(), self.clock.now(), self.shard_map.bindings()
-        bound = {one.shard for one in bindings}
-        usable = [shard for shard in self.shard_map.search() if shard.id in bound or is_well(health.get(shard.id), now)]
-        choice = plan_bindings(
-            self.terms.components,
-            replicas,
-            usable,
-            bindings,
-            rules=self.terms.composites,
-            providers={node.id: provider_of(node.cell) for node in self.shard_map.nodes()},
-        )
-        self.drains.begin(choice.drain)
-        for component in choice.drain:
-            self._say("bind", f"{component} leaves its name and is drained")
-        for component in choice.keep:
-            self.shard_map.keep(component)
-            self._say("bind", f"{component} is wanted again")
-        for sentence in choice.crowded:
-            self._say("bind", sentence)
-        for component, shard_id in choice.bind:
-            self.shard_map.bind(component, shard_id)
-            self._say("bind", f"{component} -> {shard_id}")
-
-    def _replace_unhealthy(self) -> None:
-        """Give up replicas that have been ill for too long; this round carves and binds others in their place."""
-        health, now = self.health.all(), self.clock.now()
-        for one in replicas_to_replace(self.shard_map.bindings(), health, self.terms.composites, now=now):
-            self._say("health", f"{one.component}: {one.shard} has been unhealthy for too long and is replaced")
-            self.shard_map.unbind(one.component)
-            try:
-                self.fleet.release(self.shard_map.get(one.shard))
-            except ProviderUnavailable as problem:
-                self._say("health", f"{one.shard} goes with its node: {problem}")
-        self.health.forget()
-
     def shrink(self, plan: Plan) -> tuple[CellResult, ...]:
         """A node is given back only when nothing is bound to it any more, which is read again here.
 
         One that is being evacuated stays: a shard that has just been bound elsewhere may still be on its way.
         """
         leaving = set(plan.leaving)
-        self.drains.wait_for(leaving)
+        self.composition.drains.wait_for(leaving)
         stuck = {shard.node for shard in self.shard_map.search(state=ShardState.BOUND) if shard.node in leaving}
         for node_id in sorted(stuck):
             self._say("shrink", f"{node_id} stays: a component is still bound to one of its shards")

@@ -72,12 +72,10 @@ class StoredView:
         return replicas_of(self.shards(), query)
 
     def _standings(self, bindings: Sequence[Binding]) -> Mapping[ComponentName, Standing]:
-        return standings(
-            bindings,
-            self._store.health.all(),
-            {one.component: one.storage for one in self._store.attachments.all()},
-            now=self._clock.now(),
-        )
+        storage = {one.component: one.storage for one in self._store.attachments.all()}
+        there = {shard.id for shard in self._store.shard_map.search()} if storage else set()
+        gone = [shard for shard in storage.values() if shard not in there]
+        return standings(bindings, self._store.health.all(), storage, now=self._clock.now(), gone=gone)
 
     def _shares(self) -> Shares:
         """How many of a node's shards were bought for which workload; pools that serve several share evenly."""

@@ -18,8 +18,10 @@ from engine.app.provider_keys import remember_keys
 from engine.app.retraining import round_retraining
 from engine.cell_updates import CellUpdates
 from engine.clock import Clock, SystemClock
+from engine.composition.composition import Composition
 from engine.composition.health_desk import HealthDesk
 from engine.composition.leaving import Drains
+from engine.composition.storage import Storage
 from engine.config import Configuration
 from engine.control_plane import ControlPlane, NoticeDesk
 from engine.disk_space import require_space
@@ -127,6 +129,7 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
         desk = NoticeDesk()
         rules = composite_rules(configuration)
         drains = Drains(store.shard_map, rules, clock)
+        storage = Storage(store.shard_map, store.attachments, agents, rules)
         listener = ControlListener(
             configuration.control.listen,
             configuration.control.port,
@@ -148,11 +151,9 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
                 policy=plan_policy(configuration),
                 pools=configuration.pool_values(),
                 cells=configuration.cells(),
-                components=components(configuration),
                 term=configuration.term,
                 seed=configuration.forecast.seed,
                 agreements=agreements(configuration),
-                composites=rules,
             ),
             demand=demand,
             providers=providers,
@@ -165,12 +166,22 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
             fleet=fleet,
             moves=moves,
             watch=MarketWatch(store.market, store.shard_map, store.plans, clock),
-            health=store.health,
-            drains=drains,
+            composition=Composition(
+                pools=configuration.pool_values(),
+                components=components(configuration),
+                rules=rules,
+                shard_map=store.shard_map,
+                health=store.health,
+                drains=drains,
+                storage=storage,
+                fleet=fleet,
+                clock=clock,
+                observe=observe,
+            ),
             clock=clock,
             observe=observe,
         )
-        move_context = MoveContext(agents=agents, shards=store.shard_map, clock=clock)
+        move_context = MoveContext(agents=agents, shards=store.shard_map, clock=clock, storage=storage)
         migration.configure(move_context)
         evacuations.configure(
             evacuations.EvacuationContext(
@@ -181,6 +192,7 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
                 observe=observe,
                 give_back=steps.give_back,
                 drains=drains,
+                storage=storage,
             )
         )
         serve(steps)
@@ -201,6 +213,9 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
         stack.callback(sweeper.stop)
         letting_go = Sweeper(drains.finish, every_seconds=1.0, what="drained replicas")
         letting_go.start()
+        attaching = Sweeper(storage.connect_all, what="attached storage")
+        attaching.start()
+        stack.callback(attaching.stop)
         stack.callback(letting_go.stop)
         plane = ControlPlane(
             name=configuration.name,

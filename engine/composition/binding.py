@@ -1,7 +1,7 @@
 """Which shard serves which replica of a component: spread over providers and nodes, and drained on leave. Pure."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from engine.model.composite import CompositeRule
 from engine.model.ids import NodeId, PoolId, ShardId
@@ -47,8 +47,9 @@ def plan_bindings(
         ours = {one.shard for one in mine.values()}
         usable = [s for s in shards if s.pool == pool and (s.state in _SERVING or s.id in ours)]
         least = {name: rules.get(name, CompositeRule()).replicas for name in names}
+        fixed = {name for name in names if rules.get(name, CompositeRule()).storage is not None}
         count = min(max(replicas.get(pool, 0), sum(least.values())), len(usable))
-        wanted = _wanted(names, least, count)
+        wanted = _wanted(names, least, fixed, count)
         drain += [name for name in sorted(mine, key=str) if name not in wanted and not mine[name].draining_until]
         keep += [name for name in wanted if name in mine and mine[name].draining_until]
         places = _Places(usable, {name: one.shard for name, one in mine.items()}, set(wanted), providers)
@@ -62,14 +63,20 @@ def plan_bindings(
 _SERVING = (ShardState.READY, ShardState.BOUND)
 
 
-def _wanted(names: Sequence[ComponentName], least: Mapping[ComponentName, int], count: int) -> list[ComponentName]:
-    """``count`` replicas: first those of the components that are below their least number, then by turns."""
-    if not names:
-        return []
+def _wanted(
+    names: Sequence[ComponentName], least: Mapping[ComponentName, int], fixed: Collection[ComponentName], count: int
+) -> list[ComponentName]:
+    """``count`` replicas at most: first those of the components that are below their least number, then by turns.
+
+    ``fixed``: components that never have more than that, since each replica has data of its own.
+    """
     has = dict.fromkeys(names, 0)
     wanted = []
     for _ in range(count):
-        name = min(names, key=lambda one: (has[one] >= least[one], has[one]))
+        open_ = [one for one in names if one not in fixed or has[one] < least[one]]
+        if not open_:
+            break
+        name = min(open_, key=lambda one: (has[one] >= least[one], has[one]))
         wanted.append(name.model_copy(update={"index": has[name]}))
         has[name] += 1
     return wanted

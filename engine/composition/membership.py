@@ -1,6 +1,6 @@
 """Who answers to a name: the replicas that serve, and for the others why not. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from engine.model.composite import HealthState, ShardHealth
@@ -28,14 +28,16 @@ def standings(
     storage: Mapping[ComponentName, ShardId],
     *,
     now: datetime,
+    gone: Collection[ShardId] = (),
 ) -> dict[ComponentName, Standing]:
-    """Of every replica. ``storage``: the shard that holds a replica's data, where it has one.
+    """Of every replica. ``storage``: the shard that holds a replica's data, where it has one; ``gone``: those of them
+    that were lost.
 
     Unhealthy, silent and draining replicas are not in the name. Where that would leave none, a name leads to every
     replica that is not draining: a check that is wrong, or a control plane that has slept, must not take all of them.
     A replica that was never checked serves.
     """
-    found = {one.component: _alone(one, health, storage, now) for one in bindings}
+    found = {one.component: _alone(one, health, storage, gone, now) for one in bindings}
     served = {name.base for name, standing in found.items() if standing.serves}
     draining = {one.component for one in bindings if one.draining_until is not None}
     for name, standing in found.items():
@@ -49,6 +51,7 @@ def _alone(
     binding: Binding,
     health: Mapping[ShardId, ShardHealth],
     storage: Mapping[ComponentName, ShardId],
+    gone: Collection[ShardId],
     now: datetime,
 ) -> Standing:
     state, reason = state_of(health.get(binding.shard), now)
@@ -57,6 +60,8 @@ def _alone(
     if state in _BAD:
         return Standing(serves=False, health=state, reason=reason)
     disk = storage.get(binding.component)
+    if disk in gone:
+        return Standing(serves=False, health=HealthState.UNHEALTHY, reason=f"its storage {disk} is lost")
     behind, why = (HealthState.HEALTHY, "") if disk is None else state_of(health.get(disk), now)
     if behind in _BAD:
         return Standing(serves=False, health=HealthState.UNHEALTHY, reason=f"its storage {disk} is {behind}: {why}")

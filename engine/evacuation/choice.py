@@ -1,6 +1,6 @@
 """Where the shards of a node go when it has to be left. Pure: values in, move requests out."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 
 from engine.model.capacity import Placement, Resources
@@ -29,12 +29,14 @@ def plan_evacuation(
     cause: MoveCause,
     deadline: datetime | None,
     attempt: str,
+    fixed: Collection[ShardId] = (),
 ) -> Evacuation:
     """Send each bound shard of ``leaving`` to the node that fails least together with it.
 
     A destination must be joined, allowed by the pool and have room, where a ready shard of the same type counts as room
     (it is given up). Preferred: another provider, then another region, then free room without giving up a spare,
     then the cheapest node. ``attempt`` makes the move ids; the same attempt gives the same ids.
+    ``fixed``: shards that cannot move, since others use their disk from elsewhere.
     """
     source = next(node for node in nodes if node.id == leaving)
     room = _Room(nodes, shards, leaving)
@@ -43,7 +45,7 @@ def plan_evacuation(
     stranded: list[ShardId] = []
     for shard in sorted(_bound(shards, leaving), key=lambda bound: bound.id):
         placement = placements.get(shard.pool, Placement())
-        found = room.best_for(shard, source, placement)
+        found = None if shard.id in fixed else room.best_for(shard, source, placement)
         if found is None:
             stranded.append(shard.id)
             continue

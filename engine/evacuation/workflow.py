@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from dbos import DBOS, SetWorkflowID, WorkflowHandle
 
 from engine.composition.leaving import Drains
+from engine.composition.storage import Storage
 from engine.errors import ShardwrightError
 from engine.evacuation.choice import Evacuation, plan_evacuation
 from engine.events import Event, Observe
@@ -31,6 +32,7 @@ class EvacuationContext:
     give_back: Callable[[NodeId], None]
     """Ends what was bought for a node that has left; idempotent."""
     drains: Drains
+    storage: Storage
 
 
 _DEADLINE_RESERVE = timedelta(seconds=5)
@@ -81,6 +83,7 @@ def _choose(node: NodeId, deadline: datetime) -> Evacuation:
         cause=MoveCause.RECLAIM,
         deadline=deadline,
         attempt="reclaim",
+        fixed=context.storage.in_use(),
     )
     context.observe(
         Event(

@@ -216,6 +216,7 @@ class Switch:
         """Run on the destination; memory that the migration has lost on its way is brought there first."""
         sent = self._now()
         move, epoch = self._request.id, self._plan.epoch + 1
+        self._context.storage.hand_over(self._shard)
         for _ in range(_MOST_REPAIRS):
             done = self._destination.commit(self._shard, CommitRequest(move=move, epoch=epoch, memory=memory))
             if not done.differing:

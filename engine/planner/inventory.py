@@ -26,6 +26,8 @@ class InventoryNode(Value):
     denied: bool = False
     """It is not there, for its provider had none left when it was to be created."""
 
+    holds_data: bool = False
+    """Storage on it is in use: it can be neither moved nor given up."""
     lost: bool = False
     """Its agent has been silent for so long that what it served is replaced."""
 

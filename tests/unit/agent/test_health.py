@@ -127,7 +127,9 @@ def test_a_guest_in_a_switchover_is_not_ill(post: Post) -> None:
 
 
 @pytest.mark.parametrize("running", [True, False])
-def test_without_a_tap_a_guest_is_well_as_long_as_it_runs(config: AgentConfig, left_behind: Leave, running: bool) -> None:
+def test_without_a_tap_a_guest_is_well_as_long_as_it_runs(
+    config: AgentConfig, left_behind: Leave, running: bool
+) -> None:
     left_behind()
     host = ShardHost(config)
     host.guests[S1].monitor = ScriptedMonitor(running=running)  # type: ignore[assignment]

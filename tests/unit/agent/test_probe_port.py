@@ -67,7 +67,8 @@ def neighbour() -> Iterator[tuple[str, str]]:
             ["nsenter", f"--net={peer}", "--", "python3", "-c", serve],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
-        assert server.stdout is not None and server.stdout.readline() == "on\n"
+        assert server.stdout is not None
+        assert server.stdout.readline() == "on\n"
         shown = subprocess.run(
             ["ip", "-n", name, "-o", "link", "show", f"{name}b"], capture_output=True, text=True, check=True, timeout=10
         )
@@ -89,5 +90,5 @@ def test_a_port_of_a_real_kernel_is_open_closed_or_silent(neighbour: tuple[str, 
     assert probe("10.9.1.1/16", 7000) == (True, "")
     assert probe("10.9.1.1/16", 7001) == (False, "port 7001 is closed")
     assert probe("10.9.1.2/16", 7000, 0.2) == (False, "port 7000 does not answer within 0.2 s")
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match="No such device"):
         probe_port("swnothere", "swnothere", mac, "10.9.1.1/16", 7000, 0.1)

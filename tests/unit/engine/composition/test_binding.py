@@ -35,9 +35,7 @@ def test_a_component_that_is_crowded_at_one_provider_is_told_of_and_served_all_t
     rule = {API: CompositeRule(replicas=3, max_provider_share=0.34)}
     result = planned([shard("a", "a1"), shard("b", "a2"), shard("c", "g1")], 1, rules=rule)
     assert len(result.bind) == 3
-    assert result.crowded == (
-        "shard://shop/web/api: 2 with aws of 3 replicas, above the 1 that its rule allows",
-    )
+    assert result.crowded == ("shard://shop/web/api: 2 with aws of 3 replicas, above the 1 that its rule allows",)
     enough = planned([shard("a", "a1"), shard("b", "z1"), shard("c", "g1")], 1, rules=rule)
     assert (len(enough.bind), enough.crowded) == (3, ())
 
