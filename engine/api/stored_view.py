@@ -7,12 +7,12 @@ from engine.api.view import BillView, ShardView, replicas_of, shard_views
 from engine.billing.reconciliation import reconcile
 from engine.billing.report import Shares, cost_report
 from engine.clock import Clock, SystemClock
-from engine.composition.membership import Standing, standings
+from engine.composition.standing_now import StandingNow
 from engine.model.billing import Charge
 from engine.model.capacity import CapacityTarget
 from engine.model.ids import PoolId
 from engine.model.move import MoveReport
-from engine.model.placement import Binding, ComponentName, Node, NodeState
+from engine.model.placement import ComponentName, Node, NodeState
 from engine.model.plan import Plan
 from engine.namespace.names import NameQuery
 from engine.round_record import RoundRecord
@@ -31,7 +31,7 @@ class StoredView:
     ) -> None:
         """``workloads``: pool -> the ``namespace/workload`` names that it serves."""
         self.name, self._store, self._workloads = name, store, workloads
-        self._clock = clock or SystemClock()
+        self._standings = StandingNow(store, clock or SystemClock())
 
     def nodes(self) -> Sequence[Node]:
         states = [state for state in NodeState if state is not NodeState.GONE]
@@ -70,12 +70,6 @@ class StoredView:
 
     def replicas(self, query: NameQuery) -> Sequence[ShardView]:
         return replicas_of(self.shards(), query)
-
-    def _standings(self, bindings: Sequence[Binding]) -> Mapping[ComponentName, Standing]:
-        storage = {one.component: one.storage for one in self._store.attachments.all()}
-        there = {shard.id for shard in self._store.shard_map.search()} if storage else set()
-        gone = [shard for shard in storage.values() if shard not in there]
-        return standings(bindings, self._store.health.all(), storage, now=self._clock.now(), gone=gone)
 
     def _shares(self) -> Shares:
         """How many of a node's shards were bought for which workload; pools that serve several share evenly."""

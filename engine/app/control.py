@@ -128,7 +128,7 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
         )
         desk = NoticeDesk()
         rules = composite_rules(configuration)
-        drains = Drains(store.shard_map, rules, clock)
+        drains = Drains(store.shard_map, rules, clock, fleet)
         storage = Storage(store.shard_map, store.attachments, agents, rules)
         listener = ControlListener(
             configuration.control.listen,

@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from engine.clock import Clock
 from engine.composition.binding import Rules, plan_bindings
-from engine.composition.leaving import Drains
+from engine.composition.leaving import Drains, Releases
 from engine.composition.membership import is_well
 from engine.composition.minimum import at_least, constant, least_shards
 from engine.composition.replacement import lost_nodes, replicas_to_replace
@@ -18,12 +17,6 @@ from engine.model.ids import NodeId, PoolId, provider_of
 from engine.model.placement import ComponentName, Shard
 from engine.store.shard_health import HealthBook
 from engine.store.shard_map import ShardMap
-
-
-class Releases(Protocol):
-    """The part of the fleet that gives shards up (engine.fleet.nodes.Fleet)."""
-
-    def release(self, shard: Shard) -> None: ...
 
 
 @dataclass(frozen=True)

@@ -2,20 +2,27 @@
 
 from collections.abc import Collection, Iterable
 from datetime import datetime
+from typing import Protocol
 
 from engine.clock import Clock
 from engine.composition.binding import Rules
 from engine.model.composite import CompositeRule
 from engine.model.ids import NodeId
-from engine.model.placement import Binding, ComponentName
+from engine.model.placement import Binding, ComponentName, Shard
 from engine.store.shard_map import ShardMap
+
+
+class Releases(Protocol):
+    """The part of the fleet that gives shards up (engine.fleet.nodes.Fleet)."""
+
+    def release(self, shard: Shard) -> None: ...
 
 
 class Drains:
     """Safe to share between threads and to repeat; what is draining is in the store."""
 
-    def __init__(self, shard_map: ShardMap, rules: Rules, clock: Clock) -> None:
-        self._map, self._rules, self._clock = shard_map, rules, clock
+    def __init__(self, shard_map: ShardMap, rules: Rules, clock: Clock, fleet: Releases) -> None:
+        self._map, self._rules, self._clock, self._fleet = shard_map, rules, clock, fleet
 
     def begin(self, names: Iterable[ComponentName], *, by: datetime | None = None) -> None:
         """Out of their names now; bound until their component's drain time is over, ``by`` at the latest."""
@@ -26,11 +33,17 @@ class Drains:
             self._map.drain(name, until if by is None else max(now, min(until, by)))
 
     def finish(self) -> tuple[Binding, ...]:
-        """Unbind those whose time is over; returns them. Their shards are ready for somebody else."""
+        """Unbind those whose time is over; returns them. Their shards are ready for somebody else.
+
+        One with storage attached is given up instead: whoever gets its shard next must not find that disk.
+        """
         now = self._clock.now()
         over = [one for one in self._map.bindings() if one.draining_until is not None and one.draining_until <= now]
         for one in over:
-            self._map.unbind(one.component)
+            if self._rules.get(one.component.base, CompositeRule()).storage is None:
+                self._map.unbind(one.component)
+            else:
+                self._fleet.release(self._map.get(one.shard))
         return tuple(over)
 
     def wait_for(self, nodes: Collection[NodeId]) -> None:

@@ -97,11 +97,12 @@ class Storage:
         self._agents(shard.node).attach(shard.id, AttachRequest(epoch=shard.epoch, disk=disk))
 
     def _hold(self, attachment: Attachment, shard: Shard) -> AttachedDisk:
-        """The shard where it is now is the only user; a change raises the storage's epoch first."""
+        """The shard as it is now is the only user; a change, also a move that was given up, raises the storage's epoch."""
         storage = self._map.get(attachment.storage)
-        if (attachment.shard, attachment.node, attachment.epoch) != (shard.id, shard.node, storage.epoch):
+        known = (attachment.shard, attachment.node, attachment.shard_epoch, attachment.epoch)
+        if known != (shard.id, shard.node, shard.epoch, storage.epoch):
             storage = self._map.move(storage.id, expected_epoch=storage.epoch, to_node=storage.node)
-            self._attachments.grant(attachment.component, shard.id, shard.node, storage.epoch)
+            self._attachments.grant(attachment.component, shard, storage.epoch)
         request = AccessRequest(epoch=storage.epoch, node=shard.node)
         return self._agents(storage.node).hold(storage.id, request)
 

@@ -10,7 +10,7 @@ from sqlalchemy import Column, Integer, PrimaryKeyConstraint, RowMapping, String
 
 from engine.errors import UsageError
 from engine.model.ids import NodeId, ShardId
-from engine.model.placement import ComponentName, Epoch
+from engine.model.placement import ComponentName, Epoch, Shard
 from engine.model.value import Value
 from engine.store.database import Database, metadata
 
@@ -24,18 +24,20 @@ attachments = Table(
     Column("storage", String(128), nullable=False, unique=True),
     Column("shard", String(128)),
     Column("node", String(128)),
+    Column("shard_epoch", Integer, nullable=False),
     Column("epoch", Integer, nullable=False),
     PrimaryKeyConstraint("namespace", "workload", "component", "ordinal"),
 )
 
 
 class Attachment(Value):
-    """``shard`` on ``node`` may use the storage since the storage's ``epoch``; None: nobody has yet."""
+    """``shard`` at ``shard_epoch`` on ``node`` may use the storage since the storage's ``epoch``; None: nobody yet."""
 
     component: ComponentName
     storage: ShardId
     shard: ShardId | None = None
     node: NodeId | None = None
+    shard_epoch: Epoch = 0
     epoch: Epoch = 0
 
 
@@ -56,11 +58,11 @@ class Attachments:
             connection.execute(self._database.insert(attachments).values(_row(fresh)))
         return fresh
 
-    def grant(self, component: ComponentName, shard: ShardId, node: NodeId, epoch: Epoch) -> None:
-        """Write down who may use the storage since ``epoch``; an older epoch than is written changes nothing."""
+    def grant(self, component: ComponentName, shard: Shard, epoch: Epoch) -> None:
+        """Write down that the shard as it is now may use the storage since ``epoch``; an older one changes nothing."""
         newer = update(attachments).where(_named(component), attachments.c.epoch <= epoch)
         with self._database.transaction() as connection:
-            connection.execute(newer.values(shard=shard, node=node, epoch=epoch))
+            connection.execute(newer.values(shard=shard.id, node=shard.node, shard_epoch=shard.epoch, epoch=epoch))
 
     def all(self) -> tuple[Attachment, ...]:
         """By name."""
@@ -94,6 +96,7 @@ def _row(attachment: Attachment) -> dict[str, Any]:
         "storage": attachment.storage,
         "shard": attachment.shard,
         "node": attachment.node,
+        "shard_epoch": attachment.shard_epoch,
         "epoch": attachment.epoch,
     }
 
@@ -106,5 +109,6 @@ def _read(row: RowMapping) -> Attachment:
         storage=ShardId(row["storage"]),
         shard=None if row["shard"] is None else ShardId(row["shard"]),
         node=None if row["node"] is None else NodeId(row["node"]),
+        shard_epoch=row["shard_epoch"],
         epoch=row["epoch"],
     )

@@ -1,4 +1,4 @@
-"""Compute here, storage there: a guest writes to a disk of another node over NBD with TLS, whatever happens to either."""
+"""A guest writes to a disk of another node over NBD with TLS, whatever happens to either of them."""
 
 import os
 import shutil

@@ -150,7 +150,8 @@ def no_composites(database: Database, clock: ManualClock, shard_map: ShardMap, f
     storage = Storage(shard_map, Attachments(database), cast(Any, None), {})
     return Composition(
         pools=(), components={}, rules={}, shard_map=shard_map, health=HealthBook(database, clock),
-        drains=Drains(shard_map, {}, clock), storage=storage, fleet=fleet, clock=clock, observe=lambda _event: None,
+        drains=Drains(shard_map, {}, clock, fleet), storage=storage, fleet=fleet, clock=clock,
+        observe=lambda _event: None,
     )  # fmt: skip
 
 

@@ -29,6 +29,7 @@ def upgrade() -> None:
         sa.Column("storage", sa.String(length=128), nullable=False),
         sa.Column("shard", sa.String(length=128), nullable=True),
         sa.Column("node", sa.String(length=128), nullable=True),
+        sa.Column("shard_epoch", sa.Integer(), nullable=False),
         sa.Column("epoch", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("namespace", "workload", "component", "ordinal"),
         sa.UniqueConstraint("storage"),
