@@ -14,6 +14,7 @@ import uvicorn
 
 from agent.app import AgentApi
 from agent.config import AgentConfig, load
+from agent.health import HealthKeeper
 from agent.identity import Identity
 from agent.keeping import Keeper
 from agent.leases import LeaseKeeper
@@ -79,6 +80,9 @@ async def serve(config: AgentConfig, *, stop_guests_on_exit: bool = False) -> No
     tasks = [
         asyncio.create_task(_keep_renewed(identity, tls, clock)),
         asyncio.create_task(Keeper(host, api.moves, identity.keep).run()),
+        asyncio.create_task(HealthKeeper(host, identity.report_health, beside=api.volumes.health).run()),
+        asyncio.create_task(api.volumes.run()),
+        asyncio.create_task(api.attacher.run()),
     ]
     if metadata_url:
         tasks.append(asyncio.create_task(_watch_for_reclaim(metadata_url, config, identity, clock)))

@@ -14,12 +14,16 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from agent import __version__
+from agent.attaching import Attacher
 from agent.config import AgentConfig
 from agent.moves import MoveAgent
 from agent.peer import peer_of
 from agent.shards import ShardHost
+from agent.volumes import VolumeHost
 from agent.wire import (
     NAME,
+    AccessRequest,
+    AttachRequest,
     CarveRequest,
     CommitRequest,
     EpochRequest,
@@ -34,6 +38,7 @@ from agent.wire import (
     ReserveRequest,
     ResizeRequest,
     TuneRequest,
+    VolumeRequest,
     control_identity,
 )
 from engine.errors import (
@@ -71,6 +76,7 @@ class AgentApi:
     def __init__(self, config: AgentConfig, host: ShardHost, started_at: datetime) -> None:
         self._config, self._host, self._started_at = config, host, started_at
         self.moves = MoveAgent(host, config)
+        self.volumes, self.attacher = VolumeHost(host), Attacher(host)
 
     def app(self) -> Starlette:
         shard, move = "/v1/shards/{shard}", "/v1/shards/{shard}/move"
@@ -81,6 +87,10 @@ class AgentApi:
             ("POST", f"{shard}/resize", self._resize),
             ("POST", f"{shard}/measure", self._measure),
             ("POST", f"{shard}/release", self._release),
+            ("POST", f"{shard}/attach", self._attach),
+            ("POST", "/v1/volumes", self._create_volume),
+            ("POST", "/v1/volumes/{shard}/hold", self._hold),
+            ("POST", "/v1/volumes/{shard}/admit", self._admit),
             ("GET", f"{move}/source", self._source),
             ("GET", f"{move}/destination", self._destination),
             ("POST", f"{move}/reserve", self._reserve),
@@ -130,8 +140,23 @@ class AgentApi:
         return reply(await self._host.measure(_shard_of(request), wanted.epoch, wanted.seconds))
 
     async def _release(self, request: Request) -> Response:
-        await self._host.release(_shard_of(request), (await body(request, EpochRequest)).epoch)
+        shard, epoch = _shard_of(request), (await body(request, EpochRequest)).epoch
+        await self.volumes.release(shard, epoch)
+        await self._host.release(shard, epoch)
         return Response(status_code=204)
+
+    async def _attach(self, request: Request) -> Response:
+        return reply(await self.attacher.attach(_shard_of(request), await body(request, AttachRequest)))
+
+    async def _create_volume(self, request: Request) -> Response:
+        await self.volumes.create(await body(request, VolumeRequest))
+        return Response(status_code=204)
+
+    async def _hold(self, request: Request) -> Response:
+        return reply(await self.volumes.hold(_shard_of(request), await body(request, AccessRequest)))
+
+    async def _admit(self, request: Request) -> Response:
+        return reply(await self.volumes.admit(_shard_of(request), await body(request, AccessRequest)))
 
     async def _source(self, request: Request) -> Response:
         return reply(await self.moves.source_status(_shard_of(request)))

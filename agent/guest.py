@@ -12,13 +12,15 @@ from collections.abc import Sequence
 from functools import cache
 from ipaddress import IPv4Interface
 from pathlib import Path
+from typing import Protocol
 
 from agent import memory_size, processes
+from agent.attached_disk import disk_arguments
 from agent.guest_scripts import READY_MARK, RECORD_PORT
 from agent.image import GuestImage
 from agent.memory import BACKEND
 from agent.monitor import SOCKET_NAME
-from agent.wire import GuestProfile, MeasuredPerformance, NetworkMode
+from agent.wire import AttachedDisk, GuestProfile, MeasuredPerformance, NetworkMode
 from engine.errors import MissingPart
 from engine.model.capacity import Resources
 from engine.model.ids import MoveId, ShardId
@@ -71,6 +73,9 @@ class GuestRecord(Value):
     disk_port: int = 0
     measured: MeasuredPerformance = MeasuredPerformance()
     limits_enforced: tuple[str, ...] = ()
+    attached: AttachedDisk | None = None
+    attached_with: int = 0
+    """When the certificate was written (ns) that its connection was made with."""
 
     @property
     def lives_here(self) -> bool:
@@ -112,6 +117,8 @@ def command_line(record: GuestRecord, *, direct_io: bool, mtu: int | None, tap: 
     # move mirrors, and QEMU mirrors root nodes only.
     arguments += ["-device", f"virtio-blk-pci,drive=d0,id={_DISK}"]
     arguments += memory_size.devices(record.profile, BACKEND)
+    if record.attached is not None:
+        arguments += disk_arguments(record.attached)
     if record.incoming:
         # -S: the guest must not run before the store says that it belongs here.
         arguments += ["-incoming", "defer", "-S"]
@@ -166,9 +173,20 @@ def lend(folder: Path, image: GuestImage, user: int | None) -> None:
             os.chown(path, user, user)
 
 
-def lend_tls(source: Path, folder: Path, user: int | None) -> str:
-    """The node's key and certificate for one move, readable by the guest's user; the folder as QEMU shall name it."""
-    target = folder / TLS_FOLDER
+def lend_volume(folder: Path, disk: Path, user: int | None) -> None:
+    """Make the run folder of a disk's server ready, and give it and the disk to the server's user."""
+    work = folder / RUN_FOLDER
+    work.mkdir(exist_ok=True)
+    for path in (disk.parent, folder):
+        path.chmod(0o711)
+    if user is not None:
+        for path in (work, disk):
+            os.chown(path, user, user)
+
+
+def lend_tls(source: Path, folder: Path, user: int | None, name: str = TLS_FOLDER) -> str:
+    """The node's key and certificate for one purpose, readable by the user; the folder as QEMU shall name it."""
+    target = folder / name
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(mode=0o700)
     for file in source.glob("*.pem"):
@@ -179,7 +197,7 @@ def lend_tls(source: Path, folder: Path, user: int | None) -> str:
     if user is not None:
         os.chown(target, -1, user)
         target.chmod(0o750)
-    return f"../{TLS_FOLDER}"
+    return f"../{name}"
 
 
 def user_for(folder: Path, accelerator: str) -> int | None:
@@ -224,7 +242,17 @@ def start_ticks(pid: int) -> int:
     return 0 if found is None else found[1]
 
 
-def alive(record: GuestRecord) -> bool:
+class Marked(Protocol):
+    """Names one process, even when pids come round again."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def start_ticks(self) -> int: ...
+
+
+def alive(record: Marked) -> bool:
     return record.pid > 0 and record.start_ticks > 0 and start_ticks(record.pid) == record.start_ticks
 
 
@@ -233,7 +261,7 @@ def stopped(record: GuestRecord) -> bool:
     return processes.look(record.pid) == ("T", record.start_ticks)
 
 
-def kill(record: GuestRecord, *, seconds: float = 5.0) -> bool:
+def kill(record: Marked, *, seconds: float = 5.0) -> bool:
     """SIGKILL that very process and wait until it is gone; True once it is proven dead."""
     if alive(record):
         try:

@@ -42,20 +42,10 @@ if [ -b /dev/vda ]; then
   $b dd if=/dev/vda of=/dev/null bs=4k count=64 iflag=direct 2>/dev/null
   took=$(( $(now) - began )); [ $took -lt 1 ] && took=1
   said read_iops $((64 * 100 / took))
-  # Records lie in consecutive sectors: the first empty one is found by bisection.
-  low=0; high=$(( $($b blockdev --getsize64 /dev/vda) / 512 ))
-  while [ $low -lt $high ]; do
-    middle=$(( (low + high) / 2 ))
-    if [ -n "$($b dd if=/dev/vda bs=512 skip=$middle count=1 2>/dev/null | $b tr -d '\\000 \\n')" ]; then
-      low=$((middle + 1))
-    else
-      high=$middle
-    fi
-  done
-  echo $low > /run/position
+  /bin/position vda
 fi
 port=${port:-RECORD_PORT}
-(while :; do $b nc -l -p $port -e /bin/records; done) &
+$b nc -ll -p $port -e /bin/records &
 until $b grep -qi "$(printf ':%04x 0' $port)" /proc/net/tcp /proc/net/tcp6 2>/dev/null; do $b usleep 10000; done
 echo READY_MARK > /dev/ttyS0
 
@@ -115,18 +105,39 @@ done < /dev/ttyS0 &
 wait
 """.replace("READY_MARK", READY_MARK).replace("RECORD_PORT", str(RECORD_PORT))
 
+POSITION = """#!/bin/busybox sh
+# Records lie in consecutive sectors: the first empty one of disk $1 is found by bisection.
+b=/bin/busybox
+low=0; high=$(( $($b blockdev --getsize64 /dev/$1) / 512 ))
+while [ $low -lt $high ]; do
+  middle=$(( (low + high) / 2 ))
+  if [ -n "$($b dd if=/dev/$1 bs=512 skip=$middle count=1 2>/dev/null | $b tr -d '\\000 \\n')" ]; then
+    low=$((middle + 1))
+  else
+    high=$middle
+  fi
+done
+echo $low > /run/position.$1
+"""
+
 RECORD_SERVER = """#!/bin/busybox sh
-# One connection: a decimal number a line in, the same number out once it is on the disk.
-exec 2>/dev/ttyS0 3<>/dev/vda
-read -r position < /run/position
+# One connection: a decimal number a line in, the same number out once it is on the disk. Others wait for their turn.
+exec 2>/dev/ttyS0
+until /bin/busybox mkdir /run/turn 2>/dev/null; do /bin/busybox usleep 50000; done
+trap '/bin/busybox rmdir /run/turn' EXIT; trap '' PIPE
+disk=vda
+[ -b /dev/vdb ] && disk=vdb
+[ -f /run/position.$disk ] || /bin/position $disk
+exec 3<>/dev/$disk
+read -r position < /run/position.$disk
 /bin/busybox dd bs=512 count=0 seek="$position" <&3 >&3 2>/dev/null
 while read -r -t 300 number; do
   case $number in
     ''|*[!0-9]*) echo error; continue ;;
   esac
-  if printf '%-511s\\n' "$number" >&3 && sync -d /dev/vda; then
+  if printf '%-511s\\n' "$number" >&3 && sync -d /dev/$disk; then
     position=$((position + 1))
-    echo $position > /run/position
+    echo $position > /run/position.$disk
     echo "$number"
   else
     echo error

@@ -23,6 +23,8 @@ from agent.wire import (
     Certificate,
     Challenge,
     ChallengeRequest,
+    HealthOrders,
+    HealthRequest,
     HeldShard,
     JoinRequest,
     KeepRequest,
@@ -138,6 +140,14 @@ class Identity:
             return LeaseGrant.model_validate_json(answer.content)
         except ValidationError as problem:
             raise ProviderAnswerInvalid("the control plane's answer grants no lease") from problem
+
+    async def report_health(self, report: HealthRequest) -> HealthOrders:
+        """Tell of the shards' health, hear which to check. Raises ShardwrightError without an answer."""
+        answer = await self._post(f"/v1/nodes/{self._config.node}/health", report, with_certificate=True)
+        try:
+            return HealthOrders.model_validate_json(answer.content)
+        except ValidationError as problem:
+            raise ProviderAnswerInvalid("the control plane's answer orders no checks") from problem
 
     async def _post(self, path: str, body: Value, *, with_certificate: bool) -> httpx.Response:
         context = client_context(

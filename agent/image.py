@@ -3,6 +3,7 @@
 The kernel comes from the distribution's cloud kernel package, downloaded and unpacked into a cache folder and never
 installed. The initramfs holds a static busybox, the virtio modules and a record server: over one TCP connection it
 reads one decimal number a line, appends it as one 512-byte sector of /dev/vda, flushes, and answers with the number.
+Where a second disk is attached, the records of every connection that begins from then on go there.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from contextlib import contextmanager
 from fcntl import LOCK_EX, flock
 from pathlib import Path
 
-from agent.guest_scripts import INIT, RECORD_SERVER
+from agent.guest_scripts import INIT, POSITION, RECORD_SERVER
 from engine.errors import MissingPart, ShardwrightError
 from engine.model.value import Value
 
@@ -198,7 +199,7 @@ def _build_initrd(root: Path, unpacked: Path, progress: Progress) -> GuestImage:
     kernel = next(iter(sorted((unpacked / "boot").glob("vmlinuz-*"))))
     version = kernel.name.removeprefix("vmlinuz-")
     busybox = find_busybox()
-    digest = _digest([kernel, busybox], "\n".join((INIT, RECORD_SERVER, *_MODULES)))
+    digest = _digest([kernel, busybox], "\n".join((INIT, POSITION, RECORD_SERVER, *_MODULES)))
     initrd = root / f"records-{digest[:16]}.cpio.gz"
     if not initrd.exists():
         progress("building the guest's initramfs")
@@ -224,6 +225,7 @@ def _entries(busybox: Path, modules: list[tuple[str, bytes]]) -> list[tuple[str,
     entries = [(name, stat.S_IFDIR | 0o755, b"") for name in folders]
     entries.append(("bin/busybox", stat.S_IFREG | 0o755, busybox.read_bytes()))
     entries.append(("init", stat.S_IFREG | 0o755, INIT.encode()))
+    entries.append(("bin/position", stat.S_IFREG | 0o755, POSITION.encode()))
     entries.append(("bin/records", stat.S_IFREG | 0o755, RECORD_SERVER.encode()))
     for order, (name, data) in enumerate(modules):
         entries.append((f"lib/{order:02d}-{name}.ko", stat.S_IFREG | 0o644, data))

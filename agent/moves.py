@@ -93,6 +93,7 @@ class MoveAgent:
             move=request.move,
             memory_port=network.free_port(self._config.underlay),
             disk_port=network.free_port(self._config.underlay),
+            attached=request.attached,
         )
         try:
             _same_profile(here.record, request)

@@ -171,6 +171,11 @@ def _links(tap: str) -> tuple[str, str, str]:
     return f"{tap}b", f"{tap}u", f"{tap}o"
 
 
+def own_bridge(tap: str) -> str:
+    """The small bridge that the tap sits on."""
+    return _links(tap)[0]
+
+
 def free_port(host: str) -> int:
     """A TCP port that nothing listens on now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:

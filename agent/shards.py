@@ -4,7 +4,7 @@ import asyncio
 import logging
 import shutil
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from fcntl import LOCK_EX, LOCK_NB, flock
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent import console, guest, memory_size, network
+from agent.attached_disk import ATTACHED_TLS, written_at
 from agent.config import AgentConfig
 from agent.epochs import EpochStore, write_durably
 from agent.guest import GuestRecord
@@ -108,6 +109,8 @@ class ShardHost:
         self._cgroups = Cgroups()
         self._reservations: dict[MoveId, _Reservation] = {}
         self.carving = asyncio.Lock()
+        self.beside: Callable[[], Sequence[Resources]] = tuple
+        """What else of this node is taken: its storage shards."""
         self._find_again()
 
     # -- what is here
@@ -137,6 +140,7 @@ class ShardHost:
             measured=record.measured,
             limits_enforced=record.limits_enforced,
             move=record.move,
+            attached=record.attached,
         )
 
     def reserved(self) -> Resources:
@@ -145,7 +149,7 @@ class ShardHost:
         self._reservations = {move: kept for move, kept in self._reservations.items() if kept.until > now}
         parts = [one.record.resources for one in self.guests.values() if not one.record.ceded_epoch]
         parts += [kept.resources for kept in self._reservations.values()]
-        return _total(parts)
+        return _total([*parts, *self.beside()])
 
     def reserve(self, move: MoveId, resources: Resources, ttl_seconds: float) -> None:
         """Keep room for a move; the same move again renews. Raises InsufficientCapacity."""
@@ -158,11 +162,12 @@ class ShardHost:
 
     def require_room(self, wanted: Resources) -> None:
         """For another guest. Raises InsufficientCapacity, UsageError."""
-        self._require_capacity(wanted)
+        self.require_capacity(wanted)
         if guest.memory_mib(wanted) < MINIMUM_MEMORY_MIB:
             raise UsageError("too little memory for a guest", why=f"at least {MINIMUM_MEMORY_MIB} MiB are needed")
 
-    def _require_capacity(self, wanted: Resources) -> None:
+    def require_capacity(self, wanted: Resources) -> None:
+        """For whatever takes of the node. Raises InsufficientCapacity."""
         total, capacity = _total([self.reserved(), wanted]), self.config.capacity
         short = [name for name in Resources.model_fields if getattr(total, name) > getattr(capacity, name) + 1e-6 and
                  (getattr(capacity, name) > 0 or name in ("vcpus", "memory_gib"))]  # fmt: skip
@@ -227,6 +232,11 @@ class ShardHost:
         user = guest.user_for(here.folder, record.profile.accelerator)
         await asyncio.to_thread(guest.lend, here.folder, image, user)
         groups = guest.device_groups(record.profile.accelerator)
+        if record.attached is not None:
+            tls = self.config.work / "tls"
+            guest.lend_tls(tls, here.folder, user, ATTACHED_TLS)
+            here.save(attached_with=written_at(tls))
+            record = here.record
         if record.tap is None:
             line = guest.command_line(record, direct_io=direct, mtu=None, tap=None)
             process = guest.start(line, here.folder, user=user, groups=groups)
@@ -293,7 +303,7 @@ class ShardHost:
         more = Resources(vcpus=0, memory_gib=max(0.0, resources.memory_gib - record.resources.memory_gib))
         claim = MoveId(f"grow-{record.shard}")
         if more.memory_gib:
-            self._require_capacity(more)
+            self.require_capacity(more)
             self._reservations[claim] = _Reservation(more, time.monotonic() + 3 * _MEMORY_SECONDS)
         try:
             # Room before the guest takes it, and until it has let go: the limit of its control group is never too low.

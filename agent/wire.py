@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field
 
 from engine.model.attestation import LARGEST_EVIDENCE
 from engine.model.capacity import Resources
+from engine.model.composite import HealthCheck, HealthState
 from engine.model.ids import MoveId, NodeId, ShardId
 from engine.model.placement import Epoch
 from engine.model.value import Utc, Value
@@ -117,6 +118,30 @@ class LeaseGrant(Value):
     shards: tuple[ShardId, ...]
 
 
+class ReportedHealth(Value):
+    shard: Annotated[ShardId, NAME]
+    epoch: Epoch
+    state: HealthState
+    reason: Annotated[str, Field(max_length=500)] = ""
+
+
+class HealthRequest(Value):
+    """What the node thinks of its own shards, those that no check is asked for included (``unknown``)."""
+
+    shards: Annotated[tuple[ReportedHealth, ...], Field(max_length=500)]
+
+
+class OrderedCheck(Value):
+    shard: ShardId
+    check: HealthCheck
+
+
+class HealthOrders(Value):
+    """Which of the node's shards are to be checked from now on, and how."""
+
+    checks: tuple[OrderedCheck, ...]
+
+
 # --- shards -----------------------------------------------------------------------------------------------------------
 
 
@@ -167,6 +192,41 @@ class CarveRequest(Value):
     """The most that a resize may give it while it runs; None: four times what it boots with."""
 
 
+class AttachedDisk(Value):
+    """A storage shard's disk, as the node of a compute shard reaches it: NBD over TLS."""
+
+    storage: Annotated[ShardId, NAME]
+    epoch: Epoch
+    """The storage shard's, since which this node may use it."""
+    node: Annotated[NodeId, NAME]
+    """Where the storage is; its certificate must say so."""
+    host: str
+    port: Annotated[int, Field(ge=1, le=65535)]
+
+
+class VolumeRequest(Value):
+    """A storage shard to be made. Repeating it is harmless, and never empties a disk."""
+
+    shard: Annotated[ShardId, NAME]
+    epoch: Epoch
+    resources: Resources
+    disk_mib: Annotated[int, Field(ge=1, le=1 << 24)]
+
+
+class AccessRequest(Value):
+    """To a storage shard: this node is its user since ``epoch``, or (admit) may become it."""
+
+    epoch: Epoch
+    node: Annotated[NodeId, NAME]
+
+
+class AttachRequest(Value):
+    """To a compute shard."""
+
+    epoch: Epoch
+    disk: AttachedDisk
+
+
 class MeasuredPerformance(Value):
     """As the guest counted it, on this node; None: not measured yet."""
 
@@ -201,6 +261,8 @@ class ShardStatus(Value):
     """Of cpu, memory, storage_iops, network_mbps: those that something enforces on this node."""
     move: MoveId | None = None
     """The move that this shard takes part in here."""
+    attached: AttachedDisk | None = None
+    """Its second disk, which is elsewhere."""
 
 
 class NodeStatus(Value):
@@ -261,6 +323,8 @@ class PrepareRequest(MoveCommand):
     mac: Mac
     disk_mib: int
     profile: GuestProfile
+    attached: AttachedDisk | None = None
+    """Its second disk, to which the destination has been admitted; it does not move."""
 
 
 class Landing(Value):

@@ -9,9 +9,13 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validator
 
 from engine.config_sources import source_problems
+from engine.config_table import Name as _Name
+from engine.config_table import Share as _Share
+from engine.config_table import Table as _Table
+from engine.config_workloads import WorkloadTable, storage_problems
 from engine.errors import AuthenticationFailed, ConfigurationError
 from engine.model.capacity import Amount, Placement, Pool, Resources, RiskClass, ShardType
 from engine.model.ids import PoolId
@@ -22,17 +26,7 @@ from engine.model.value import Utc
 from engine.retraining.decision import RetrainingTerms
 from providers.base import ProviderSettings
 
-_Name = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]{0,30}[a-z0-9])?$")]
-_Share = Annotated[float, Field(gt=0, le=1)]
-
-
 _SOURCE_FORM = 'env = "NAME" or file = "PATH"'
-
-
-class _Table(BaseModel):
-    """One table of the file. TOML has no tuples and writes 1 for 1.0, so parsing is lax about just those."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class SecretSource(_Table):
@@ -189,6 +183,8 @@ class ShardTypeTable(_Table):
     storage_iops: Amount = 0
     network_mbps: Amount = 0
     min_performance: Amount = 0
+    disk_gib: Annotated[float, Field(ge=0, le=16_384)] = 0
+    """Size of the disk that such a shard lends to others; 0: it runs a guest."""
 
     def value(self) -> ShardType:
         return ShardType(
@@ -200,6 +196,7 @@ class ShardTypeTable(_Table):
                 network_mbps=self.network_mbps,
             ),
             min_performance=self.min_performance,
+            disk_gib=self.disk_gib,
         )
 
 
@@ -248,17 +245,6 @@ class PoolTable(_Table):
     """Usage that one shard serves, in the metric's unit; None: derived from ``peak_shards``."""
     peak_shards: Annotated[int, Field(ge=1)] = 6
     """Without ``per_shard``: the history's peak (its 99th percentile) is what this many shards serve."""
-
-
-class ComponentTable(_Table):
-    name: _Name
-    pool: str
-
-
-class WorkloadTable(_Table):
-    namespace: _Name
-    name: _Name
-    components: Annotated[tuple[ComponentTable, ...], Field(min_length=1)]
 
 
 class Configuration(_Table):
@@ -443,6 +429,8 @@ def _unresolved_references(raw: Mapping[str, Any]) -> Iterator[str]:
             if isinstance(component, Mapping):
                 path = f"workloads.{position}.components.{index}.pool"
                 yield from _reference(path, component.get("pool"), pools, "pool")
+                yield from _reference(path[: -len("pool")] + "storage", component.get("storage"), pools, "pool")
+        yield from storage_problems(raw, position, table)
         yield from _twice(f"workloads.{position}.components", _names(table, "components"))
     yield from source_problems(raw)
     for section, key in (("providers", "name"), ("pools", "id"), ("shard_types", "name"), ("risk_classes", "name")):

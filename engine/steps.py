@@ -8,10 +8,11 @@ from typing import Protocol
 
 from engine import metrics
 from engine.allocation.holds import HoldsReport, PlanHolds
-from engine.carving import plan_bindings, plan_carving
+from engine.carving import plan_carving
 from engine.cell_updates import CellUpdates
 from engine.clock import Clock
-from engine.errors import NoOfferFits, ShardwrightError
+from engine.composition.composition import Composition
+from engine.errors import NoOfferFits, ProviderUnavailable, ShardwrightError
 from engine.events import Event, Observe
 from engine.fleet.nodes import Fleet
 from engine.inventory import current_inventory
@@ -24,10 +25,10 @@ from engine.market.negotiation import Negotiation, negotiate
 from engine.market_watch import MarketWatch
 from engine.migration.several import Moves
 from engine.model.capacity import CapacityTarget, Pool, Resources
-from engine.model.ids import MoveId, NodeId, OfferId, PlanId, PoolId, RoundId
+from engine.model.ids import MoveId, NodeId, OfferId, PlanId, RoundId
 from engine.model.market import OfferQuery
 from engine.model.move import MoveReport, MoveRequest
-from engine.model.placement import Cell, ComponentName, NodeState, Shard, ShardState
+from engine.model.placement import Cell, NodeState, Shard, ShardState
 from engine.model.plan import CellPlan, MoveCause, Plan, PlannedNode
 from engine.model.value import Interval, Utc
 from engine.planner.inventory import Inventory
@@ -55,7 +56,6 @@ class Terms:
     policy: PlanPolicy
     pools: tuple[Pool, ...]
     cells: tuple[Cell, ...]
-    components: Mapping[PoolId, tuple[ComponentName, ...]]
     term: timedelta
     seed: int
     agreements: tuple[Agreement, ...] = ()
@@ -77,6 +77,7 @@ class ControlSteps:
     fleet: Fleet
     moves: Moves
     watch: MarketWatch
+    composition: Composition
     clock: Clock
     observe: Observe
 
@@ -99,7 +100,7 @@ class ControlSteps:
 
     def forecast(self, round_id: RoundId) -> tuple[CapacityTarget, ...]:
         self._say("forecast", f"round {round_id}: forecasting {len(self.terms.pools)} pools")
-        targets = self.demand.targets()
+        targets = self.composition.with_replicas(self.demand.targets())
         metrics.observe_targets(targets)
         return targets
 
@@ -222,6 +223,7 @@ class ControlSteps:
         return report
 
     def grow(self, plan: Plan) -> tuple[CellResult, ...]:
+        self.composition.replace_unhealthy()
         for planned in _planned(plan):
             if planned.quote is not None:
                 self.fleet.expect(planned.node)
@@ -270,7 +272,10 @@ class ControlSteps:
 
     def inventory(self) -> Inventory:
         """What runs now."""
-        return current_inventory(self.shard_map, self.plans, self.watch.beliefs())
+        beliefs, composed = self.watch.beliefs(), self.composition
+        return current_inventory(
+            self.shard_map, self.plans, beliefs, lost=composed.lost_nodes(), data=composed.storage.in_use()
+        )
 
     def _with_leaving(self, plan: Plan) -> Plan:
         """The plan with the nodes that leave still in their cells: they go once their shards have moved.
@@ -294,7 +299,9 @@ class ControlSteps:
     def moves_off(self, plan: Plan) -> tuple[MoveRequest, ...]:
         self.fleet.wait_joined(self._there(plan))
         inventory = self.inventory()
-        proposals = propose_moves(self.terms.policy, plan, inventory, self.shard_map.search())
+        data = self.composition.storage.in_use()
+        movable = [shard for shard in self.shard_map.search() if shard.id not in data]
+        proposals = propose_moves(self.terms.policy, plan, inventory, movable)
         requests = tuple(
             MoveRequest(
                 id=MoveId(f"move-{proposal.shard}-g{plan.generation}"),
@@ -340,8 +347,9 @@ class ControlSteps:
                 nominal=types[new.shard_type].resources,
             )
         shards = [self.shard_map.get(shard_id) for shard_id in (*carving.unfinished, *(n.id for n in carving.new))]
-        problems += self._carve_all(shards)
-        self._bind({target.pool.id: target.current for target in targets})
+        problems += self._carve_all([shard for shard in shards if not types[shard.shard_type].is_storage])
+        problems += self.composition.create_disks(shards)
+        problems += self.composition.bind({target.pool.id: target.current for target in targets})
         return CarveReport(shards=self.shard_map.search(), problems=tuple(problems))
 
     def _carve_all(self, shards: Sequence[Shard]) -> list[str]:
@@ -355,22 +363,13 @@ class ControlSteps:
                 self._say("carve", f"{carved.shard} is ready", boot_seconds=carved.boot_seconds)
         return problems
 
-    def _bind(self, replicas: Mapping[PoolId, int]) -> None:
-        drained = self._drained()
-        shards = [one for one in self.shard_map.search() if one.state is ShardState.BOUND or one.node not in drained]
-        choice = plan_bindings(self.terms.components, replicas, shards, self.shard_map.bindings())
-        for component in choice.unbind:
-            self.shard_map.unbind(component)
-        for component, shard_id in choice.bind:
-            self.shard_map.bind(component, shard_id)
-            self._say("bind", f"{component} -> {shard_id}")
-
     def shrink(self, plan: Plan) -> tuple[CellResult, ...]:
         """A node is given back only when nothing is bound to it any more, which is read again here.
 
         One that is being evacuated stays: a shard that has just been bound elsewhere may still be on its way.
         """
         leaving = set(plan.leaving)
+        self.composition.drains.wait_for(leaving)
         stuck = {shard.node for shard in self.shard_map.search(state=ShardState.BOUND) if shard.node in leaving}
         for node_id in sorted(stuck):
             self._say("shrink", f"{node_id} stays: a component is still bound to one of its shards")
@@ -378,7 +377,11 @@ class ControlSteps:
         gone = [node_id for node_id in plan.leaving if node_id not in stuck]
         for node_id in gone:
             for shard in self.shard_map.search(node=node_id):
-                self.fleet.release(shard)
+                try:
+                    self.fleet.release(shard)
+                except ProviderUnavailable as problem:  # its instance ends in a moment
+                    self._say("shrink", f"{shard.id} goes with its node: {problem}")
+                    self.shard_map.remove(shard.id)
         there = _without(self._with_purchases(plan), self.watch.denied_nodes() - self._made())
         final = self._with_leaving(there.model_copy(update={"leaving": tuple(sorted(stuck))}))
         results = self._update(final, "shrink")

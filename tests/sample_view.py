@@ -5,12 +5,14 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from math import cos, pi
 
-from engine.api.view import BillView, ShardView, shard_views
+from engine.api.view import BillView, ShardView, replicas_of, shard_views
 from engine.billing.reconciliation import reconcile
 from engine.billing.report import NODE_TAG, cost_report
+from engine.composition.membership import standings
 from engine.errors import UnknownName
 from engine.model.billing import Charge, ChargeCategory, Invoice
 from engine.model.capacity import CapacityTarget, Pool, Resources, RiskClass, ShardType, TargetStep
+from engine.model.composite import HealthState, ShardHealth
 from engine.model.ids import CellId, MoveId, NodeId, OfferId, PlanId, PoolId, QuoteId, ShardId
 from engine.model.market import Offer, PurchaseOption, Quote, Reliability
 from engine.model.money import Money, usd
@@ -28,6 +30,7 @@ from engine.model.plan import (
     Verdict,
 )
 from engine.model.value import Interval
+from engine.namespace.names import NameQuery
 from engine.planner.move_gate import move_gate
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -74,7 +77,11 @@ class SampleView:
     def shards(self) -> Sequence[ShardView]:
         shards = tuple(_shard(number, node) for number, node in enumerate(self._nodes))
         bindings = tuple(_binding(number, shard) for number, shard in enumerate(shards[:4]))
-        return shard_views(shards, self._nodes, bindings)
+        ill = ShardHealth(
+            shard=shards[1].id, node=shards[1].node, epoch=shards[1].epoch, state=HealthState.UNHEALTHY,
+            reason="port 7000 is closed", since=NOW, reported_at=NOW,
+        )  # fmt: skip
+        return shard_views(shards, self._nodes, bindings, standings(bindings, {ill.shard: ill}, {}, now=NOW))
 
     def plan(self) -> Plan | None:
         return self._plan
@@ -106,6 +113,9 @@ class SampleView:
             if row.component == component:
                 return row
         raise UnknownName(f"{component} is not bound to a shard", why="the shard map has no binding of that name")
+
+    def replicas(self, query: NameQuery) -> Sequence[ShardView]:
+        return replicas_of(self.shards(), query)
 
 
 class EmptyView:
@@ -139,6 +149,9 @@ class EmptyView:
 
     def resolve(self, component: ComponentName) -> ShardView:
         raise UnknownName(f"{component} is not bound to a shard")
+
+    def replicas(self, query: NameQuery) -> Sequence[ShardView]:
+        raise UnknownName(f"{query} is not bound to a shard")
 
 
 def target(pool: Pool, *, current: int, scale: float) -> CapacityTarget:

@@ -19,6 +19,9 @@ from agent.limits import group_name
 from agent.record_client import RecordSummary
 from agent.wire import CarveRequest, NoticeReport, ShardStatus
 from engine.clock import SystemClock
+from engine.composition.binding import Rules
+from engine.composition.health_desk import HealthDesk
+from engine.composition.storage import Storage
 from engine.fleet.admission import Admission
 from engine.fleet.agent_client import AgentClients
 from engine.fleet.certificates import CertificateAuthority, ControlCredentials
@@ -30,10 +33,12 @@ from engine.model.ids import CellId, NodeId, PoolId, ShardId
 from engine.model.market import PurchaseOption
 from engine.model.money import usd
 from engine.model.placement import Node, NodeState, Shard
+from engine.store.attachments import Attachments
 from engine.store.attested_instances import AttestedInstances
 from engine.store.database import Database, metadata
 from engine.store.join_tokens import JoinTokens
 from engine.store.run_leases import RunLeases
+from engine.store.shard_health import HealthBook
 from engine.store.shard_map import ShardMap
 from providers.sandbox import netns
 from providers.sandbox.teardown import remove_cgroup
@@ -53,6 +58,7 @@ class SmallFleet:
         folder: Path,
         nodes: tuple[str, ...] = ("nA", "nB"),
         lease_seconds: float | None = None,
+        rules: Rules | None = None,
         first_on_path: Path | None = None,
     ) -> None:
         """``first_on_path``: a folder in which nodes look for programs first."""
@@ -65,6 +71,7 @@ class SmallFleet:
         self.notices: list[tuple[NodeId, NoticeReport]] = []
         self.joined: list[NodeJoined] = []
         self.carved: list[str] = []
+        self.rules: Rules = rules or {}
         self.database = Database(f"sqlite:///{folder / 'control.sqlite'}")
 
     def __enter__(self) -> "SmallFleet":
@@ -83,6 +90,7 @@ class SmallFleet:
     def _build(self) -> None:
         metadata.create_all(self.database.engine)
         self.shard_map = ShardMap(self.database, self.clock)
+        self.health, self.disks = HealthBook(self.database, self.clock), Attachments(self.database)
         self.underlay.create()
         fleet_folder = self.folder / "fleet"
         self.authority = CertificateAuthority.load_or_create(fleet_folder, self.clock)
@@ -97,10 +105,12 @@ class SmallFleet:
             authority=self.authority, credentials=self.credentials, admission=admission,
             on_join=self._on_join, on_notice=lambda node, notice: self.notices.append((node, notice)),
             on_keep=partial(keep, self.shard_map),
+            on_health=HealthDesk(self.shard_map, self.health, self.rules, lambda _event: None),
             leases=RunLeases(self.database, self.clock, timedelta(seconds=self.lease_seconds or 0)),
         )  # fmt: skip
         self.control_url = self.listener.start()
         self.clients = AgentClients(self.shard_map.node, self.credentials, self.clock, random.Random(1))
+        self.storage = Storage(self.shard_map, self.disks, self.clients, self.rules)
         for name in self.names:
             self.attachments[name] = self.underlay.attach_node(name)
             self.start_agent(NodeId(name))

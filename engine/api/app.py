@@ -18,7 +18,7 @@ from engine.model.capacity import CapacityTarget
 from engine.model.move import MoveReport, MoveUnderWay
 from engine.model.placement import Node
 from engine.model.plan import Plan
-from engine.namespace.names import parse
+from engine.namespace.names import parse, parse_query
 from engine.web.pages import pages
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
@@ -92,8 +92,14 @@ def _facts(view: ControlView) -> APIRouter:
 
     @router.get("/resolve", responses=_problems(400, 404))
     def resolve(name: str) -> ShardView:
-        """Where ``shard://NAMESPACE/WORKLOAD/COMPONENT[/N]`` is now."""
-        return view.resolve(parse(name))
+        """Where ``shard://NAMESPACE/WORKLOAD/COMPONENT[/N]`` is now; without a number, a replica that serves."""
+        query = parse_query(name)
+        return view.replicas(query)[0] if query.index is None else view.resolve(parse(name))
+
+    @router.get("/replicas", responses=_problems(400, 404))
+    def replicas(name: str) -> Sequence[ShardView]:
+        """Every replica behind the name, those that serve first, and why the others do not."""
+        return view.replicas(parse_query(name))
 
     return router
 

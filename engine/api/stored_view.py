@@ -3,15 +3,18 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from engine.api.view import BillView, ShardView, shard_views
+from engine.api.view import BillView, ShardView, replicas_of, shard_views
 from engine.billing.reconciliation import reconcile
 from engine.billing.report import Shares, cost_report
+from engine.clock import Clock, SystemClock
+from engine.composition.standing_now import StandingNow
 from engine.model.billing import Charge
 from engine.model.capacity import CapacityTarget
 from engine.model.ids import PoolId
 from engine.model.move import MoveReport, MoveUnderWay
 from engine.model.placement import ComponentName, Node, NodeState
 from engine.model.plan import Plan
+from engine.namespace.names import NameQuery
 from engine.round_record import RoundRecord
 from engine.store.opened import Store
 
@@ -23,9 +26,12 @@ _SHARE_PARTS = 5040
 class StoredView:
     """``engine.api.view.ControlView``."""
 
-    def __init__(self, name: str, store: Store, workloads: Mapping[PoolId, tuple[str, ...]]) -> None:
+    def __init__(
+        self, name: str, store: Store, workloads: Mapping[PoolId, tuple[str, ...]], clock: Clock | None = None
+    ) -> None:
         """``workloads``: pool -> the ``namespace/workload`` names that it serves."""
         self.name, self._store, self._workloads = name, store, workloads
+        self._standings = StandingNow(store, clock or SystemClock())
 
     def nodes(self) -> Sequence[Node]:
         states = [state for state in NodeState if state is not NodeState.GONE]
@@ -33,7 +39,8 @@ class StoredView:
 
     def shards(self) -> Sequence[ShardView]:
         shard_map = self._store.shard_map
-        return shard_views(shard_map.search(), shard_map.nodes(), shard_map.bindings())
+        bindings = shard_map.bindings()
+        return shard_views(shard_map.search(), shard_map.nodes(), bindings, self._standings(bindings))
 
     def plan(self) -> Plan | None:
         return self._store.plans.target()
@@ -61,7 +68,11 @@ class StoredView:
     def resolve(self, component: ComponentName) -> ShardView:
         shard_map = self._store.shard_map
         shard = shard_map.resolve(component)
-        return ShardView(shard=shard, node=shard_map.node(shard.node), component=component)
+        standing = self._standings(shard_map.bindings(namespace=component.namespace)).get(component)
+        return ShardView(shard=shard, node=shard_map.node(shard.node), component=component, standing=standing)
+
+    def replicas(self, query: NameQuery) -> Sequence[ShardView]:
+        return replicas_of(self.shards(), query)
 
     def _shares(self) -> Shares:
         """How many of a node's shards were bought for which workload; pools that serve several share evenly."""

@@ -1,16 +1,19 @@
 """What the API and the web page show: read-only, the same facts the command line prints."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from engine.billing.reconciliation import Reconciliation
 from engine.billing.report import CostReport
+from engine.composition.membership import Standing
+from engine.errors import UnknownName
 from engine.model.billing import Charge
 from engine.model.capacity import CapacityTarget
 from engine.model.move import MoveReport, MoveUnderWay
 from engine.model.placement import Binding, ComponentName, Node, Shard
 from engine.model.plan import Plan
 from engine.model.value import Value
+from engine.namespace.names import NameQuery
 
 
 class ShardView(Value):
@@ -19,6 +22,8 @@ class ShardView(Value):
     shard: Shard
     node: Node
     component: ComponentName | None
+    standing: Standing | None = None
+    """Whether the component's name leads to it; None where nothing is bound to it."""
 
 
 class BillView(Value):
@@ -51,13 +56,45 @@ class ControlView(Protocol):
 
     def resolve(self, component: ComponentName) -> ShardView: ...
 
+    def replicas(self, query: NameQuery) -> Sequence[ShardView]:
+        """Every replica that the name stands for, those first that its name leads to."""
+        ...
 
-def shard_views(shards: Sequence[Shard], nodes: Sequence[Node], bindings: Sequence[Binding]) -> tuple[ShardView, ...]:
+
+def shard_views(
+    shards: Sequence[Shard],
+    nodes: Sequence[Node],
+    bindings: Sequence[Binding],
+    standings: Mapping[ComponentName, Standing] | None = None,
+) -> tuple[ShardView, ...]:
     """Joined by id; a shard whose node is unknown is left out."""
     by_id = {node.id: node for node in nodes}
     component = {binding.shard: binding.component for binding in bindings}
     return tuple(
-        ShardView(shard=shard, node=by_id[shard.node], component=component.get(shard.id))
+        ShardView(
+            shard=shard,
+            node=by_id[shard.node],
+            component=name,
+            standing=None if name is None or standings is None else standings.get(name),
+        )
         for shard in shards
         if shard.node in by_id
+        for name in (component.get(shard.id),)
     )
+
+
+def replicas_of(views: Iterable[ShardView], query: NameQuery) -> tuple[ShardView, ...]:
+    """Those that the name stands for, by number, those first that serve. Raises UnknownName."""
+    found = [view for view in views if view.component is not None and query.matches(view.component)]
+    if not found:
+        raise UnknownName(
+            f"{query} is not known",
+            why="nothing is bound to it",
+            next_step="shardwright shards lists what is there",
+        )
+    return tuple(sorted(found, key=_serving_first))
+
+
+def _serving_first(view: ShardView) -> tuple[bool, int]:
+    serves = view.standing is not None and view.standing.serves
+    return not serves, view.component.index if view.component is not None else 0

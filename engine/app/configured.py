@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from engine.clock import Clock, SystemClock
 from engine.config import Configuration, load_configuration
 from engine.errors import ConfigurationError, UsageError
+from engine.model.composite import CompositeRule
 from engine.model.ids import PoolId
 from engine.model.placement import ComponentName
 
@@ -83,6 +84,16 @@ def components(configuration: Configuration) -> Mapping[PoolId, tuple[ComponentN
             name = ComponentName(namespace=workload.namespace, workload=workload.name, component=component.name)
             found.setdefault(PoolId(component.pool), []).append(name)
     return {pool: tuple(names) for pool, names in found.items()}
+
+
+def composite_rules(configuration: Configuration) -> Mapping[ComponentName, CompositeRule]:
+    """Of the components that say more than their name and pool."""
+    return {
+        ComponentName(namespace=workload.namespace, workload=workload.name, component=component.name): component.rule()
+        for workload in configuration.workloads
+        for component in workload.components
+        if component.model_fields_set - {"name", "pool"}
+    }
 
 
 def agreements(configuration: Configuration) -> "tuple[Agreement, ...]":

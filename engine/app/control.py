@@ -12,12 +12,17 @@ from pathlib import Path
 
 from engine.allocation.holds import PlanHolds
 from engine.allocation.locking import ResourceLocking
-from engine.app.configured import DISK_MIB, agreements, components, plan_policy
+from engine.app.configured import DISK_MIB, agreements, components, composite_rules, plan_policy
 from engine.app.demand import ForecastDemand
 from engine.app.provider_keys import remember_keys
 from engine.app.retraining import round_retraining
 from engine.cell_updates import CellUpdates
 from engine.clock import Clock, SystemClock
+from engine.composition.composition import Composition
+from engine.composition.health_desk import HealthDesk
+from engine.composition.leaving import EVERY_SECONDS as DRAINED_EVERY_SECONDS
+from engine.composition.leaving import Drains
+from engine.composition.storage import Storage
 from engine.config import Configuration
 from engine.control_plane import ControlPlane, NoticeDesk
 from engine.disk_space import require_space
@@ -129,6 +134,9 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
             disk_mib=DISK_MIB,
         )
         desk = NoticeDesk()
+        rules = composite_rules(configuration)
+        drains = Drains(store.shard_map, rules, clock, fleet)
+        storage = Storage(store.shard_map, store.attachments, agents, rules)
         listener = ControlListener(
             configuration.control.listen,
             configuration.control.port,
@@ -138,6 +146,7 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
             on_join=fleet.on_join,
             on_notice=desk,
             on_keep=partial(keep, store.shard_map),
+            on_health=HealthDesk(store.shard_map, store.health, rules, observe),
             leases=leases,
         )
         judged = _JudgedPlan(configuration)
@@ -155,7 +164,6 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
                 policy=plan_policy(configuration),
                 pools=configuration.pool_values(),
                 cells=configuration.cells(),
-                components=components(configuration),
                 term=configuration.term,
                 seed=configuration.forecast.seed,
                 agreements=agreements(configuration),
@@ -171,6 +179,18 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
             fleet=fleet,
             moves=moves,
             watch=MarketWatch(store.market, store.shard_map, store.plans, clock),
+            composition=Composition(
+                pools=configuration.pool_values(),
+                components=components(configuration),
+                rules=rules,
+                shard_map=store.shard_map,
+                health=store.health,
+                drains=drains,
+                storage=storage,
+                fleet=fleet,
+                clock=clock,
+                observe=observe,
+            ),
             clock=clock,
             observe=observe,
         )
@@ -183,6 +203,7 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
             progress=board.told,
             cancelled=board.cancelled,
             free_at=leases.free_at if lease_seconds else no_leases,
+            storage=storage,
         )
         migration.configure(move_context)
         evacuations.configure(
@@ -193,6 +214,8 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
                 placements=placements,
                 observe=observe,
                 give_back=steps.give_back,
+                drains=drains,
+                storage=storage,
             )
         )
         orders.configure(
@@ -204,6 +227,7 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
                 placements=placements,
                 policy=steps.terms.policy,
                 inventory=steps.inventory,
+                fixed=storage.in_use,
                 clock=clock,
                 observe=observe,
             )
@@ -225,6 +249,8 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
             ("the exchange about moves", board.exchange, PROGRESS_SECONDS),
             ("the sweep of moves", sweep_moves, SWEEP_SECONDS),
             ("taking orders", orders.take_orders, orders.EVERY_SECONDS),
+            ("letting drained replicas go", drains.finish, DRAINED_EVERY_SECONDS),
+            ("attaching storage", storage.connect_all, SWEEP_SECONDS),
         ):
             repeated = Repeated(what, once, every_seconds=seconds)
             repeated.start()

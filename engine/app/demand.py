@@ -30,6 +30,7 @@ class ForecastDemand:
                 peak_shards=pool.peak_shards,
             )
             for pool in configuration.pools
+            if not by_id[PoolId(pool.id)].shard_type.is_storage
         ]
         self._observe = observe
         self._seen: Expected | None = None

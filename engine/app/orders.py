@@ -46,7 +46,9 @@ def new_order(kind: OrderKind, clock: Clock, *, component: ComponentName | None 
 def preview(configuration: Configuration, store: "Store", order: Order, clock: Clock) -> Choice:
     """What the order would come to now; changes nothing. Raises as ``engine.orders.choice.choose``."""
     beliefs = MarketWatch(store.market, store.shard_map, store.plans, clock).beliefs()
-    fleet = SeenFleet.of(store.shard_map, current_inventory(store.shard_map, store.plans, beliefs))
+    fleet = SeenFleet.of(
+        store.shard_map, current_inventory(store.shard_map, store.plans, beliefs), store.attachments.in_use()
+    )
     placements = {pool.id: pool.placement for pool in configuration.pool_values()}
     return choose(order, fleet, placements, plan_policy(configuration), clock.now())
 

@@ -1,12 +1,16 @@
 """``shardwright resolve | nodes | shards | agent``"""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from engine.cli.configure import ConfigFile
 from engine.cli.console import Output, out, print_json, table
+
+if TYPE_CHECKING:
+    from engine.api.view import ShardView
 
 OutputOption = Annotated[Output, typer.Option(help="table or json")]
 
@@ -23,13 +27,20 @@ def resolve(
     config: ConfigFile = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Say where a component is now: its stable address, and the shard, node and provider behind it."""
-    from engine.app.configured import load, open_store, stored_view
-    from engine.namespace.names import parse
+    """Say where a component is now: its stable address, and the shard, node and provider behind it.
 
-    configuration = load(config)
+    Without a number: every replica behind the name, those that serve first.
+    """
+    from engine.app.configured import load, open_store, stored_view
+    from engine.namespace.names import parse, parse_query
+
+    configuration, query = load(config), parse_query(name)
     with open_store(configuration) as store:
-        found = stored_view(configuration, store).resolve(parse(name))
+        view = stored_view(configuration, store)
+        if query.index is None:
+            _show_replicas(name, view.replicas(query), output)
+            return
+        found = view.resolve(parse(name))
     if output is Output.JSON:
         print_json("shard", found)
         return
@@ -41,8 +52,29 @@ def resolve(
         ("cell", found.node.cell),
         ("zone", found.node.zone),
         ("epoch", str(found.shard.epoch)),
+        ("serves", standing_of(found)),
     )
     out().print(table(name, ("", ""), rows))
+
+
+def _show_replicas(name: str, found: "Sequence[ShardView]", output: Output) -> None:
+    if output is Output.JSON:
+        print_json("replicas", found)
+        return
+    rows = [
+        (str(row.component), row.shard.address, standing_of(row), row.node.cell, row.node.id, row.shard.id)
+        for row in found
+    ]
+    out().print(table(name, ("replica", "address", "serves", "cell", "node", "shard"), rows))
+
+
+def standing_of(row: "ShardView") -> str:
+    """In a word or a sentence whether the component's name leads to the shard."""
+    standing = row.standing
+    if standing is None:
+        return "-"
+    known = "" if standing.health.value == "unknown" else standing.health.value
+    return ", ".join(part for part in ("yes" if standing.serves else "no", known, standing.reason) if part)
 
 
 def nodes(config: ConfigFile = None, output: OutputOption = Output.TABLE) -> None:
@@ -83,10 +115,11 @@ def shards(config: ConfigFile = None, output: OutputOption = Output.TABLE) -> No
             row.node.id,
             row.shard.address,
             str(row.shard.epoch),
+            standing_of(row),
         )
         for row in found
     ]
-    columns = ("shard", "type", "state", "component", "cell", "node", "address", "epoch")
+    columns = ("shard", "type", "state", "component", "cell", "node", "address", "epoch", "serves")
     out().print(table("Shards", columns, rows, right=(7,)))
 
 

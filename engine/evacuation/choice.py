@@ -1,6 +1,6 @@
 """Where the shards of a node go when it has to be left. Pure: values in, move requests out."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 
 from engine.evacuation.admission import admits
@@ -23,6 +23,9 @@ class Evacuation(Value):
     """For each of both: why it goes where it goes, or why nowhere."""
 
 
+_LENT = "its disk is in use from elsewhere, and does not move"
+
+
 def plan_evacuation(
     leaving: NodeId,
     nodes: Sequence[Node],
@@ -34,6 +37,7 @@ def plan_evacuation(
     attempt: str,
     only: ShardId | None = None,
     to: str | None = None,
+    fixed: Collection[ShardId] = (),
 ) -> Evacuation:
     """Send each bound shard of ``leaving`` to the node that fails least together with it.
 
@@ -43,6 +47,7 @@ def plan_evacuation(
     same attempt gives the same ids.
 
     ``only``: that shard alone, which may be ready too. ``to``: only nodes of that provider, or the node of that name.
+    ``fixed``: shards that cannot move, since others use their disk from elsewhere.
     """
     source = next(node for node in nodes if node.id == leaving)
     room = _Room([node for node in nodes if to in (None, node.id, provider_of(node.cell))], shards, leaving)
@@ -53,10 +58,10 @@ def plan_evacuation(
     leaves = _bound(shards, leaving) if only is None else [shard for shard in shards if shard.id == only]
     for shard in sorted(leaves, key=lambda bound: bound.id):
         placement = placements.get(shard.pool, Placement())
-        found = room.best_for(shard, source, placement)
+        found = None if shard.id in fixed else room.best_for(shard, source, placement)
         if found is None:
             stranded.append(shard.id)
-            reasons.append((shard.id, room.refusals(shard, placement)))
+            reasons.append((shard.id, _LENT if shard.id in fixed else room.refusals(shard, placement)))
             continue
         node, spare = found
         if spare is not None:

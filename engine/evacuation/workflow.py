@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from dbos import DBOS, SetWorkflowID, WorkflowHandle
 
+from engine.composition.leaving import Drains
+from engine.composition.storage import Storage
 from engine.errors import ShardwrightError, UnknownName
 from engine.evacuation.choice import Evacuation, plan_evacuation
 from engine.events import Event, Observe
@@ -29,8 +31,12 @@ class EvacuationContext:
     observe: Observe
     give_back: Callable[[NodeId], None]
     """Ends what was bought for a node that has left; idempotent."""
+    drains: Drains
+    storage: Storage
 
 
+_DEADLINE_RESERVE = timedelta(seconds=5)
+"""Kept of the notice for giving back what was drained."""
 _contexts: list[EvacuationContext] = []
 
 
@@ -55,10 +61,12 @@ def start_evacuation(notice: ReclaimNotice) -> WorkflowHandle[tuple[MoveReport, 
 
 @DBOS.workflow(name="evacuate")
 def evacuate(node: NodeId, deadline: datetime) -> tuple[MoveReport, ...]:
-    """Moves every bound shard off the node before the deadline; what finds no place is given up by name."""
+    """Moves every bound shard off the node before the deadline; what finds no place leaves its name at once, and is
+    given up once its drain time or the deadline has come."""
     context = _context()
     choice = DBOS.run_step({"name": "choose"}, _choose, node, deadline)
     DBOS.run_step({"name": "make_room"}, _make_room, choice)
+    DBOS.run_step({"name": "drain"}, _drain, choice, deadline)
     reports = context.moves.run(choice.moves)
     DBOS.run_step({"name": "leave"}, _leave, node)
     DBOS.run_step({"name": "give_back", "retries_allowed": True, "max_attempts": 5}, context.give_back, node)
@@ -75,6 +83,7 @@ def _choose(node: NodeId, deadline: datetime) -> Evacuation:
         cause=MoveCause.RECLAIM,
         deadline=deadline,
         attempt="reclaim",
+        fixed=context.storage.in_use(),
     )
     context.observe(
         Event(
@@ -102,9 +111,18 @@ def make_room(shard_map: ShardMap, fleet: Fleet, displaced: Iterable[ShardId]) -
             fleet.release(shard)
 
 
+def _drain(choice: Evacuation, deadline: datetime) -> None:
+    context = _context()
+    names = [
+        binding.component for shard_id in choice.stranded for binding in context.shard_map.bindings(shard=shard_id)
+    ]
+    context.drains.begin(names, by=deadline - _DEADLINE_RESERVE)
+
+
 def _leave(node: NodeId) -> None:
     """Whatever is still on the node goes with it; the next round replaces it."""
     context = _context()
+    context.drains.wait_for([node])
     context.shard_map.update_node(node, state=NodeState.GONE)
     for shard in context.shard_map.search(node=node):
         context.fleet.release(shard)

@@ -10,6 +10,9 @@ from pydantic import ValidationError
 
 from agent.peer import client_context
 from agent.wire import (
+    AccessRequest,
+    AttachedDisk,
+    AttachRequest,
     CarveRequest,
     CommitRequest,
     Committed,
@@ -31,6 +34,7 @@ from agent.wire import (
     ShardStatus,
     SourceStatus,
     TuneRequest,
+    VolumeRequest,
 )
 from engine import errors
 from engine.clock import Clock
@@ -80,6 +84,21 @@ class AgentClient:
 
     def release(self, shard: ShardId, epoch: int) -> None:
         self._tell(f"/v1/shards/{shard}/release", EpochRequest(epoch=epoch))
+
+    # -- storage
+
+    def create_volume(self, request: VolumeRequest) -> None:
+        self._tell("/v1/volumes", request)
+
+    def hold(self, storage: ShardId, request: AccessRequest) -> AttachedDisk:
+        """The node's user of the disk from now on; every other's connection is gone on return."""
+        return self._post(f"/v1/volumes/{storage}/hold", request, AttachedDisk)
+
+    def admit(self, storage: ShardId, request: AccessRequest) -> AttachedDisk:
+        return self._post(f"/v1/volumes/{storage}/admit", request, AttachedDisk)
+
+    def attach(self, shard: ShardId, request: AttachRequest) -> ShardStatus:
+        return self._post(f"/v1/shards/{shard}/attach", request, ShardStatus)
 
     # -- moves: destination
 

@@ -6,6 +6,7 @@ POST /v1/renew                mutual TLS -> certificate for the same node
 POST /v1/nodes/NODE/notices   mutual TLS, that node only -> 204
 POST /v1/nodes/NODE/shards/SHARD/keep   mutual TLS, that node only -> who owns a shard that a move has left paused
 POST /v1/nodes/NODE/leases    mutual TLS, that node only -> which of its shards may run on
+POST /v1/nodes/NODE/health    mutual TLS, that node only -> which of its shards to check, and how
 """
 
 import asyncio
@@ -30,6 +31,8 @@ from agent.peer import PeerProtocol, peer_of, server_context
 from agent.wire import (
     Challenge,
     ChallengeRequest,
+    HealthOrders,
+    HealthRequest,
     JoinRequest,
     KeepRequest,
     LeaseGrant,
@@ -64,6 +67,7 @@ class NodeJoined(Value):
 OnJoin = Callable[[NodeJoined], None]
 OnNotice = Callable[[NodeId, NoticeReport], None]
 OnKeep = Callable[[NodeId, ShardId, KeepRequest], Verdict]
+OnHealth = Callable[[NodeId, HealthRequest], HealthOrders]
 
 
 def join_secret(folder: Path) -> bytes:
@@ -90,13 +94,14 @@ class ControlListener:
         on_notice: OnNotice,
         on_keep: OnKeep,
         leases: RunLeases,
+        on_health: OnHealth = lambda _node, _report: HealthOrders(checks=()),
         listener: socket.socket | None = None,
     ) -> None:
         """``listener``: a bound socket to serve instead of ``host`` and ``port`` (it may live in another namespace)."""
         self.host, self.port = host, port
         self._authority, self._credentials, self._admission = authority, credentials, admission
         self._on_join, self._on_notice, self._leases = on_join, on_notice, leases
-        self._on_keep = on_keep
+        self._on_keep, self._on_health = on_keep, on_health
         self._socket = listener
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
@@ -142,6 +147,7 @@ class ControlListener:
             Route("/v1/nodes/{node}/notices", self._guarded(self._notice), methods=["POST"]),
             Route("/v1/nodes/{node}/shards/{shard}/keep", self._guarded(self._keep), methods=["POST"]),
             Route("/v1/nodes/{node}/leases", self._guarded(self._lease), methods=["POST"]),
+            Route("/v1/nodes/{node}/health", self._guarded(self._health), methods=["POST"]),
         ]
         return Starlette(routes=routes, lifespan=self._lifespan)
 
@@ -189,6 +195,10 @@ class ControlListener:
         if refused := sorted({shard for shard, _ in pairs} - set(granted)):
             _log.warning("run lease refused", node=node, shards=refused)
         return reply(LeaseGrant(shards=granted))
+
+    async def _health(self, request: Request) -> Response:
+        node = _itself(request)
+        return reply(await run_in_threadpool(self._on_health, node, await body(request, HealthRequest)))
 
     @staticmethod
     def _guarded(handler: Callable[[Request], object]) -> Callable[[Request], object]:

@@ -7,7 +7,7 @@ from typing import Annotated, Protocol
 
 from pydantic import Field
 
-from agent.wire import GuestProfile, Landing, OverlayInterface, ShardStatus
+from agent.wire import AttachedDisk, GuestProfile, Landing, OverlayInterface, ShardStatus
 from engine.clock import Clock
 from engine.fleet.agent_client import AgentClient
 from engine.model.capacity import Resources
@@ -38,6 +38,28 @@ class ShardOwnership(Protocol):
     def move(self, shard_id: ShardId, *, expected_epoch: int, to_node: NodeId, move_id: MoveId | None = None) -> Shard:
         """Owner := ``to_node``, epoch := ``expected_epoch`` + 1, or StaleEpoch; a repeat by the same move succeeds."""
         ...
+
+
+class AttachedStorage(Protocol):
+    """Storage that stays where it is while the shard that uses it moves (engine.composition.storage.Storage)."""
+
+    def admit(self, shard_id: ShardId, destination: NodeId) -> AttachedDisk | None:
+        """Let the waiting guest connect; None for a shard without storage elsewhere."""
+        ...
+
+    def hand_over(self, shard_id: ShardId) -> None:
+        """The shard's owner in the store is the only user from now on. Does not raise: it is done again later."""
+        ...
+
+
+class NoStorage:
+    """Where no shard has any."""
+
+    def admit(self, shard_id: ShardId, destination: NodeId) -> AttachedDisk | None:
+        return None
+
+    def hand_over(self, shard_id: ShardId) -> None:
+        return
 
 
 class MoveLimits(Value):
@@ -155,6 +177,7 @@ class MoveContext:
     free_at: Callable[[ShardId, datetime], datetime] = no_leases
     """When a node that is gone does not run a shard any more, though it may only be cut off (engine.store.run_leases);
     without run leases its word that it is gone is all there is."""
+    storage: AttachedStorage = field(default_factory=NoStorage)
 
 
 __all__ = ["Landing", "MoveContext", "MoveLimits", "MovePlan", "Mover", "Observer", "ShardOwnership", "Transfer"]

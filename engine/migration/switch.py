@@ -224,6 +224,7 @@ class Switch(Sides):
         sent = self._now() - (proceeded.seconds_since_sent if proceeded else 0.0)
         memory = proceeded.memory if proceeded else None
         move, epoch = self._request.id, self._plan.epoch + 1
+        self._context.storage.hand_over(self._shard)
         for _ in range(_MOST_REPAIRS):
             done = self._destination.commit(self._shard, CommitRequest(move=move, epoch=epoch, memory=memory))
             if not done.differing:

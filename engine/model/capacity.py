@@ -39,6 +39,12 @@ class ShardType(Value):
     resources: Resources
     min_performance: Annotated[float, Field(ge=0)] = 0.0
     """Single-core score relative to the reference core (1.0)."""
+    disk_gib: Amount = 0
+    """Size of the disk that such a shard lends to others over the network; 0: it runs a guest."""
+
+    @property
+    def is_storage(self) -> bool:
+        return self.disk_gib > 0
 
 
 class RiskClass(Value):

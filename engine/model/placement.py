@@ -96,6 +96,11 @@ class ComponentName(Value):
     component: str
     index: Annotated[int, Field(ge=0)] = 0
 
+    @property
+    def base(self) -> "ComponentName":
+        """The component that this is a replica of: the name with number 0."""
+        return self.model_copy(update={"index": 0})
+
     def __str__(self) -> str:
         return f"shard://{self.namespace}/{self.workload}/{self.component}/{self.index}"
 
@@ -106,3 +111,5 @@ class Binding(Value):
     component: ComponentName
     shard: ShardId
     bound_at: Utc
+    draining_until: Utc | None = None
+    """It has left the name, and is let go then; None: it serves."""

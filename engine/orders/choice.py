@@ -45,11 +45,13 @@ class SeenFleet(Value):
     shards: tuple[Shard, ...]
     bindings: tuple[Binding, ...]
     inventory: Inventory
+    fixed: frozenset[ShardId] = frozenset()
+    """Storage shards whose disks are in use from elsewhere."""
 
     @classmethod
-    def of(cls, shard_map: "ShardMap", inventory: Inventory) -> "SeenFleet":
+    def of(cls, shard_map: "ShardMap", inventory: Inventory, fixed: frozenset[ShardId]) -> "SeenFleet":
         shards, bindings = shard_map.search(), shard_map.bindings()
-        return cls(nodes=shard_map.nodes(), shards=shards, bindings=bindings, inventory=inventory)
+        return cls(nodes=shard_map.nodes(), shards=shards, bindings=bindings, inventory=inventory, fixed=fixed)
 
 
 def choose(
@@ -132,6 +134,7 @@ def _evacuation(
         attempt=order.id,
         only=only,
         to=order.to,
+        fixed=fleet.fixed,
     )
 
 

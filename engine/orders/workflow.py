@@ -16,7 +16,7 @@ from engine.events import Event, Observe
 from engine.fleet.nodes import Fleet
 from engine.migration.several import Moves
 from engine.model.capacity import Placement
-from engine.model.ids import OrderId, PoolId
+from engine.model.ids import OrderId, PoolId, ShardId
 from engine.model.order import Order, OrderState, Problem
 from engine.model.placement import NodeState
 from engine.orders.choice import Choice, SeenFleet, choose
@@ -39,6 +39,8 @@ class OrderContext:
     placements: Mapping[PoolId, Placement]
     policy: PlanPolicy
     inventory: Callable[[], Inventory]
+    fixed: Callable[[], frozenset[ShardId]]
+    """Shards that cannot move (SeenFleet.fixed)."""
     clock: Clock
     observe: Observe
 
@@ -75,7 +77,7 @@ def _choose(order_id: OrderId) -> Choice:
     """From what is so now, not when it was asked. A node that is drained takes nothing from here on."""
     context = _context()
     order = context.orders.get(order_id)
-    fleet = SeenFleet.of(context.shard_map, context.inventory())
+    fleet = SeenFleet.of(context.shard_map, context.inventory(), context.fixed())
     choice = choose(order, fleet, context.placements, context.policy, context.clock.now())
     if order.node is not None:
         _drain(order)

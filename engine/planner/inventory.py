@@ -26,6 +26,11 @@ class InventoryNode(Value):
     denied: bool = False
     """It is not there, for its provider had none left when it was to be created."""
 
+    holds_data: bool = False
+    """Storage on it is in use: it can be neither moved nor given up."""
+    lost: bool = False
+    """Its agent has been silent for so long that what it served is replaced."""
+
     @property
     def shards(self) -> int:
         return sum(slot.count for slot in self.slots)
@@ -36,8 +41,8 @@ class InventoryNode(Value):
 
     @property
     def stays(self) -> bool:
-        """Whether keeping it is a choice at all: not when it is gone, reclaimed or drained, or could not be had."""
-        return self.node.state in (NodeState.EXPECTED, NodeState.JOINED) and not self.denied
+        """Whether keeping it is a choice at all: not when it is gone, lost, reclaimed, drained, or could not be had."""
+        return self.node.state in (NodeState.EXPECTED, NodeState.JOINED) and not (self.denied or self.lost)
 
     @property
     def provider(self) -> str:

@@ -164,7 +164,7 @@ def running_nodes(
     policy: PlanPolicy, needs: Needs, inventory: Inventory, pinned: frozenset[str], now: datetime
 ) -> tuple[Running, ...]:
     return tuple(
-        _running(policy, needs, item, pinned=item.node.id in pinned, now=now)
+        _running(policy, needs, item, pinned=item.holds_data or item.node.id in pinned, now=now)
         for item in sorted(inventory.nodes, key=lambda item: item.node.id)
         if item.stays
     )
@@ -183,6 +183,7 @@ def _running(policy: PlanPolicy, needs: Needs, item: InventoryNode, *, pinned: b
         and free.holds(needs.shapes[pool.shape]) > 0
         and pool.target.pool.placement.allows(item.provider, region)
         and performance >= pool.target.pool.shard_type.min_performance
+        and not (pool.target.pool.shard_type.is_storage and item.node.option is PurchaseOption.SPOT)
     )
     wanted = {needs.pools[index].shape for index in pools}
     loss = item.loss_within(needs.hours, policy)

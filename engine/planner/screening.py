@@ -8,7 +8,7 @@ from functools import cached_property
 
 from engine.model.capacity import Placement, Resources
 from engine.model.ids import CellId
-from engine.model.market import Offer, Quote
+from engine.model.market import Offer, PurchaseOption, Quote
 from engine.model.placement import Cell
 from engine.planner.need import Needs
 from engine.planner.packing import Room, room_of
@@ -32,6 +32,7 @@ class _Kind:
     shape: int
     placement: Placement
     min_performance: float
+    is_storage: bool
     pools: tuple[int, ...]
 
 
@@ -46,7 +47,8 @@ class Screen:
 
     def fit(self, offer: Offer) -> Fit:
         level = bisect_right(self._levels, offer.performance)
-        key = (offer.cell, offer.instance_type, room_of(offer.resources), level, offer.price.currency)
+        spot = self._stores and offer.option is PurchaseOption.SPOT
+        key = (offer.cell, offer.instance_type, room_of(offer.resources), level, offer.price.currency, spot)
         found = self._seen.get(key)
         if found is None:
             found = self._seen[key] = self._fit(offer)
@@ -56,16 +58,22 @@ class Screen:
         return self._fit(offer) if found.reason.startswith("performance") else found
 
     @cached_property
+    def _stores(self) -> bool:
+        """Whether any pool holds data, which must not be on what its provider may take back."""
+        return any(kind.is_storage for kind in self._kinds)
+
+    @cached_property
     def _levels(self) -> list[float]:
         """Least performances that are asked for, ascending."""
         return sorted({kind.min_performance for kind in self._kinds})
 
     @cached_property
     def _kinds(self) -> tuple[_Kind, ...]:
-        found: dict[tuple[int, Placement, float], list[int]] = {}
+        found: dict[tuple[int, Placement, float, bool], list[int]] = {}
         for index, need in enumerate(self.needs.pools):
             of = need.target.pool
-            found.setdefault((need.shape, of.placement, of.shard_type.min_performance), []).append(index)
+            key = (need.shape, of.placement, of.shard_type.min_performance, of.shard_type.is_storage)
+            found.setdefault(key, []).append(index)
         return tuple(_Kind(*key, tuple(pools)) for key, pools in found.items())
 
     def slots(self, resources: Resources) -> tuple[int, ...]:
@@ -88,6 +96,10 @@ class Screen:
         large = [kind for kind in placed if slots[kind.shape] > 0]
         if not large:
             return Fit((), slots, self._too_small(offer, sorted(kind.pools[0] for kind in placed)))
+        if offer.option is PurchaseOption.SPOT:
+            large = [kind for kind in large if not kind.is_storage]
+            if not large:
+                return Fit((), slots, "risk: data must not be on what its provider may take back")
         fast = [kind for kind in large if offer.performance >= kind.min_performance]
         if not fast:
             least = min(kind.min_performance for kind in large)

@@ -1,6 +1,7 @@
 """Importing this registers every table on ``engine.store.database.metadata``."""
 
 from engine.store import (
+    attachments,
     attested_instances,
     holds,
     join_tokens,
@@ -12,10 +13,12 @@ from engine.store import (
     provider_keys,
     round_records,
     run_leases,
+    shard_health,
     shard_tables,
 )
 
 MODULES = (
+    attachments,
     attested_instances,
     holds,
     join_tokens,
@@ -27,5 +30,6 @@ MODULES = (
     provider_keys,
     round_records,
     run_leases,
+    shard_health,
     shard_tables,
 )

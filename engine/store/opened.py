@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from engine.clock import Clock
+from engine.store.attachments import Attachments
 from engine.store.database import Database
 from engine.store.ledger import SqlLedger
 from engine.store.market_memory import MarketMemory
@@ -14,6 +15,7 @@ from engine.store.orders import Orders
 from engine.store.plans import PlanStore
 from engine.store.provider_keys import ProviderKeys
 from engine.store.round_records import RoundRecords
+from engine.store.shard_health import HealthBook
 from engine.store.shard_map import ShardMap
 
 
@@ -28,6 +30,8 @@ class Store:
     ledger: SqlLedger
     market: MarketMemory
     provider_keys: ProviderKeys
+    health: HealthBook
+    attachments: Attachments
 
 
 @contextmanager
@@ -46,6 +50,8 @@ def opened_store(url: str, clock: Clock) -> Iterator[Store]:
             ledger=SqlLedger(database),
             market=MarketMemory(database),
             provider_keys=ProviderKeys(database, clock),
+            health=HealthBook(database, clock),
+            attachments=Attachments(database),
         )
     finally:
         database.dispose()

@@ -5,6 +5,7 @@ compare-and-swap in one statement. Nodes never decide who may run; they ask here
 """
 
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, Select, and_, delete, select, update
@@ -245,6 +246,14 @@ class ShardMap:
             if shard_id is not None:
                 self._unbind(connection, component, ShardId(shard_id))
 
+    def drain(self, component: ComponentName, until: datetime) -> None:
+        """Out of its name now, still bound until ``until``. Draining already, or not bound = success."""
+        self._set_draining(component, until, ShardState.BOUND, ShardState.DRAINING)
+
+    def keep(self, component: ComponentName) -> None:
+        """Wanted again: back in its name. Not draining = success."""
+        self._set_draining(component, None, ShardState.DRAINING, ShardState.BOUND)
+
     def resolve(self, component: ComponentName) -> Shard:
         """The shard that serves the component now."""
         query = select(shards).join(bindings, bindings.c.shard == shards.c.id).where(_named(component))
@@ -262,6 +271,15 @@ class ShardMap:
 
     # -- inside a transaction
 
+    def _set_draining(
+        self, component: ComponentName, until: datetime | None, before: ShardState, after: ShardState
+    ) -> None:
+        with self._database.transaction() as connection:
+            shard_id = connection.execute(select(bindings.c.shard).where(_named(component))).scalar_one_or_none()
+            swap = update(shards).where(shards.c.id == shard_id, shards.c.state == before.value)
+            if shard_id is not None and connection.execute(swap.values(state=after.value)).rowcount == 1:
+                connection.execute(update(bindings).where(_named(component)).values(draining_until=until))
+
     def _free_address(self, connection: Connection) -> tuple[str, str]:
         # The cursor row is the lock: on SQLite the whole transaction holds it, on PostgreSQL its row lock does.
         start_row = self._database.insert(overlay_cursor).values(id=1, next=0).on_conflict_do_nothing()
@@ -278,7 +296,8 @@ class ShardMap:
 
     def _unbind(self, connection: Connection, component: ComponentName, shard_id: ShardId) -> None:
         connection.execute(delete(bindings).where(_named(component)))
-        ready = update(shards).where(shards.c.id == shard_id, shards.c.state == ShardState.BOUND.value)
+        serving = (ShardState.BOUND.value, ShardState.DRAINING.value)
+        ready = update(shards).where(shards.c.id == shard_id, shards.c.state.in_(serving))
         connection.execute(ready.values(state=ShardState.READY.value))
 
 

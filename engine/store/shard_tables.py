@@ -54,6 +54,7 @@ bindings = Table(
     Column("ordinal", Integer),
     Column("shard", String(128), ForeignKey("shards.id"), nullable=False, unique=True),
     Column("bound_at", UtcDateTime, nullable=False),
+    Column("draining_until", UtcDateTime),
     PrimaryKeyConstraint("namespace", "workload", "component", "ordinal"),
 )
 overlay_cursor = Table(
@@ -142,6 +143,7 @@ def binding_row(binding: Binding) -> dict[str, Any]:
         "ordinal": name.index,
         "shard": binding.shard,
         "bound_at": binding.bound_at,
+        "draining_until": binding.draining_until,
     }
 
 
@@ -149,4 +151,9 @@ def read_binding(row: RowMapping) -> Binding:
     component = ComponentName(
         namespace=row["namespace"], workload=row["workload"], component=row["component"], index=row["ordinal"]
     )
-    return Binding(component=component, shard=ShardId(row["shard"]), bound_at=row["bound_at"])
+    return Binding(
+        component=component,
+        shard=ShardId(row["shard"]),
+        bound_at=row["bound_at"],
+        draining_until=row["draining_until"],
+    )

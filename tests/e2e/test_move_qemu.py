@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from agent.image import read_records
-from engine.migration.workflow import DurableMover
+from engine.migration.base import MoveContext
+from engine.migration.workflow import DurableMover, configure
 from engine.model.ids import MoveId, NodeId, ShardId
 from engine.model.move import MovePhase, MoveReport, MoveRequest
 from engine.model.plan import MoveCause

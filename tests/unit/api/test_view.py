@@ -18,5 +18,5 @@ def test_a_shard_comes_with_its_node_and_its_component() -> None:
 def test_a_shard_of_an_unknown_node_is_left_out() -> None:
     rows = SampleView().shards()
     assert shard_views([row.shard for row in rows], [rows[0].node], []) == (
-        rows[0].model_copy(update={"component": None}),
+        rows[0].model_copy(update={"component": None, "standing": None}),
     )

@@ -8,6 +8,9 @@ from engine.allocation.holds import PlanHolds
 from engine.allocation.locking import ResourceLocking
 from engine.cell_updates import Judgement
 from engine.clock import ManualClock
+from engine.composition.composition import Composition
+from engine.composition.leaving import Drains
+from engine.composition.storage import Storage
 from engine.errors import InsufficientCapacity
 from engine.events import Event
 from engine.market.strategies import open_strategies
@@ -21,10 +24,12 @@ from engine.model.value import Interval
 from engine.planner.policy import PlanPolicy
 from engine.reconcile import CellFailure, CellResult
 from engine.steps import ControlSteps, Terms
+from engine.store.attachments import Attachments
 from engine.store.database import Database
 from engine.store.market_memory import MarketMemory
 from engine.store.plans import PlanStore
 from engine.store.round_records import RoundRecords
+from engine.store.shard_health import HealthBook
 from engine.store.shard_map import ShardMap
 from stacks.base import CellOutcome, ResourceChanges
 from tests.unit.engine.planner.cases import CELLS
@@ -140,6 +145,16 @@ class HoldingSeller(Seller):
         self.held.discard(hold_id)
 
 
+def no_composites(database: Database, clock: ManualClock, shard_map: ShardMap, fleet: "Fleet") -> Composition:
+    """No component asks for anything."""
+    storage = Storage(shard_map, Attachments(database), cast(Any, None), {})
+    return Composition(
+        pools=(), components={}, rules={}, shard_map=shard_map, health=HealthBook(database, clock),
+        drains=Drains(shard_map, {}, clock, fleet), storage=storage, fleet=fleet, clock=clock,
+        observe=lambda _event: None,
+    )  # fmt: skip
+
+
 class NoMoves:
     """No shard is ever bound here, so none has to move."""
 
@@ -170,12 +185,14 @@ class SmallRound:
         providers = {seller.name: seller for seller in sellers}
         self.holds = PlanHolds(ResourceLocking(database, clock), cast(Any, providers))
         self.watch = MarketWatch(self.memory, self.map, self.plans, clock)
-        terms = Terms(policy=PlanPolicy(), pools=(pool,), cells=CELLS, components={}, term=timedelta(hours=24), seed=1)
+        terms = Terms(policy=PlanPolicy(), pools=(pool,), cells=CELLS, term=timedelta(hours=24), seed=1)
         self.steps = ControlSteps(
             terms=terms, demand=self.demand, providers=cast(Any, providers), strategies=open_strategies(),
             shard_map=self.map, plans=self.plans, records=self.records, holds=self.holds,
-            updates=cast(Any, self.cells), fleet=cast(Any, self.fleet), moves=cast(Any, NoMoves()), watch=self.watch,
-            clock=clock, observe=self._listen,
+            updates=cast(Any, self.cells),
+            composition=no_composites(database, clock, self.map, self.fleet),
+            fleet=cast(Any, self.fleet), moves=cast(Any, NoMoves()), watch=self.watch, clock=clock,
+            observe=self._listen,
         )  # fmt: skip
 
     def _listen(self, event: Event) -> None:

@@ -1,11 +1,11 @@
 from datetime import UTC, datetime
 
-from engine.carving import plan_bindings, plan_carving
+from engine.carving import plan_carving
 from engine.model.capacity import Resources
 from engine.model.ids import CellId, NodeId, PoolId, ShardId
 from engine.model.market import PurchaseOption
 from engine.model.money import usd
-from engine.model.placement import Binding, ComponentName, Node, Shard, ShardState
+from engine.model.placement import ComponentName, Node, Shard, ShardState
 from engine.model.plan import PlannedNode, ShardSlot
 
 WEB = PoolId("web")
@@ -62,27 +62,3 @@ def test_only_unbound_shards_are_given_up() -> None:
 def test_an_interrupted_carving_is_taken_up_again() -> None:
     result = plan_carving([planned("n1", 1)], [shard("n1-s0", "n1", ShardState.HELD)])
     assert (result.new, result.unfinished) == ((), ("n1-s0",))
-
-
-def test_replicas_are_spread_over_nodes_and_the_rest_stays_ready() -> None:
-    shards = [shard("a", "n1"), shard("b", "n1"), shard("c", "n2")]
-    result = plan_bindings({WEB: [API]}, {WEB: 2}, shards, [])
-    assert [(component.index, shard_id) for component, shard_id in result.bind] == [(0, "a"), (1, "c")]
-
-
-def test_what_is_bound_stays_and_what_is_too_much_goes() -> None:
-    shards = [shard("a", "n1", ShardState.BOUND), shard("b", "n1", ShardState.BOUND)]
-    second = API.model_copy(update={"index": 1})
-    bindings = [
-        Binding(component=API, shard=ShardId("a"), bound_at=NOW),
-        Binding(component=second, shard=ShardId("b"), bound_at=NOW),
-    ]
-    assert plan_bindings({WEB: [API]}, {WEB: 2}, shards, bindings).bind == ()
-    fewer = plan_bindings({WEB: [API]}, {WEB: 1}, shards, bindings)
-    assert (fewer.bind, fewer.unbind) == ((), (second,))
-
-
-def test_several_components_of_one_pool_share_it() -> None:
-    worker = ComponentName(namespace="shop", workload="web", component="worker")
-    result = plan_bindings({WEB: [API, worker]}, {WEB: 3}, [shard("a", "n1"), shard("b", "n2")], [])
-    assert [str(component) for component, _ in result.bind] == ["shard://shop/web/api/0", "shard://shop/web/worker/0"]

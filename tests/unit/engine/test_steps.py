@@ -23,7 +23,7 @@ from engine.store.market_memory import MarketMemory
 from engine.store.plans import PlanStore
 from engine.store.shard_map import ShardMap
 from tests.unit.engine.planner.cases import CELLS, certain, inventory_of, offer, plan_of, pool, quote
-from tests.unit.engine.small_round import Cells, Fleet
+from tests.unit.engine.small_round import Cells, Fleet, no_composites
 
 WEB = pool()
 
@@ -67,12 +67,13 @@ class World:
         self.map, self.plans = ShardMap(database, clock), PlanStore(database)
         self.fleet = Fleet(self.map)
         self.holds = PlanHolds(ResourceLocking(database, clock), {"harbor": self.harbor})
-        terms = Terms(policy=PlanPolicy(), pools=(WEB,), cells=CELLS, components={}, term=timedelta(hours=24), seed=1)
+        terms = Terms(policy=PlanPolicy(), pools=(WEB,), cells=CELLS, term=timedelta(hours=24), seed=1)
         self.steps = ControlSteps(
             terms=terms, demand=cast(Any, None), providers={}, strategies=(), shard_map=self.map, plans=self.plans,
             records=cast(Any, None), holds=self.holds, updates=cast(Any, self.cells), fleet=cast(Any, self.fleet),
             moves=cast(Any, None), clock=clock, observe=unseen,
             watch=MarketWatch(MarketMemory(database), self.map, self.plans, clock),
+            composition=no_composites(database, clock, self.map, self.fleet),
         )  # fmt: skip
         quotes = [quote(offer("harbor-1", "0.05", cell=CELLS[3])), quote(offer("aws-1", "0.06"))]
         self.plan: Plan = plan_of([certain(WEB, 4)], quotes, PlanPolicy(max_provider_share=0.5))

@@ -1,0 +1,137 @@
+"""Storage from elsewhere: where a replica keeps its data, and that only the replica's present shard writes to it.
+
+The storage shard's own epoch is the fencing token: the store raises it whenever another shard, or the same shard on
+another node, becomes its user, and the storage's node obeys no earlier one. Everything is safe to repeat.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import structlog
+
+from agent.wire import AccessRequest, AttachedDisk, AttachRequest, VolumeRequest
+from engine.composition.binding import Rules
+from engine.errors import ShardwrightError, UnknownName
+from engine.fleet.agent_client import AgentClient
+from engine.fleet.nodes import Carved
+from engine.model.ids import NodeId, ShardId
+from engine.model.placement import Binding, Node, Shard, ShardState
+from engine.store.attachments import Attachment, Attachments
+from engine.store.shard_map import ShardMap
+
+_log = structlog.get_logger()
+
+
+class Storage:
+    """Safe to share between threads; ``engine.migration.base.AttachedStorage`` among others."""
+
+    def __init__(
+        self, shard_map: ShardMap, attachments: Attachments, agents: Callable[[NodeId], AgentClient], rules: Rules
+    ) -> None:
+        self._map, self._attachments, self._agents, self._rules = shard_map, attachments, agents, rules
+
+    # -- making and giving
+
+    def create(self, shard: Shard, disk_mib: int) -> Carved:
+        """The storage shard's disk on its node; ready afterwards."""
+        request = VolumeRequest(shard=shard.id, epoch=shard.epoch, resources=shard.nominal, disk_mib=disk_mib)
+        try:
+            self._agents(shard.node).create_volume(request)
+            self._map.set_state(shard.id, ShardState.READY, expected_epoch=shard.epoch)
+        except ShardwrightError as problem:
+            return Carved(shard=shard.id, failure=str(problem))
+        return Carved(shard=shard.id, boot_seconds=0.0)
+
+    def assign(self) -> tuple[Attachment, ...]:
+        """Give every bound replica that is to have storage a ready storage shard, once; returns the new ones."""
+        known = self._attachments.all()
+        missing = [
+            binding
+            for binding in self._map.bindings()
+            if (rule := self._rules.get(binding.component.base)) is not None and rule.storage is not None
+            if binding.component not in {one.component for one in known}
+        ]
+        made = []
+        for binding in missing:
+            pool = self._rules[binding.component.base].storage
+            taken = {one.storage for one in self._attachments.all()}
+            ready = [shard for shard in self._map.search(pool=pool, state=ShardState.READY) if shard.id not in taken]
+            nodes = {node.id: node for node in self._map.nodes()}
+            chosen = nearest(ready, nodes[self._map.get(binding.shard).node], nodes.values())
+            if chosen is not None:
+                made.append(self._attachments.assign(binding.component, chosen.id))
+        for one in self._attachments.all():
+            self._keep_bound(one.storage)
+        return tuple(made)
+
+    def _keep_bound(self, storage: ShardId) -> None:
+        """Bound: it is nobody's spare, and its node is not given up over it."""
+        try:
+            if self._map.get(storage).state is ShardState.READY:
+                self._map.set_state(storage, ShardState.BOUND)
+        except UnknownName:
+            return  # lost with its node; its name keeps saying so
+
+    def in_use(self) -> frozenset[ShardId]:
+        return self._attachments.in_use()
+
+    # -- connecting
+
+    def connect_all(self) -> tuple[str, ...]:
+        """Every attached disk is at its replica's present shard; says what could not be done now."""
+        bound = {one.component: one for one in self._map.bindings()}
+        problems = []
+        for attachment in self._attachments.all():
+            binding = bound.get(attachment.component)
+            if binding is None:
+                continue
+            try:
+                self._connect(attachment, binding)
+            except ShardwrightError as problem:
+                problems.append(f"{attachment.component}: its storage {attachment.storage} is not attached: {problem}")
+        return tuple(problems)
+
+    def _connect(self, attachment: Attachment, binding: Binding) -> None:
+        shard = self._map.get(binding.shard)
+        disk = self._hold(attachment, shard)
+        self._agents(shard.node).attach(shard.id, AttachRequest(epoch=shard.epoch, disk=disk))
+
+    def _hold(self, attachment: Attachment, shard: Shard) -> AttachedDisk:
+        """The shard as it is now is the only user; a change, a given-up move too, raises the storage's epoch."""
+        storage = self._map.get(attachment.storage)
+        known = (attachment.shard, attachment.node, attachment.shard_epoch, attachment.epoch)
+        if known != (shard.id, shard.node, shard.epoch, storage.epoch):
+            storage = self._map.move(storage.id, expected_epoch=storage.epoch, to_node=storage.node)
+            self._attachments.grant(attachment.component, shard, storage.epoch)
+        request = AccessRequest(epoch=storage.epoch, node=shard.node)
+        return self._agents(storage.node).hold(storage.id, request)
+
+    # -- while the shard moves
+
+    def admit(self, shard_id: ShardId, destination: NodeId) -> AttachedDisk | None:
+        attachment = self._attachments.of_shard(shard_id)
+        if attachment is None:
+            return None
+        self._hold(attachment, self._map.get(shard_id))
+        storage = self._map.get(attachment.storage)
+        return self._agents(storage.node).admit(storage.id, AccessRequest(epoch=storage.epoch, node=destination))
+
+    def hand_over(self, shard_id: ShardId) -> None:
+        attachment = self._attachments.of_shard(shard_id)
+        if attachment is None:
+            return
+        try:
+            self._hold(attachment, self._map.get(shard_id))
+        except ShardwrightError as problem:  # the sweep asserts it; the source's guest does not run meanwhile
+            _log.warning("storage is handed over later", storage=attachment.storage, error=str(problem))
+
+
+def nearest(ready: Sequence[Shard], to: Node, nodes: Iterable[Node]) -> Shard | None:
+    """Reads and writes wait for the way: the same cell goes first, then the same provider, then any."""
+    cells = {node.id: node.cell for node in nodes}
+    provider = to.cell.split("/", 1)[0]
+
+    def way(shard: Shard) -> tuple[bool, bool, str]:
+        cell = cells.get(shard.node, "")
+        return cell != to.cell, cell.split("/", 1)[0] != provider, shard.id
+
+    return min(ready, key=way, default=None)

@@ -1,0 +1,49 @@
+from datetime import timedelta
+
+from engine.composition.replacement import lost_nodes, replicas_to_replace
+from engine.model.composite import CompositeRule, HealthState, ShardHealth
+from tests.unit.engine.composition.cases import API, NOW, bound, health
+
+RULES = {API: CompositeRule(replicas=3, replace_after=timedelta(minutes=1))}
+THREE = [bound(0, "a"), bound(1, "b"), bound(2, "c")]
+
+
+def ill(name: str, seconds: float) -> ShardHealth:
+    return health(name, HealthState.UNHEALTHY, since=seconds)
+
+
+def replaced(*known: ShardHealth) -> list[str]:
+    found = replicas_to_replace(THREE, {one.shard: one for one in known}, RULES, now=NOW)
+    return [one.shard for one in found]
+
+
+def test_the_one_that_is_ill_for_too_long_is_replaced() -> None:
+    assert replaced(ill("b", 61)) == ["b"]
+    assert replaced(ill("b", 59)) == []
+    assert replaced(health("b")) == []
+
+
+def test_when_most_of_them_look_ill_nobody_is_replaced() -> None:
+    assert replaced(ill("a", 100), ill("b", 100)) == []
+    assert replaced(ill("a", 100), ill("b", 1)) == []
+
+
+def test_one_of_a_component_at_a_time() -> None:
+    five = [bound(index, name) for index, name in enumerate("abcde")]
+    known = {one.shard: one for one in (ill("a", 70), ill("c", 90))}
+    assert [one.shard for one in replicas_to_replace(five, known, RULES, now=NOW)] == ["c"]
+
+
+def test_nothing_is_replaced_unless_the_component_says_so_nor_its_last_replica() -> None:
+    known = {one.shard: one for one in (ill("a", 1000),)}
+    assert replicas_to_replace(THREE, known, {API: CompositeRule(replicas=3)}, now=NOW) == ()
+    assert replicas_to_replace([bound(0, "a")], known, RULES, now=NOW) == ()
+
+
+def test_a_silent_node_is_lost_once_all_that_it_served_is_replaced() -> None:
+    silent = health("b", reported=100, node="n2")
+    known = {one.shard: one for one in (silent, health("a"), health("c"))}
+    assert lost_nodes(THREE, known, RULES, now=NOW) == {"n2"}
+    also = known | {health("c").shard: health("c", reported=100, node="n2")}
+    assert lost_nodes([*THREE, bound(3, "d"), bound(4, "e")], also, RULES, now=NOW) == frozenset()
+    assert lost_nodes(THREE, known | {ill("b", 100).shard: ill("b", 100)}, RULES, now=NOW) == frozenset()
