@@ -39,7 +39,7 @@ def chosen(shard_map: ShardMap, order: Order, placement: Placement | None = None
         )
     )
     placements = {} if placement is None else {PoolId("web"): placement}
-    return choose(order, SeenFleet.of(shard_map, inventory), placements, PlanPolicy(), NOW)
+    return choose(order, SeenFleet.of(shard_map, inventory, frozenset()), placements, PlanPolicy(), NOW)
 
 
 def test_it_goes_where_an_evacuation_would_send_it_and_why_is_told(shard_map: ShardMap) -> None:

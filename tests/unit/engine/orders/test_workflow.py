@@ -58,7 +58,7 @@ def world(database: Database, tmp_path: Path) -> Iterator[World]:
     fill(found.shard_map)
     context = OrderContext(
         orders=found.orders, shard_map=found.shard_map, fleet=cast(Any, found), moves=cast(Any, found), placements={},
-        policy=PlanPolicy(), inventory=Inventory, clock=clock, observe=unseen,
+        policy=PlanPolicy(), inventory=Inventory, fixed=frozenset, clock=clock, observe=unseen,
     )  # fmt: skip
     workflow.configure(context)
     with durable_workflows("orders", f"sqlite:///{tmp_path / 'dbos.sqlite'}"):
