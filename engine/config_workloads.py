@@ -41,8 +41,16 @@ class ComponentTable(Table):
     drain_seconds: Annotated[float, Field(ge=0, le=600)] = 10.0
     """Between leaving the name and being gone."""
     health: HealthTable | None = None
+    max_parts: Annotated[int, Field(ge=1, le=16)] = 1
+    """Into how many replicas at most the work of one may be divided."""
     storage: str | None = None
     """The pool whose shards hold the replicas' data, one attached to each; then there are exactly ``replicas``."""
+
+    @model_validator(mode="after")
+    def _data_is_whole(self) -> Self:
+        if self.storage is not None and self.max_parts > 1:
+            raise ValueError("max_parts must be 1 with storage: each replica has data of its own")
+        return self
 
     def rule(self) -> CompositeRule:
         after = None if self.health is None else self.health.replace_after_seconds
@@ -51,6 +59,7 @@ class ComponentTable(Table):
             max_provider_share=self.max_provider_share,
             drain=timedelta(seconds=self.drain_seconds),
             check=None if self.health is None else self.health.check(),
+            max_parts=self.max_parts,
             storage=None if self.storage is None else PoolId(self.storage),
             replace_after=None if after is None else timedelta(seconds=after),
         )

@@ -18,7 +18,7 @@ from engine.fleet.nodes import Fleet
 from engine.inventory import current_inventory
 from engine.market.absence import require_a_market, with_missing_providers
 from engine.market.agreements import Agreement, with_agreements
-from engine.market.base import LiveMarket, Need, ShardsWanted, Strategy
+from engine.market.base import LiveMarket, Need, Strategy
 from engine.market.beliefs import with_beliefs
 from engine.market.discovery import MarketView, discover
 from engine.market.negotiation import Negotiation, negotiate
@@ -33,6 +33,7 @@ from engine.model.plan import CellPlan, MoveCause, Plan, PlannedNode
 from engine.model.value import Interval, Utc
 from engine.planner.inventory import Inventory
 from engine.planner.move_gate import propose_moves
+from engine.planner.parts import divide
 from engine.planner.planner import plan as make_plan
 from engine.planner.policy import PlanPolicy
 from engine.reconcile import CellFailure, CellResult
@@ -105,7 +106,7 @@ class ControlSteps:
         return targets
 
     def discover(self, targets: Sequence[CapacityTarget]) -> MarketView:
-        need = OfferQuery(at_least=_smallest([target.pool.shard_type.resources for target in targets]))
+        need = OfferQuery(at_least=_smallest([wanted.slice for wanted in self.composition.wanted(targets)]))
         posted = discover(list(self.providers.values()), need, clock=self.clock, timeout_seconds=DISCOVERY_SECONDS)
         view = with_beliefs(with_agreements(posted, self.terms.agreements), self.watch.beliefs())
         metrics.observe_market(view)
@@ -130,14 +131,13 @@ class ControlSteps:
 
     def negotiate(self, round_id: RoundId, targets: Sequence[CapacityTarget], view: MarketView) -> Negotiation:
         now = self.clock.now()
+        shards = self.composition.wanted(targets)
         need = Need(
             key=round_id,
-            max_units=max(1, sum(target.desired for target in targets)),
-            shards=tuple(
-                ShardsWanted(slice=target.pool.shard_type.resources, count=target.desired) for target in targets
-            ),
+            max_units=max(1, sum(wanted.count for wanted in shards)),
+            shards=shards,
             term=Interval(start=now, end=now + self.terms.term),
-            slice=_smallest([target.pool.shard_type.resources for target in targets]),
+            slice=_smallest([wanted.slice for wanted in shards]),
             spot_substitutes=self.terms.policy.max_spot_share >= 1,
         )
         market = LiveMarket(providers=self.providers, clock=self.clock, rng=Random(round_id))  # noqa: S311
@@ -166,12 +166,16 @@ class ControlSteps:
     ) -> Plan:
         now = self.clock.now()
         quotes = [q for q in negotiation.quotes if q.offer.id not in excluded and q.expires_at > now]
-        parent = self.plans.target()
+        parent, inventory = self.plans.target(), self.inventory()
+        most = {target.pool.id: self.composition.max_parts(target.pool.id) for target in targets}
+        divided = divide(self.terms.policy, targets, quotes, inventory, most, cells=self.terms.cells, now=now)
+        for one in divided.parts:
+            self._say("decide", f"{one.pool}: {one.reason}", pool=one.pool, parts=one.parts)
         try:
             plan = make_plan(
                 self.terms.policy,
-                targets,
-                self.inventory(),
+                divided.targets,
+                inventory,
                 quotes,
                 view.offers,
                 (*view.rejections, *negotiation.rejections),
@@ -182,6 +186,7 @@ class ControlSteps:
             )
         except NoOfferFits as error:
             raise with_missing_providers(error, targets, view.failures) from error
+        plan = plan.model_copy(update={"parts": divided.parts})
         bought = [node for cell in plan.cells for node in cell.nodes if node.quote is not None]
         self._say(
             "decide",
@@ -337,7 +342,7 @@ class ControlSteps:
         carving = plan_carving(nodes, self.shard_map.search())
         for shard_id in carving.surplus:
             self.fleet.release(self.shard_map.get(shard_id))
-        types = {pool.shard_type.name: pool.shard_type for pool in self.terms.pools}
+        types = self.composition.shard_types()
         for new in carving.new:
             self.shard_map.add_shard(
                 new.id,
@@ -349,7 +354,7 @@ class ControlSteps:
         shards = [self.shard_map.get(shard_id) for shard_id in (*carving.unfinished, *(n.id for n in carving.new))]
         problems += self._carve_all([shard for shard in shards if not types[shard.shard_type].is_storage])
         problems += self.composition.create_disks(shards)
-        problems += self.composition.bind({target.pool.id: target.current for target in targets})
+        problems += self.composition.bind({target.pool.id: target.current for target in targets}, plan)
         return CarveReport(shards=self.shard_map.search(), problems=tuple(problems))
 
     def _carve_all(self, shards: Sequence[Shard]) -> list[str]:

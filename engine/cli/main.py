@@ -6,7 +6,21 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from engine.cli import bills, configure, control, demo, doctor, forecast, lab, market, moves, network, sandbox, shards
+from engine.cli import (
+    bills,
+    configure,
+    control,
+    demo,
+    doctor,
+    forecast,
+    lab,
+    market,
+    moves,
+    network,
+    sandbox,
+    shards,
+    storage,
+)
 from engine.cli.console import err
 from engine.cli.failures import LOG_LEVEL, quiet_stdout, shows_tracebacks, tell, translated
 from engine.errors import ExitCode, UsageError
@@ -24,6 +38,7 @@ app.add_typer(sandbox.app, name="sandbox")
 app.add_typer(bills.app, name="bills")
 app.add_typer(lab.app, name="lab")
 app.add_typer(network.app, name="network")
+app.add_typer(storage.app, name="storage")
 for command in (doctor, demo, control, market, shards, moves):
     command.register(app)
 

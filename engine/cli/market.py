@@ -111,6 +111,8 @@ def plan(config: ConfigFile = None, output: OutputOption = Output.TABLE) -> None
     else:
         for part in plan_tables(found):
             out().print(part)
+        for divided in found.parts:
+            out().print(f"{divided.pool}: {divided.reason}", soft_wrap=True)
 
 
 def plan_tables(found: "Plan") -> "tuple[Table, ...]":

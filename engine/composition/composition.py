@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from agent.image import MINIMUM_MEMORY_MIB
 from engine.clock import Clock
 from engine.composition.binding import Rules, plan_bindings
 from engine.composition.leaving import Drains, Releases
@@ -12,9 +13,11 @@ from engine.composition.replacement import lost_nodes, replicas_to_replace
 from engine.composition.storage import Storage
 from engine.errors import ProviderUnavailable
 from engine.events import Event, Observe
-from engine.model.capacity import CapacityTarget, Pool
+from engine.market.base import ShardsWanted
+from engine.model.capacity import CapacityTarget, Pool, ShardType
 from engine.model.ids import NodeId, PoolId, provider_of
 from engine.model.placement import ComponentName, NodeState, Shard
+from engine.model.plan import Plan
 from engine.store.shard_health import HealthBook
 from engine.store.shard_map import ShardMap
 
@@ -44,6 +47,31 @@ class Composition:
         disks = (pool for pool in self.pools if pool.shard_type.is_storage)
         return lifted + tuple(constant(pool, least.get(pool.id, 0), step=step, steps=steps, now=now) for pool in disks)
 
+    def max_parts(self, pool: PoolId) -> int:
+        """As every component of the pool allows, and as a guest's least memory does."""
+        rules = [self.rules.get(name) for name in self.components.get(pool, ())]
+        allowed = min((1 if rule is None else rule.max_parts for rule in rules), default=1)
+        memory = next((one.shard_type.resources.memory_gib for one in self.pools if one.id == pool), 0.0)
+        return max(1, min(allowed, int(memory * 1024 / MINIMUM_MEMORY_MIB + 1e-9)))
+
+    def wanted(self, targets: Sequence[CapacityTarget]) -> tuple[ShardsWanted, ...]:
+        """By pool: the least that a useful offer must hold, and how often that is needed."""
+        found = []
+        for target in targets:
+            parts = self.max_parts(target.pool.id)
+            smallest = target.pool.shard_type.part(parts).resources
+            found.append(ShardsWanted(slice=smallest, count=target.desired * parts))
+        return tuple(found)
+
+    def shard_types(self) -> dict[str, ShardType]:
+        """By name, those of parts included."""
+        return {
+            part.name: part
+            for pool in self.pools
+            for parts in range(1, self.max_parts(pool.id) + 1)
+            for part in (pool.shard_type.part(parts),)
+        }
+
     def lost_nodes(self) -> frozenset[NodeId]:
         return lost_nodes(self.shard_map.bindings(), self.health.all(), self.rules, now=self.clock.now())
 
@@ -70,8 +98,10 @@ class Composition:
                 self._say("carve", problems[-1] if made.failure else f"{made.shard} is ready to lend its disk")
         return problems
 
-    def bind(self, replicas: Mapping[PoolId, int]) -> list[str]:
-        """As many replicas of each pool; what is not wanted is drained. Returns what went wrong."""
+    def bind(self, replicas: Mapping[PoolId, int], plan: Plan) -> list[str]:
+        """As many replicas of each pool, in the plan's parts; the others are drained. Returns what went wrong."""
+        least = least_shards(self.components, self.rules)
+        replicas = {pool: plan.parts_of(pool) * max(number, least.get(pool, 0)) for pool, number in replicas.items()}
         self.drains.finish()
         health, now, bindings = self.health.all(), self.clock.now(), self.shard_map.bindings()
         bound = {one.shard for one in bindings}

@@ -96,7 +96,7 @@ class Storage:
         self._agents(shard.node).attach(shard.id, AttachRequest(epoch=shard.epoch, disk=disk))
 
     def _hold(self, attachment: Attachment, shard: Shard) -> AttachedDisk:
-        """The shard as it is now is the only user; a change, a given-up move too, raises the storage's epoch."""
+        """The shard as it is now is the only user; any change, and a move that was given up, raises the epoch."""
         storage = self._map.get(attachment.storage)
         known = (attachment.shard, attachment.node, attachment.shard_epoch, attachment.epoch)
         if known != (shard.id, shard.node, shard.epoch, storage.epoch):

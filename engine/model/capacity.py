@@ -1,7 +1,7 @@
 """What capacity is measured in, and how much of it will be needed."""
 
 from datetime import timedelta
-from math import floor
+from math import ceil, floor
 from typing import Annotated
 
 from pydantic import Field
@@ -41,6 +41,24 @@ class ShardType(Value):
     """Single-core score relative to the reference core (1.0)."""
     disk_gib: Amount = 0
     """Size of the disk that such a shard lends to others over the network; 0: it runs a guest."""
+
+    def part(self, parts: int) -> "ShardType":
+        """One of so many equal parts, a type of its own; memory in whole MiB, so that together they are no less."""
+        if parts == 1:
+            return self
+        whole = self.resources
+        mib = ceil(whole.memory_gib * 1024 / parts - 1e-9)
+        return self.model_copy(
+            update={
+                "name": f"{self.name}.p{parts}",
+                "resources": Resources(
+                    vcpus=whole.vcpus / parts,
+                    memory_gib=mib / 1024,
+                    storage_iops=whole.storage_iops / parts,
+                    network_mbps=whole.network_mbps / parts,
+                ),
+            }
+        )
 
     @property
     def is_storage(self) -> bool:

@@ -58,6 +58,8 @@ class CompositeRule(Value):
     check: HealthCheck | None = None
     replace_after: timedelta | None = None
     """A replica that is unhealthy for so long is given up for a fresh one; None: never."""
+    max_parts: Annotated[int, Field(ge=1, le=16)] = 1
+    """Into how many replicas at most the work of one may be divided, where that is cheaper or the only way."""
     storage: PoolId | None = None
     """The pool whose shards hold the replicas' data: one attached to each."""
 

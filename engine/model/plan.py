@@ -81,6 +81,15 @@ class PoolOutcome(Value):
     """How old the newest usage was that the pool's forecast was made from; None: not told."""
 
 
+class PoolParts(Value):
+    """A pool whose shards are divided: ``parts`` for each that is asked for."""
+
+    pool: PoolId
+    parts: Annotated[int, Field(gt=1)]
+    reason: str
+    """For a reader: ``met by 3 parts of 2 vCPU, 4 GiB each: …``"""
+
+
 class Plan(Value):
     """``parent`` is the plan it replaces; ``generation`` rises by one a plan and rejects stale executors."""
 
@@ -95,6 +104,8 @@ class Plan(Value):
     rejections: tuple[OfferRejection, ...] = ()
     """Offers that were refused before they could be weighed, by name and reason."""
     pools: tuple[PoolOutcome, ...]
+    parts: tuple[PoolParts, ...] = ()
+    """Pools whose counts above are of parts, and why."""
     expected_hourly_cost: Money
     cost_quantiles: tuple[tuple[float, Money], ...]
     """(q, total cost of the horizon) over demand and survival scenarios."""
@@ -105,6 +116,10 @@ class Plan(Value):
     @property
     def is_noop(self) -> bool:
         return not self.leaving and all(node.quote is None for cell in self.cells for node in cell.nodes)
+
+    def parts_of(self, pool: PoolId) -> int:
+        """How many shards stand for one that is asked for."""
+        return next((one.parts for one in self.parts if one.pool == pool), 1)
 
     def nodes_of(self, cell: CellId) -> tuple[PlannedNode, ...]:
         return next((c.nodes for c in self.cells if c.cell.id == cell), ())

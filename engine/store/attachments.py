@@ -6,7 +6,7 @@ when its storage is lost, so that nobody is ever given an empty disk in its plac
 
 from typing import Any
 
-from sqlalchemy import Column, Integer, PrimaryKeyConstraint, RowMapping, String, Table, and_, select, update
+from sqlalchemy import Column, Integer, PrimaryKeyConstraint, RowMapping, String, Table, and_, delete, select, update
 
 from engine.errors import UsageError
 from engine.model.ids import NodeId, ShardId
@@ -63,6 +63,11 @@ class Attachments:
         newer = update(attachments).where(_named(component), attachments.c.epoch <= epoch)
         with self._database.transaction() as connection:
             connection.execute(newer.values(shard=shard.id, node=shard.node, shard_epoch=shard.epoch, epoch=epoch))
+
+    def forget(self, component: ComponentName) -> None:
+        """The replica may be given another disk. Not there = success."""
+        with self._database.transaction() as connection:
+            connection.execute(delete(attachments).where(_named(component)))
 
     def all(self) -> tuple[Attachment, ...]:
         """By name."""

@@ -1,9 +1,14 @@
+from datetime import timedelta
+
 import pytest
 
+from engine.composition.membership import standings
 from engine.errors import UnknownName, UsageError
+from engine.model.composite import HealthState
 from engine.model.ids import NodeId, ShardId
 from engine.namespace.resolver import Resolver
 from engine.store.shard_map import ShardMap
+from tests.unit.engine.composition.cases import NOW, health
 
 
 def test_a_number_resolves_to_one_place(resolver: Resolver) -> None:
@@ -36,3 +41,18 @@ def test_unknown_and_malformed_names_are_told_apart(resolver: Resolver) -> None:
         resolver.resolve("shard://acme/shop/web/9")
     with pytest.raises(UsageError, match="is not a shard name"):
         resolver.resolve("acme/shop/web")
+
+
+def test_a_name_leads_to_those_that_serve_and_a_number_to_its_replica(shard_map: ShardMap) -> None:
+    ill = {ShardId("s1"): health("s1", HealthState.UNHEALTHY)}
+    resolver = Resolver(shard_map, lambda bindings: standings(bindings, ill, {}, now=NOW))
+    assert [place.name.index for place in resolver.resolve("shard://acme/shop/web")] == [1]
+    assert [place.name.index for place in resolver.resolve("shard://acme/shop/web/0")] == [0]
+
+
+def test_a_name_whose_last_replicas_are_drained_is_nobodys(shard_map: ShardMap) -> None:
+    resolver = Resolver(shard_map, lambda bindings: standings(bindings, {}, {}, now=NOW))
+    for binding in shard_map.bindings():
+        shard_map.drain(binding.component, NOW + timedelta(seconds=10))
+    with pytest.raises(UnknownName, match="nobody serves"):
+        resolver.resolve("shard://acme/shop/web")

@@ -1,0 +1,175 @@
+"""What a round does for composites, on a real store; agents and fleet only take note."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from engine.clock import ManualClock
+from engine.composition.binding import Rules
+from engine.composition.composition import Composition
+from engine.composition.leaving import Drains
+from engine.composition.storage import Storage
+from engine.errors import ProviderUnavailable
+from engine.events import Event
+from engine.model.capacity import Resources, ShardType
+from engine.model.composite import CompositeRule, HealthState
+from engine.model.ids import NodeId, PoolId, ShardId
+from engine.model.placement import Shard, ShardState
+from engine.model.plan import Plan, PoolParts
+from engine.store.attachments import Attachments
+from engine.store.database import Database, metadata
+from engine.store.shard_health import HealthBook, Reported
+from engine.store.shard_map import ShardMap
+from tests.unit.engine.composition.cases import API, NOW, WEB, replica
+from tests.unit.engine.composition.test_storage import Agents, World
+from tests.unit.engine.planner.cases import certain, plan_of, pool
+
+DISKS = pool("disks", ShardType(name="disk.small", resources=Resources(vcpus=0.1, memory_gib=0.1), disk_gib=0.0625))
+RULES: Rules = {API: CompositeRule(replicas=2, replace_after=timedelta(minutes=1), storage=PoolId("disks"))}
+
+
+class Fleet:
+    def __init__(self, shard_map: ShardMap) -> None:
+        self._map = shard_map
+        self.silent: set[str] = set()
+
+    def release(self, shard: Shard) -> None:
+        self._map.set_state(shard.id, ShardState.RELEASED)
+        if shard.node in self.silent:
+            raise ProviderUnavailable(f"node {shard.node} does not answer")
+        self._map.remove(shard.id)
+
+
+class Post:
+    """World's two replicas and disks, and a third replica without a disk rule of its own."""
+
+    def __init__(self, database: Database, rules: Rules) -> None:
+        self.clock = ManualClock(NOW)
+        self.world = World(database)
+        self.map, self.fleet = self.world.map, Fleet(self.world.map)
+        self.book = HealthBook(database, self.clock)
+        self.said: list[str] = []
+        self.agents = Agents()
+        self.composition = Composition(
+            pools=(pool("web"), DISKS), components={WEB: (API,)}, rules=rules, shard_map=self.map, health=self.book,
+            drains=Drains(self.map, rules, self.clock, self.fleet),
+            storage=Storage(self.map, Attachments(database), cast(Any, self.agents), rules), fleet=self.fleet,
+            clock=self.clock, observe=self._listen,
+        )  # fmt: skip
+
+    def _listen(self, event: Event) -> None:
+        self.said.append(event.text)
+
+    def report(self, **states: HealthState) -> None:
+        for name, state in states.items():
+            node = self.map.get(ShardId(name)).node
+            self.book.report(node, [Reported(shard=ShardId(name), epoch=1, state=state, reason="port 7000 is closed")])
+
+    def bind(self, wanted: int, parts: tuple[PoolParts, ...] = ()) -> list[str]:
+        plan = cast(Plan, plan_of([certain(pool("web"), 0)], [])).model_copy(update={"parts": parts})
+        return self.composition.bind({WEB: wanted}, plan)
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    database = Database(f"sqlite:///{tmp_path / 'store.db'}")
+    metadata.create_all(database.engine)
+    yield database
+    database.dispose()
+
+
+def add(post: Post, name: str, node: str) -> None:
+    post.map.add_shard(
+        ShardId(name), shard_type="cpu.small", pool=WEB, node=NodeId(node), nominal=Resources(vcpus=1, memory_gib=1),
+        state=ShardState.READY,
+    )  # fmt: skip
+
+
+def test_targets_are_lifted_to_the_replicas_and_storage_gets_its_own(database: Database) -> None:
+    composition = Post(database, RULES).composition
+    web, disks = composition.with_replicas([certain(pool("web"), 1)])
+    assert (web.desired, disks.desired, disks.pool.id, len(disks.demand_paths[0])) == (2, 2, "disks", 1)
+    assert composition.with_replicas([]) == ()
+
+
+def test_each_replica_is_bound_and_attached_and_what_cannot_be_is_told(database: Database) -> None:
+    post = Post(database, RULES)
+    assert post.bind(2) == []
+    assert "shard://shop/web/api/0 keeps its data on d0" in post.said
+    assert "n1 attach c0 d0 2" in post.agents.told
+    post.agents.down.add("s1")
+    assert len(post.bind(2)) == 2
+
+
+def test_a_component_with_data_never_has_more_replicas_than_it_says(database: Database) -> None:
+    post = Post(database, RULES)
+    add(post, "c2", "n1")
+    post.bind(3)
+    assert len(post.map.bindings()) == 2
+
+
+def test_a_replica_that_is_ill_for_too_long_is_given_up_and_its_name_goes_to_another(database: Database) -> None:
+    rules: Rules = {API: CompositeRule(replicas=3, replace_after=timedelta(minutes=1))}
+    post = Post(database, rules)
+    add(post, "c2", "n1")
+    add(post, "spare", "n2")
+    post.bind(3)
+    well = HealthState.HEALTHY
+    post.report(c0=HealthState.UNHEALTHY, c1=well, c2=well)
+    post.clock.sleep(50)
+    post.report(c0=HealthState.UNHEALTHY, c1=well, c2=well)
+    post.composition.replace_unhealthy()
+    assert len(post.map.bindings()) == 3
+    post.clock.sleep(20)
+    post.report(c0=HealthState.UNHEALTHY, c1=well, c2=well)
+    post.composition.replace_unhealthy()
+    assert "shard://shop/web/api/0: c0 has been unhealthy for too long and is replaced" in post.said
+    post.bind(3)
+    assert {one.component: one.shard for one in post.map.bindings()}[replica(0)] == "spare"
+    post.composition.replace_unhealthy()
+    assert len(post.map.bindings()) == 3
+
+
+def test_a_silent_nodes_replica_moves_on_without_it_and_is_not_chosen_again(database: Database) -> None:
+    rules: Rules = {API: CompositeRule(replicas=3, replace_after=timedelta(minutes=1))}
+    post = Post(database, rules)
+    add(post, "c2", "n1")
+    post.bind(3)
+    well = HealthState.HEALTHY
+    post.report(c0=well, c1=well, c2=well)
+    post.clock.sleep(120)
+    post.report(c0=well, c2=well)
+    assert post.composition.lost_nodes() == {"n2"}
+    post.fleet.silent.add("n2")
+    post.composition.replace_unhealthy()
+    assert "c1 goes with its node: node n2 does not answer" in post.said
+    post.bind(3)
+    assert [one.shard for one in post.map.bindings()] == ["c0", "c2"]
+
+
+def test_shards_that_stand_for_one_are_bound_as_many_times(database: Database) -> None:
+    rules: Rules = {API: CompositeRule(replicas=1, max_parts=4)}
+    post = Post(database, rules)
+    add(post, "c2", "n1")
+    post.bind(1, (PoolParts(pool=WEB, parts=3, reason="met by 3 parts"),))
+    assert len(post.map.bindings()) == 3
+    assert post.composition.max_parts(WEB) == 4
+    assert set(post.composition.shard_types()) == {
+        "cpu.small", "cpu.small.p2", "cpu.small.p3", "cpu.small.p4", "disk.small",
+    }  # fmt: skip
+    small = ShardType(name="cpu.tiny", resources=Resources(vcpus=1, memory_gib=0.2))
+    assert Composition(
+        pools=(pool("web", small),), components={WEB: (API,)}, rules=rules, shard_map=post.map, health=post.book,
+        drains=post.composition.drains, storage=post.composition.storage, fleet=post.fleet, clock=post.clock,
+        observe=lambda _event: None,
+    ).max_parts(WEB) == 2  # fmt: skip
+
+
+def test_disks_are_made_for_storage_shards_alone(database: Database) -> None:
+    post = Post(database, RULES)
+    disk, guest = post.map.get(ShardId("d0")), post.map.get(ShardId("c0"))
+    assert post.composition.create_disks([disk, guest]) == []
+    assert post.agents.told == ["s1 create d0 64"]
