@@ -64,6 +64,8 @@ class GuestRecord(Value):
     ceded_epoch: int = 0
     """The epoch at which the store gave the shard to another node, 0: not given. What is left is a rollback copy."""
     move: MoveId | None = None
+    sent_for: MoveId | None = None
+    """The last move for which QEMU was told to send memory: what it says of a migration is about that one."""
     memory_port: int = 0
     disk_port: int = 0
     measured: MeasuredPerformance = MeasuredPerformance()
@@ -86,7 +88,8 @@ def command_line(record: GuestRecord, *, direct_io: bool, mtu: int | None, tap: 
     """
     machine, accelerator = f"{record.profile.machine},hpet=off", record.profile.accelerator
     # On a busy host an emulated timer ticks too late for the kernel's test of it, which would then give up booting.
-    words = f"console=ttyS0 quiet panic=1 mitigations=off no_timer_check shard.address={record.address}"
+    # What the guest has freed is zero, so that a move need not send it: 54 of 128 MB are sent instead of 92.
+    words = f"console=ttyS0 quiet panic=1 mitigations=off no_timer_check init_on_free=1 shard.address={record.address}"
     words += f" shard.mtu={mtu}" if mtu else ""
     cache_ = '"cache":{"direct":true}' if direct_io else '"cache":{}'
     arguments = [QEMU, "-name", f"guest={record.shard}", "-M", f"{machine},memory-backend=mem0"]

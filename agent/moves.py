@@ -248,6 +248,8 @@ class MoveAgent:
         if not here.alive:
             raise NotFound(f"the guest of shard {shard} is gone")
         said, running = await execute("query-migrate"), (await execute("query-status"))["running"]
+        if said.get("status") in ENDED and here.record.move is not None and here.record.sent_for != here.record.move:
+            said = {}  # QEMU keeps the last migration's word, and that was another move's
         job = next((one for one in await execute("query-block-jobs") if one["device"] == _JOB), None)
         memory = said.get("ram", {})
         return SourceStatus(
@@ -301,6 +303,7 @@ class MoveAgent:
                     "downtime-limit": sending.first_limit_ms(here),
                 }
                 await _capabilities(here, pause_before_switchover=True)
+                here.save(sent_for=request.move)
                 await here.monitor.execute("migrate-set-parameters", parameters)
                 await sending.start(here, f"tcp:{request.landing.host}:{request.landing.memory_port}")
         return await self.source_status(shard)

@@ -146,7 +146,6 @@ def _before_commit(seen: Observation) -> Act:
     if seen.source.migration in ("failed", "cancelled"):
         return Act.ROLL_BACK
     if seen.source.migration in ("none", "completed"):
-        # "completed" is of an earlier move that was given back: QEMU keeps the last one's word.
         return Act.START_COPY if seen.source.mirror_ready else Act.ROLL_BACK
     if seen.source.migration == "pre-switchover" and seen.source.mirrored:
         return Act.SWAP

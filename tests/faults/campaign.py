@@ -97,6 +97,7 @@ class Campaign:
         finally:
             mover.close()
         assert report is not None, "the controller has died"
+        assert reached, f"the move was given up before its fault: {report.error}"
         return report
 
     def _inject(self, case: Case, request: MoveRequest, mover: Mover) -> Callable[[], None]:

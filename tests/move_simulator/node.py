@@ -210,10 +210,12 @@ class SimNode:
         here = self._here()
         if not here.alive:
             raise NotFound("the guest is gone")
+        in_move, sent_for = here.record.move, here.record.sent_for
+        earlier = in_move is not None and in_move != sent_for and here.migration in _ENDED
         return SourceStatus(
             running=here.running, mirror_ready=here.mirror_ready, mirror_present=here.mirror_to is not None,
             mirrored=here.mirrored,
-            migration=here.migration, remaining_bytes=self.world.remaining(here), bytes_per_second=1e6,
+            migration="none" if earlier else here.migration, remaining_bytes=self.world.remaining(here), bytes_per_second=1e6,
         )  # fmt: skip
 
     def mirror(self, request: MirrorRequest) -> SourceStatus:
@@ -228,6 +230,7 @@ class SimNode:
         if not (here.mirror_ready or here.migration not in _ENDED):
             raise MoveFailed("memory cannot go before the disk is mirrored")
         if here.migration in _ENDED and here.alive:
+            here.save(sent_for=request.move)
             self.world.start_copy(self, here, request.landing.node)
         return self.source_status()
 
