@@ -215,7 +215,8 @@ class SimNode:
         return SourceStatus(
             running=here.running, mirror_ready=here.mirror_ready, mirror_present=here.mirror_to is not None,
             mirrored=here.mirrored,
-            migration="none" if earlier else here.migration, remaining_bytes=self.world.remaining(here), bytes_per_second=1e6,
+            migration="none" if earlier else here.migration, remaining_bytes=self.world.remaining(here),
+            bytes_per_second=1e6,
         )  # fmt: skip
 
     def mirror(self, request: MirrorRequest) -> SourceStatus:
