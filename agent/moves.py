@@ -311,6 +311,7 @@ class MoveAgent:
     async def tune(self, shard: ShardId, request: TuneRequest) -> SourceStatus:
         async with self._driven(shard, request) as here:
             if request.downtime_limit_ms is not None:
+                here.first_pass = None
                 await here.monitor.execute("migrate-set-parameters", {"downtime-limit": request.downtime_limit_ms})
             if request.stop_guest:
                 await here.monitor.execute("stop")

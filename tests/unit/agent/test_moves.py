@@ -135,6 +135,14 @@ def test_what_qemu_says_of_an_earlier_move_is_not_taken_for_this_one(
     assert asyncio.run(moves.source_status(S1)).migration == "failed"
 
 
+def test_a_limit_that_the_controller_sets_is_not_set_back(config: AgentConfig, left_behind: Leave) -> None:
+    left_behind(move="m1", sent_for="m1")
+    moves, host = agent(config, ScriptedMonitor(migration="active"))
+    host.guests[S1].first_pass = object()  # type: ignore[assignment]
+    asyncio.run(moves.tune(S1, TuneRequest(move=MOVE, epoch=1, downtime_limit_ms=500)))
+    assert host.guests[S1].first_pass is None
+
+
 def test_the_switchover_ends_the_mirror_while_the_guest_is_paused(config: AgentConfig, left_behind: Leave) -> None:
     left_behind(move="m1")
     monitor = ScriptedMonitor(migration="pre-switchover", running=False, jobs=1)
