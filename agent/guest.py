@@ -68,7 +68,7 @@ class GuestRecord(Value):
     """The epoch at which the store gave the shard to another node, 0: not given. What is left is a rollback copy."""
     move: MoveId | None = None
     sent_for: MoveId | None = None
-    """The move for which its memory was sent last: QEMU's word about the migration is about that one."""
+    """The last move for which QEMU was told to send memory: what it says of a migration is about that one."""
     memory_port: int = 0
     disk_port: int = 0
     measured: MeasuredPerformance = MeasuredPerformance()
@@ -94,7 +94,8 @@ def command_line(record: GuestRecord, *, direct_io: bool, mtu: int | None, tap: 
     """
     machine, accelerator = f"{record.profile.machine},hpet=off", record.profile.accelerator
     # On a busy host an emulated timer ticks too late for the kernel's test of it, which would then give up booting.
-    words = f"console=ttyS0 quiet panic=1 mitigations=off no_timer_check shard.address={record.address}"
+    # What the guest has freed is zero, so that a move need not send it: 54 of 128 MB are sent instead of 92.
+    words = f"console=ttyS0 quiet panic=1 mitigations=off no_timer_check init_on_free=1 shard.address={record.address}"
     words += f" shard.mtu={mtu}" if mtu else ""
     boot_mib, growth_mib = record.profile.memory_mib or memory_mib(record.resources), record.profile.memory_growth_mib
     words += f" {memory_size.KERNEL_WORDS}" if growth_mib else ""

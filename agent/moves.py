@@ -250,6 +250,9 @@ class MoveAgent:
         if not here.alive:
             raise NotFound(f"the guest of shard {shard} is gone")
         said, running = await execute("query-migrate"), (await execute("query-status"))["running"]
+        word = fences.word_on(here.record, said.get("status", "none"))
+        if word == "none":
+            said = {}
         job = next((one for one in await execute("query-block-jobs") if one["device"] == _JOB), None)
         memory = said.get("ram", {})
         return SourceStatus(
@@ -259,7 +262,7 @@ class MoveAgent:
             mirrored=here.mirrored,
             disk_bytes_done=job["offset"] if job else 0,
             disk_bytes_total=job["len"] if job else 0,
-            migration=fences.word_on(here.record, said.get("status", "none")),
+            migration=word,
             remaining_bytes=memory.get("remaining", 0),
             transferred_bytes=memory.get("transferred", 0),
             bytes_per_second=float(memory.get("mbps", 0.0)) * 1e6 / 8,
@@ -311,6 +314,7 @@ class MoveAgent:
     async def tune(self, shard: ShardId, request: TuneRequest) -> SourceStatus:
         async with self._driven(shard, request) as here:
             if request.downtime_limit_ms is not None:
+                here.first_pass = None
                 await here.monitor.execute("migrate-set-parameters", {"downtime-limit": request.downtime_limit_ms})
             if request.stop_guest:
                 await here.monitor.execute("stop")

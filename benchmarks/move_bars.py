@@ -6,6 +6,7 @@ Root, QEMU and network namespaces are needed. The table goes to stdout, what hap
 """
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -74,6 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.quick:
         given.pairs, given.moves, given.evacuations = 3, 5, 2
         given.seeds, given.runs = 200, 3
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that nothing is left behind
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     rows = [row for name in given.only or PARTS for row in PARTS[name](given)]
     show(rows, given.output)

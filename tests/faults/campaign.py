@@ -97,6 +97,7 @@ class Campaign:
         finally:
             mover.close()
         assert report is not None, "the controller has died"
+        assert reached, f"the move was given up before its fault: {report.error}"
         return report
 
     def _inject(self, case: Case, request: MoveRequest, mover: Mover) -> Callable[[], None]:
@@ -275,6 +276,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--first", type=int, default=0, help="index of the first run, to repeat one or to go on")
     given = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that nothing is left behind
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 
     def say(line: str) -> None:

@@ -41,10 +41,11 @@ class ScriptedMonitor:
     def __init__(self, *, migration: str = "none", running: bool = True, jobs: int = 0, ready: bool = True) -> None:
         self.migration, self.running, self.jobs, self.ready = migration, running, jobs, ready
         self.done: list[str] = []
+        self.after_migrate: str | None = None
 
     async def execute(self, command: str, arguments: dict[str, Any] | None = None) -> Any:
         if command == "query-migrate":
-            return {"status": self.migration}
+            return {"status": self.migration, "ram": {"dirty-sync-count": 1}}
         if command == "query-status":
             return {"running": self.running, "status": "running" if self.running else "paused"}
         if command == "query-block-jobs":
@@ -58,6 +59,8 @@ class ScriptedMonitor:
     def _effect(self, command: str) -> None:
         if command in ("cont", "stop"):
             self.running = command == "cont"
+        if command == "migrate" and self.after_migrate:
+            self.migration = self.after_migrate
         if command == "blockdev-mirror":
             self.jobs = 1
         if command == "block-job-cancel":
@@ -114,6 +117,30 @@ def test_memory_does_not_go_before_the_disk(config: AgentConfig, left_behind: Le
     with pytest.raises(MoveFailed, match="before the disk"):
         asyncio.run(moves.precopy(S1, mirror_request()))
     assert "migrate" not in monitor.done
+
+
+def test_what_qemu_says_of_an_earlier_move_is_not_taken_for_this_one(
+    config: AgentConfig, left_behind: Leave, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a shard of which one move has failed could never move again."""
+    left_behind(sent_for="m0")
+    monitor = ScriptedMonitor(migration="failed")
+    moves, host = agent(config, monitor)
+    assert asyncio.run(moves.mirror(S1, mirror_request())).migration == "none"
+    monkeypatch.setattr("agent.memory.PageSample", lambda _pid: None)
+    monitor.after_migrate = "active"
+    assert asyncio.run(moves.precopy(S1, mirror_request())).migration == "active"
+    assert host.guests[S1].record.sent_for == "m1"
+    monitor.migration = "failed"
+    assert asyncio.run(moves.source_status(S1)).migration == "failed"
+
+
+def test_a_limit_that_the_controller_sets_is_not_set_back(config: AgentConfig, left_behind: Leave) -> None:
+    left_behind(move="m1", sent_for="m1")
+    moves, host = agent(config, ScriptedMonitor(migration="active"))
+    host.guests[S1].first_pass = object()  # type: ignore[assignment]
+    asyncio.run(moves.tune(S1, TuneRequest(move=MOVE, epoch=1, downtime_limit_ms=500)))
+    assert host.guests[S1].first_pass is None
 
 
 def test_the_switchover_ends_the_mirror_while_the_guest_is_paused(config: AgentConfig, left_behind: Leave) -> None:

@@ -80,7 +80,7 @@ def test_the_same_attempt_makes_the_same_moves() -> None:
 
 def test_a_node_that_could_not_be_left_in_time_comes_after_a_dearer_one() -> None:
     narrow = node("narrow", "gcp", vcpus=8, price="0.01")
-    narrow = narrow.model_copy(update={"resources": narrow.resources.model_copy(update={"network_mbps": 100.0})})
+    narrow = narrow.model_copy(update={"resources": narrow.resources.model_copy(update={"network_mbps": 50.0})})
     nodes = [node("old", "aws"), narrow, node("wide", "gcp", price="0.5")]
     assert [move.destination for move in evacuate(nodes, [shard("s1", "old")]).moves] == ["wide"]
     assert [move.destination for move in evacuate(nodes[:2], [shard("s1", "old")]).moves] == ["narrow"]
