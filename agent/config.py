@@ -11,13 +11,14 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 
-from agent.wire import NAME
+from agent.wire import NAME, UNDERLAY_MTU
 from engine.errors import ConfigurationError
 from engine.model.capacity import Resources
 from engine.model.ids import NodeId
 from engine.model.value import Value
 
 DEFAULT_PORT = 7443
+DEFAULT_OVERLAY_PORT = 51820
 
 
 class MetadataFlavour(StrEnum):
@@ -50,6 +51,10 @@ class AgentConfig(Value):
     listen_port: Annotated[int, Field(ge=0, le=65535)] = DEFAULT_PORT
     underlay_address: str | None = None
     """None: the address that this host uses to reach the control plane."""
+    overlay_port: Annotated[int, Field(ge=1, le=65535)] = DEFAULT_OVERLAY_PORT
+    """UDP, for WireGuard."""
+    underlay_mtu: Annotated[int, Field(ge=1280, le=9216)] = UNDERLAY_MTU
+    """What the ways between nodes carry: the same on every node of a fleet, since a guest keeps its own in a move."""
     image_dir: str | None = None
     """Where guest images are built and kept; None: the user's cache folder."""
     metadata_url: str | None = None

@@ -85,6 +85,8 @@ class ControlTable(_Table):
     web_port: Annotated[int, Field(ge=0, le=65535)] = 0
     run_lease_seconds: Annotated[float, Field(ge=5, le=3600)] | None = None
     """How long shards run on without the control plane; None: for ever."""
+    underlay_mtu: Annotated[int, Field(ge=1280, le=9216)] = 1500
+    """What every way between nodes carries; guests get 130 less."""
 
 
 class PulumiTable(_Table):

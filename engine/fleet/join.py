@@ -6,6 +6,7 @@ POST /v1/renew                mutual TLS -> certificate for the same node
 POST /v1/nodes/NODE/notices   mutual TLS, that node only -> 204
 POST /v1/nodes/NODE/shards/SHARD/keep   mutual TLS, that node only -> who owns a shard that a move has left paused
 POST /v1/nodes/NODE/leases    mutual TLS, that node only -> which of its shards may run on
+POST /v1/nodes/NODE/overlay   mutual TLS, that node or gateway only -> the overlay's next view
 """
 
 import asyncio
@@ -35,6 +36,7 @@ from agent.wire import (
     LeaseGrant,
     LeaseRequest,
     NoticeReport,
+    OverlayRequest,
     RenewRequest,
     Verdict,
     node_identity,
@@ -42,6 +44,7 @@ from agent.wire import (
 from engine.errors import AuthenticationFailed, ConfigurationError, ShardwrightError
 from engine.fleet.admission import Admission
 from engine.fleet.certificates import CertificateAuthority, ControlCredentials, write_private
+from engine.fleet.overlay import OverlayDesk
 from engine.model.capacity import Resources
 from engine.model.ids import NodeId, ShardId
 from engine.model.value import Value
@@ -90,13 +93,14 @@ class ControlListener:
         on_notice: OnNotice,
         on_keep: OnKeep,
         leases: RunLeases,
+        overlay: OverlayDesk,
         listener: socket.socket | None = None,
     ) -> None:
         """``listener``: a bound socket to serve instead of ``host`` and ``port`` (it may live in another namespace)."""
         self.host, self.port = host, port
         self._authority, self._credentials, self._admission = authority, credentials, admission
         self._on_join, self._on_notice, self._leases = on_join, on_notice, leases
-        self._on_keep = on_keep
+        self._on_keep, self._overlay = on_keep, overlay
         self._socket = listener
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
@@ -142,6 +146,7 @@ class ControlListener:
             Route("/v1/nodes/{node}/notices", self._guarded(self._notice), methods=["POST"]),
             Route("/v1/nodes/{node}/shards/{shard}/keep", self._guarded(self._keep), methods=["POST"]),
             Route("/v1/nodes/{node}/leases", self._guarded(self._lease), methods=["POST"]),
+            Route("/v1/nodes/{node}/overlay", self._guarded(self._view), methods=["POST"]),
         ]
         return Starlette(routes=routes, lifespan=self._lifespan)
 
@@ -190,6 +195,10 @@ class ControlListener:
             _log.warning("run lease refused", node=node, shards=refused)
         return reply(LeaseGrant(shards=granted))
 
+    async def _view(self, request: Request) -> Response:
+        node = _itself(request)
+        return reply(await self._overlay.view(node, await body(request, OverlayRequest)))
+
     @staticmethod
     def _guarded(handler: Callable[[Request], object]) -> Callable[[Request], object]:
         async def run(request: Request) -> Response:
@@ -203,11 +212,12 @@ class ControlListener:
 
     @asynccontextmanager
     async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
-        task = asyncio.create_task(self._keep_renewed())
+        tasks = [asyncio.create_task(work) for work in (self._keep_renewed(), self._overlay.watch())]
         yield
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        for task in tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
 
     async def _keep_renewed(self) -> None:
         while True:

@@ -10,6 +10,7 @@ from engine.store.ledger import SqlLedger
 from engine.store.market_memory import MarketMemory
 from engine.store.migrate import upgrade
 from engine.store.moves import MoveHistory
+from engine.store.overlay_map import OverlayMap
 from engine.store.plans import PlanStore
 from engine.store.provider_keys import ProviderKeys
 from engine.store.round_records import RoundRecords
@@ -26,6 +27,7 @@ class Store:
     ledger: SqlLedger
     market: MarketMemory
     provider_keys: ProviderKeys
+    overlay: OverlayMap
 
 
 @contextmanager
@@ -43,6 +45,7 @@ def opened_store(url: str, clock: Clock) -> Iterator[Store]:
             ledger=SqlLedger(database),
             market=MarketMemory(database),
             provider_keys=ProviderKeys(database, clock),
+            overlay=OverlayMap(database),
         )
     finally:
         database.dispose()
