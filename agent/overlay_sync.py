@@ -6,9 +6,10 @@ from collections.abc import Awaitable, Callable
 
 from agent.overlay import Overlay
 from agent.wire import OverlayRequest, OverlayView
-from engine.errors import ShardwrightError
+from engine.errors import AuthenticationFailed, ShardwrightError
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0
+_FIRST_PAUSE, _LONGEST_PAUSE, _REFUSED_PAUSE = 0.2, 10.0, 60.0
+"""Refused is a node that the store has given up: it will hardly be taken back."""
 _LOG = logging.getLogger("agent.overlay")
 Ask = Callable[[OverlayRequest], Awaitable[OverlayView]]
 """The answer comes with the next change, or with what is known already after a while. Raises ShardwrightError."""
@@ -34,7 +35,7 @@ class OverlaySync:
                 if str(problem) != last_problem:
                     _LOG.warning("the overlay stays as it is: %s", problem)
                 last_problem = str(problem)
-                await asyncio.sleep(pause)
+                await asyncio.sleep(_REFUSED_PAUSE if isinstance(problem, AuthenticationFailed) else pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
 
     async def follow(self) -> None:

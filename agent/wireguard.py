@@ -50,6 +50,7 @@ class Tunnel:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._private = self._load_key()
+        self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def public_key(self) -> str:
@@ -74,6 +75,8 @@ class Tunnel:
         run(["wg", "syncconf", self.name, "/dev/stdin"], stdin=settings(self._private, self.port, peers))
 
     def _there(self) -> bool:
+        if self._process is not None:
+            self._process.poll()  # one that has died is no zombie of ours
         try:
             socket.if_nametoindex(self.name)
         except OSError:
@@ -90,7 +93,7 @@ class Tunnel:
             )
         with (self._folder / "wireguard.log").open("ab") as log:
             # In a session of its own: like the guests, it outlives the agent.
-            process = subprocess.Popen(
+            process = self._process = subprocess.Popen(
                 [str(found), "-f", self.name], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
         end = time.monotonic() + _START_SECONDS

@@ -135,6 +135,7 @@ class ControlListener:
     def stop(self) -> None:
         """Ends within about a second. Not started = success."""
         if self._server is not None and self._thread is not None:
+            self._overlay.close()
             self._server.should_exit = True
             self._thread.join(_START_SECONDS)
 

@@ -28,6 +28,7 @@ class OverlayDesk:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: set[asyncio.Event] = set()
         self._generation = 0
+        self._closing = False
 
     async def view(self, host: NodeId, request: OverlayRequest) -> OverlayView:
         """Enter what the host says about itself; the view, once it is newer than the host's or after the wait.
@@ -43,7 +44,7 @@ class OverlayDesk:
             try:
                 generation = await run_in_threadpool(self._overlay.generation)
                 left = end - asyncio.get_running_loop().time()
-                if generation != request.generation or left <= 0:
+                if generation != request.generation or left <= 0 or self._closing:
                     return await run_in_threadpool(self._overlay.view, host)
                 with suppress(TimeoutError):
                     await asyncio.wait_for(news.wait(), left)
@@ -56,6 +57,11 @@ class OverlayDesk:
             loop = self._loop
         if loop is not None and not loop.is_closed():
             loop.call_soon_threadsafe(self._wake)
+
+    def close(self) -> None:
+        """Nobody waits any longer; who asks is answered with what is known."""
+        self._closing = True
+        self.changed()
 
     async def watch(self) -> None:
         """Until cancelled: notices what other processes change."""

@@ -37,6 +37,7 @@ overlay_generation = Table(
 )
 """One row."""
 
+TABLES = (overlay_hosts, overlay_tenants, overlay_generation)
 _FIRST_VNI, _LARGEST_VNI = 4097, (1 << 24) - 1
 
 
