@@ -30,6 +30,17 @@ def find_wireguard_go() -> Path | None:
     return cached if cached is not None and os.access(cached, os.X_OK) else None
 
 
+def kernel_has_wireguard() -> bool:
+    """Loaded, built in, or there to be loaded when the first tunnel is made."""
+    if Path("/sys/module/wireguard").exists():
+        return True
+    modprobe = shutil.which("modprobe") or shutil.which("modprobe", path="/usr/sbin:/sbin")
+    if modprobe is None:
+        return False
+    command = [modprobe, "--dry-run", "--quiet", "wireguard"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
 def install() -> Path:
     """Idempotent. Raises MissingPart."""
     found, target = find_wireguard_go(), _cached()

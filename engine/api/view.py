@@ -8,9 +8,11 @@ from engine.billing.report import CostReport
 from engine.model.billing import Charge
 from engine.model.capacity import CapacityTarget
 from engine.model.move import MoveReport
-from engine.model.placement import Binding, ComponentName, Node, Shard
+from engine.model.placement import Binding, ComponentName, Node, Shard, ShardQuery
 from engine.model.plan import Plan
 from engine.model.value import Value
+
+ALL_SHARDS = ShardQuery()
 
 
 class ShardView(Value):
@@ -33,7 +35,7 @@ class ControlView(Protocol):
 
     def nodes(self) -> Sequence[Node]: ...
 
-    def shards(self) -> Sequence[ShardView]: ...
+    def shards(self, query: ShardQuery = ALL_SHARDS) -> Sequence[ShardView]: ...
 
     def plan(self) -> Plan | None: ...
 

@@ -1,12 +1,14 @@
 """Gateways: hosts outside the fleet that get an address on the overlay of one namespace."""
 
+import re
 from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
 from engine.config import Configuration
-from engine.errors import ConfigurationError
+from engine.errors import ConfigurationError, UsageError
 from engine.model.ids import NodeId
+from engine.namespace.names import SCHEME, parse_query
 
 if TYPE_CHECKING:
     from engine.clock import Clock
@@ -30,6 +32,11 @@ def add_gateway(configuration: Configuration, store: "Store", name: str, namespa
             "a gateway must know where the control plane listens",
             why="control.port is 0: another port at every start",
             next_step="set control.port, and control.advertise where it differs",
+        )
+    parse_query(f"{SCHEME}{namespace}/w/c")  # the namespace must be one that a name can have
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
+        raise UsageError(
+            f"{name!r} cannot be a gateway's name", why="letters, digits, dots, dashes, underscores; 64 at most"
         )
     gateway = store.overlay.add_gateway(NodeId(name), namespace)
     token = JoinTokens(store.database, clock, join_secret(fleet)).replace(gateway.name)

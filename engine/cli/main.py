@@ -6,7 +6,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from engine.cli import bills, configure, control, demo, doctor, forecast, lab, market, network, sandbox, shards
+from engine.cli import bills, configure, control, demo, doctor, forecast, gateway, lab, market, network, sandbox, shards
 from engine.cli.console import err
 from engine.cli.failures import LOG_LEVEL, quiet_stdout, shows_tracebacks, tell, translated
 from engine.errors import ExitCode, UsageError
@@ -24,6 +24,7 @@ app.add_typer(sandbox.app, name="sandbox")
 app.add_typer(bills.app, name="bills")
 app.add_typer(lab.app, name="lab")
 app.add_typer(network.app, name="network")
+app.add_typer(gateway.app, name="gateway")
 for command in (doctor, demo, control, market, shards):
     command.register(app)
 

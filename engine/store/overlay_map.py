@@ -1,5 +1,8 @@
 """The overlay in the control store: hosts with their keys, tenants, and the view of it that every agent is given."""
 
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
@@ -33,11 +36,23 @@ class GatewayHost(Value):
     joined: bool
 
 
+@dataclass(frozen=True)
+class _Snapshot:
+    """The overlay at one generation, for every host."""
+
+    generation: int
+    tunnels: Mapping[NodeId, str]
+    peers: tuple[OverlayPeer, ...]
+    entries: tuple[OverlayEntry, ...]
+
+
 class OverlayMap:
-    """Every method is one transaction."""
+    """Every method is one transaction at most. Safe to share between threads."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._reading = threading.Lock()
+        self._snapshot: _Snapshot | None = None
 
     def generation(self) -> int:
         """One read, which waits for nobody's write."""
@@ -67,12 +82,26 @@ class OverlayMap:
 
     def view(self, host: NodeId) -> OverlayView:
         """What the host's agent shall hold. Raises AuthenticationFailed for one that is not registered (any more)."""
+        known = self._snapshot
+        if known is None or known.generation != self.generation():
+            # A change wakes every agent at once: the first to ask reads, the others find it read.
+            with self._reading:
+                known = self._snapshot
+                if known is None or known.generation != self.generation():
+                    known = self._snapshot = self._read()
+        if host not in known.tunnels:
+            raise AuthenticationFailed(f"{host} takes no part in the overlay", why="it is unknown, or gone")
+        return OverlayView(
+            generation=known.generation,
+            tunnel=known.tunnels[host],
+            peers=tuple(peer for peer in known.peers if peer.node != host),
+            entries=known.entries,
+        )
+
+    def _read(self) -> "_Snapshot":
         with self._database.transaction() as connection:
-            own = self._host(connection, host)
-            if own is None:
-                raise AuthenticationFailed(f"{host} takes no part in the overlay", why="it is unknown, or gone")
-            known = select(overlay_hosts).where(overlay_hosts.c.public_key.is_not(None)).order_by(overlay_hosts.c.slot)
-            hosts = list(connection.execute(known).mappings())
+            query = select(overlay_hosts).where(overlay_hosts.c.public_key.is_not(None)).order_by(overlay_hosts.c.slot)
+            hosts = list(connection.execute(query).mappings())
             vnis = {row.namespace: row.vni for row in connection.execute(select(overlay_tenants))}
             query = (
                 select(shards.c.id, shards.c.node, shards.c.epoch, shards.c.address, shards.c.mac, bindings.c.namespace)
@@ -82,13 +111,12 @@ class OverlayMap:
             )
             bound = list(connection.execute(query).mappings())
             generation = connection.execute(select(overlay_generation.c.generation)).scalar() or 0
-        gateways = [row for row in hosts if row["namespace"] is not None]
-        return OverlayView(
-            generation=generation,
-            tunnel=_tunnel(own),
-            peers=tuple(_peer(row) for row in hosts if row["name"] != host),
+        return _Snapshot(
+            generation=int(generation),
+            tunnels={NodeId(row["name"]): _tunnel(row) for row in hosts},
+            peers=tuple(map(_peer, hosts)),
             entries=tuple(_entry(row, vnis[row["namespace"]]) for row in bound)
-            + tuple(_own_entry(row, vnis[row["namespace"]]) for row in gateways),
+            + tuple(_own_entry(row, vnis[row["namespace"]]) for row in hosts if row["namespace"] is not None),
         )
 
     # -- gateways
