@@ -86,7 +86,7 @@ async def serve(config: AgentConfig, *, stop_guests_on_exit: bool = False) -> No
         asyncio.create_task(Keeper(host, api.moves, identity.keep).run()),
     ]
     if overlay is not None:
-        sync = OverlaySync(overlay, f"{config.underlay}:{config.overlay_port}", identity.overlay)
+        sync = OverlaySync(overlay, config.endpoint, identity.overlay)
         tasks.append(asyncio.create_task(sync.run()))
     if metadata_url:
         tasks.append(asyncio.create_task(_watch_for_reclaim(metadata_url, config, identity, clock)))

@@ -47,7 +47,7 @@ async def serve(path: Path) -> None:
     overlay = Overlay(config.node, config.work, config.overlay_port, underlay_mtu=config.underlay_mtu, gateway=True)
     identity = Identity(config, clock, random.Random())  # noqa: S311 - jitter only
     await identity.join(f"https://{config.underlay}")
-    sync = OverlaySync(overlay, f"{config.underlay}:{config.overlay_port}", identity.overlay)
+    sync = OverlaySync(overlay, config.endpoint, identity.overlay)
     ending = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ending.set)

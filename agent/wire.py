@@ -130,12 +130,16 @@ UNDERLAY_MTU = 1500
 """What the way between two providers carries, if nothing else is known."""
 
 
+ENDPOINT = r"^[0-9]{1,3}(\.[0-9]{1,3}){3}:[0-9]{1,5}$"
+"""IPv4 address and UDP port."""
+
+
 class OverlayRequest(Value):
     """Over mutual TLS: how the node in the certificate can be reached by its peers, and which view it has already."""
 
     public_key: Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$")]
     """WireGuard's; the private half never leaves the node."""
-    endpoint: Annotated[str, Field(pattern=r"^[0-9]{1,3}(\.[0-9]{1,3}){3}:[0-9]{1,5}$")]
+    endpoint: Annotated[str, Field(pattern=ENDPOINT)]
     generation: Annotated[int, Field(ge=0)] = 0
     """Of the view that it has; the answer waits for a newer one, for a while."""
 

@@ -212,6 +212,8 @@ class SmallFleet:
         for process in self.agents.values():
             process.kill()
             process.wait()
+        if hasattr(self, "gateway"):
+            self.gateway.close()
         for attachment in self.underlay.attached():
             for pid in _pids_in(attachment.namespace):
                 os.kill(pid, signal.SIGKILL)

@@ -4,6 +4,7 @@ Views come from the control store; only the way over HTTPS is left out (tests/un
 """
 
 import os
+import random
 import socket
 import subprocess
 import tempfile
@@ -28,6 +29,7 @@ from engine.store.database import Database, metadata
 from engine.store.overlay_map import OverlayMap
 from engine.store.shard_map import ShardMap
 from providers.sandbox import netns
+from providers.sandbox.distance import Distance
 from providers.sandbox.teardown import new_tag, tear_down
 from providers.sandbox.underlay import Attachment, Underlay
 
@@ -53,6 +55,7 @@ class Mesh:
         self.store = OverlayMap(self.database)
         self.places: dict[str, Attachment] = {}
         self.overlays: dict[str, Overlay] = {}
+        self.started: list[Overlay] = []
         self.shards: dict[str, Shard] = {}
         self.copies: dict[tuple[str, str], str] = {}
 
@@ -77,6 +80,7 @@ class Mesh:
         made = self.inside(host, lambda: Overlay(NodeId(host), self.folder / host, 51820))
         endpoint = f"{self.places[host].underlay_address}:51820"
         self.store.register(NodeId(host), OverlayRequest(public_key=made.public_key, endpoint=endpoint))
+        self.started.append(made)
         self.overlays[host] = made
 
     def add_shard(self, shard: str, host: str, namespace: str) -> None:
@@ -159,6 +163,34 @@ def test_guests_of_one_tenant_reach_each_other_with_the_largest_packets(mesh: Me
     assert mesh.overlays["a"].mtu == 1370
     for sender, receiver in (("s-a@a", "s-b@b"), ("s-b@b", "s-c@c"), ("s-c@c", "s-a@a")):
         assert mesh.arrives(sender, receiver, size=LARGEST_PAYLOAD)
+
+
+def test_it_works_over_a_long_and_lossy_way(mesh: Mesh) -> None:
+    """40 ms each way between a and b, and every fifth datagram lost."""
+
+    def open_port() -> socket.socket:
+        made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        made.bind((mesh.underlay.gateway, 0))
+        return made
+
+    far = Distance(
+        lambda: netns.inside(mesh.underlay.namespace, open_port), random.Random(7), delay_seconds=0.04, loss=0.2
+    )
+    try:
+        for host in ("a", "b"):
+            endpoint = far.add(mesh.places[host].underlay_address, 51820)
+            mesh.store.register(
+                NodeId(host), OverlayRequest(public_key=mesh.overlays[host].public_key, endpoint=endpoint)
+            )
+        mesh.spread()
+        assert mesh.arrives("s-a@a", "s-b@b", size=LARGEST_PAYLOAD, within=30)
+        assert far.passed > 0
+    finally:
+        far.close()
+        for host in ("a", "b"):
+            mesh.start_overlay(host)
+        mesh.spread()
+    assert mesh.arrives("s-a@a", "s-b@b")
 
 
 def test_the_key_stays_on_its_host(mesh: Mesh) -> None:
