@@ -19,6 +19,8 @@ from agent.identity import Identity
 from agent.keeping import Keeper
 from agent.leases import LeaseKeeper
 from agent.metadata import WELL_KNOWN_URL, MetadataAddress
+from agent.overlay import open_overlay
+from agent.overlay_sync import OverlaySync
 from agent.peer import PeerProtocol, server_context
 from agent.reclaim import EVERY_SECONDS, MetadataWatch, watch
 from agent.shards import ShardHost
@@ -54,7 +56,10 @@ async def serve(config: AgentConfig, *, stop_guests_on_exit: bool = False) -> No
     metadata_url = config.metadata_url or WELL_KNOWN_URL.get(config.metadata_flavour)
     vouched = MetadataAddress(metadata_url, config.metadata_flavour) if metadata_url else None
     identity = Identity(config, clock, random.Random(), vouched)  # noqa: S311 - jitter only
-    host = ShardHost(config)
+    overlay = await asyncio.to_thread(
+        open_overlay, config.node, config.work, config.overlay_port, underlay_mtu=config.underlay_mtu
+    )
+    host = ShardHost(config, overlay)
     # The socket listens before anyone is told of it: whoever calls at once waits instead of being refused.
     await identity.join(f"https://{host_name}:{listener.getsockname()[1]}")
     if vouched is not None:
@@ -84,6 +89,9 @@ async def serve(config: AgentConfig, *, stop_guests_on_exit: bool = False) -> No
         asyncio.create_task(api.volumes.run()),
         asyncio.create_task(api.attacher.run()),
     ]
+    if overlay is not None:
+        sync = OverlaySync(overlay, config.endpoint, identity.overlay)
+        tasks.append(asyncio.create_task(sync.run()))
     if metadata_url:
         tasks.append(asyncio.create_task(_watch_for_reclaim(metadata_url, config, identity, clock)))
     if config.run_lease_seconds is not None:

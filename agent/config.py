@@ -11,13 +11,14 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 
-from agent.wire import NAME
+from agent.wire import ENDPOINT, NAME, UNDERLAY_MTU
 from engine.errors import ConfigurationError
 from engine.model.capacity import Resources
 from engine.model.ids import NodeId
 from engine.model.value import Value
 
 DEFAULT_PORT = 7443
+DEFAULT_OVERLAY_PORT = 51820
 
 
 class MetadataFlavour(StrEnum):
@@ -50,6 +51,12 @@ class AgentConfig(Value):
     listen_port: Annotated[int, Field(ge=0, le=65535)] = DEFAULT_PORT
     underlay_address: str | None = None
     """None: the address that this host uses to reach the control plane."""
+    overlay_port: Annotated[int, Field(ge=1, le=65535)] = DEFAULT_OVERLAY_PORT
+    """UDP, for WireGuard."""
+    overlay_endpoint: Annotated[str, Field(pattern=ENDPOINT)] | None = None
+    """ADDRESS:PORT where other nodes reach the tunnel; None: the underlay address, ``overlay_port``."""
+    underlay_mtu: Annotated[int, Field(ge=1280, le=9216)] = UNDERLAY_MTU
+    """What the ways between nodes carry: the same on every node of a fleet, since a guest keeps its own in a move."""
     image_dir: str | None = None
     """Where guest images are built and kept; None: the user's cache folder."""
     metadata_url: str | None = None
@@ -61,6 +68,11 @@ class AgentConfig(Value):
     @property
     def underlay(self) -> str:
         return self.underlay_address or outgoing_address(self.control_url)
+
+    @property
+    def endpoint(self) -> str:
+        """Of the tunnel."""
+        return self.overlay_endpoint or f"{self.underlay}:{self.overlay_port}"
 
     @property
     def work(self) -> Path:
@@ -89,14 +101,15 @@ class AgentFile(AgentConfig):
 _FROM_ENVIRONMENT = {
     "underlay_address": "SHARDWRIGHT_UNDERLAY_ADDRESS",
     "metadata_url": "SHARDWRIGHT_METADATA_URL",
+    "overlay_endpoint": "SHARDWRIGHT_OVERLAY_ENDPOINT",
 }
 
 
 def load(path: Path, environment: Mapping[str, str] = os.environ) -> AgentConfig:
     """Raises ConfigurationError with every problem of the file, without any value of it.
 
-    SHARDWRIGHT_UNDERLAY_ADDRESS and SHARDWRIGHT_METADATA_URL, where set, go before what the file says: the host knows
-    its own address, whoever wrote the user data does not.
+    SHARDWRIGHT_UNDERLAY_ADDRESS, SHARDWRIGHT_OVERLAY_ENDPOINT and SHARDWRIGHT_METADATA_URL, where set, go before what
+    the file says: the host knows its own address, whoever wrote the user data does not.
     """
     try:
         if path.stat().st_mode & 0o077:

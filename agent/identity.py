@@ -31,6 +31,8 @@ from agent.wire import (
     LeaseGrant,
     LeaseRequest,
     NoticeReport,
+    OverlayRequest,
+    OverlayView,
     Problem,
     RenewRequest,
     Verdict,
@@ -148,6 +150,17 @@ class Identity:
             return HealthOrders.model_validate_json(answer.content)
         except ValidationError as problem:
             raise ProviderAnswerInvalid("the control plane's answer orders no checks") from problem
+
+    async def overlay(self, request: OverlayRequest) -> OverlayView:
+        """The newest view of the overlay; waits a while for one that is newer than what the request knows.
+
+        Raises ProviderUnavailable, AuthenticationFailed, ProviderAnswerInvalid.
+        """
+        answer = await self._post(f"/v1/nodes/{self._config.node}/overlay", request, with_certificate=True)
+        try:
+            return OverlayView.model_validate_json(answer.content)
+        except ValidationError as problem:
+            raise ProviderAnswerInvalid("the control plane's answer is no view of the overlay") from problem
 
     async def _post(self, path: str, body: Value, *, with_certificate: bool) -> httpx.Response:
         context = client_context(

@@ -1,8 +1,9 @@
-"""A shard's network on this node: a tap on the overlay bridge, or QEMU's own network where there is no bridge."""
+"""A shard's network on this node: a tap with a link to the overlay, or QEMU's own network where there is no overlay."""
 
 import errno
 import fcntl
 import hashlib
+import json
 import os
 import socket
 import struct
@@ -13,45 +14,19 @@ from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 
-from agent.wire import NetworkMode
 from engine.errors import MissingPart
 from engine.model.ids import NodeId, ShardId
 
-BRIDGE = "br0"
-"""Made by whoever prepares the node, together with the VXLAN link to the other nodes."""
 _COMMAND_SECONDS = 10
 _FLOOD_SOURCE = bytes.fromhex("025357000001")
 _EXPERIMENTAL = bytes.fromhex("88b5")
 """The EtherType that IEEE keeps for local experiments: no program listens to it."""
 _ARP, _IPV4 = 0x0806, 0x0800
 _FLOOD_PAUSE_SECONDS = 0.001
-_GET_MTU, _GET_HARDWARE_ADDRESS = 0x8921, 0x8927
-_SET_INTERFACE = 0x400454CA
+_GET_MTU, _SET_INTERFACE = 0x8921, 0x400454CA
 _TAP_FLAGS = 0x0002 | 0x1000 | 0x4000
 """IFF_TAP, IFF_NO_PI, IFF_VNET_HDR: what QEMU sets when it opens a tap itself."""
 _LEAST_BURST_BYTES = 32 * 1024
-
-
-def detect() -> NetworkMode:
-    """BRIDGE where this network namespace has an overlay bridge and we may make taps on it."""
-    try:
-        socket.if_nametoindex(BRIDGE)
-    except OSError:
-        return NetworkMode.USER
-    usable = os.geteuid() == 0 and os.access("/dev/net/tun", os.R_OK | os.W_OK)
-    return NetworkMode.BRIDGE if usable else NetworkMode.USER
-
-
-def bridge_mtu() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
-        answer = fcntl.ioctl(handle, _GET_MTU, struct.pack("16sI12x", BRIDGE.encode(), 0))
-    return int(struct.unpack("16sI12x", answer)[1])
-
-
-def _bridge_mac() -> bytes:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
-        answer = fcntl.ioctl(handle, _GET_HARDWARE_ADDRESS, struct.pack("16s24x", BRIDGE.encode()))
-    return bytes(answer[18:24])
 
 
 def tap_name(node: NodeId, shard: ShardId) -> str:
@@ -59,14 +34,20 @@ def tap_name(node: NodeId, shard: ShardId) -> str:
     return "sw" + hashlib.sha256(f"{node}/{shard}".encode()).hexdigest()[:10]
 
 
-def add_tap(name: str) -> None:
-    """A fresh tap with a way of its own to the overlay bridge; what was left behind under the name is replaced.
+def guest_link(node: NodeId, shard: ShardId) -> str:
+    """The end of the shard's veth pair that the overlay takes in."""
+    return _links(tap_name(node, shard))[2]
 
-    The tap sits on a bridge of its own, which a veth pair joins to the overlay's: a queue shapes only what leaves a
-    device, so what the shard sends is shaped where it leaves that small bridge, and what it receives at the tap.
+
+def add_tap(name: str, mtu: int) -> None:
+    """A fresh tap with a link of its own for the overlay; what was left behind under the name is replaced.
+
+    The tap sits on a bridge of its own, from which a veth pair leads out: a queue shapes only what leaves a device, so
+    what the shard sends is shaped where it leaves that small bridge, and what it receives at the tap. The pair's outer
+    end is on no bridge until the overlay puts it on its tenant's.
     """
     remove_tap(name)
-    mtu, (own, inner, outer) = bridge_mtu(), _links(name)
+    own, inner, outer = _links(name)
     lines = [
         f"link add {own} mtu {mtu} type bridge forward_delay 0",
         f"link add {inner} mtu {mtu} type veth peer name {outer} mtu {mtu}",
@@ -74,14 +55,14 @@ def add_tap(name: str) -> None:
         *(f"link set {link} addrgenmode none" for link in (own, inner, outer, name)),  # they say nothing themselves
         f"link set {name} mtu {mtu} master {own} up",
         f"link set {inner} master {own} up",
-        f"link set {outer} master {BRIDGE} up",
+        f"link set {outer} up",
         f"link set {own} up",
     ]
     _run(["ip", "-batch", "-"], stdin="\n".join(lines) + "\n")
 
 
 def remove_tap(name: str) -> None:
-    """With its way to the overlay bridge. Not there = success."""
+    """With its link to the overlay. Not there = success."""
     own, inner, _outer = _links(name)
     lines = "".join(f"link del {link}\n" for link in (name, inner, own))
     command = ["ip", "-force", "-batch", "-"]
@@ -118,10 +99,11 @@ def shape(name: str, mbps: float) -> None:
 
 def flood(name: str, mac: str, seconds: float) -> None:
     """Send a shard frames that its kernel counts and throws away, as fast as they are let through. Blocks."""
-    frame = bytes.fromhex(mac.replace(":", "")) + _FLOOD_SOURCE + _EXPERIMENTAL + bytes(bridge_mtu())
+    frame = bytes.fromhex(mac.replace(":", "")) + _FLOOD_SOURCE + _EXPERIMENTAL
     end = time.monotonic() + seconds
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as link:
         link.bind((name, 0))
+        frame += bytes(_mtu(link, name))
         while time.monotonic() < end:
             try:
                 link.send(frame)
@@ -139,7 +121,7 @@ def nobody(address: str) -> IPv4Address:
 def introduce(name: str, address: str) -> None:
     """Let a shard know where ``nobody`` is, at this node's bridge: by a question, whose sender it remembers."""
     shard, asker = IPv4Interface(address).ip, nobody(address)
-    mac = _bridge_mac()
+    mac = _mac_beyond(_links(name)[2])
     question = struct.pack("!HHBBH", 1, _IPV4, 6, 4, 1) + mac + asker.packed + bytes(6) + shard.packed
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as link:
         link.bind((name, 0))
@@ -158,6 +140,14 @@ def taken_mbps(name: str, address: str, seconds: float) -> float:
     return round((_received_bytes(outer) - first) * 8 / 1e6 / (time.monotonic() - began), 3)
 
 
+def _mac_beyond(link: str) -> bytes:
+    """Of the tenant's bridge, from which no frame goes further; of the link's own end while that is on none."""
+    described = json.loads(_run(["ip", "-json", "link", "show", "dev", link]))[0]
+    if "master" in described:
+        described = json.loads(_run(["ip", "-json", "link", "show", "dev", described["master"]]))[0]
+    return bytes.fromhex(described["address"].replace(":", ""))
+
+
 def _received_bytes(link: str) -> int:
     for line in Path("/proc/self/net/dev").read_text().splitlines():
         found, _, counts = line.partition(":")
@@ -167,8 +157,13 @@ def _received_bytes(link: str) -> int:
 
 
 def _links(tap: str) -> tuple[str, str, str]:
-    """(the shard's own bridge, the veth's end on it, its end on the overlay bridge)"""
-    return f"{tap}b", f"{tap}u", f"{tap}o"
+    """(the shard's own bridge, the veth's end on it, its outer end: a prefix of its own, for the overlay's filter)"""
+    return f"{tap}b", f"{tap}u", f"swo{tap.removeprefix('sw')}"
+
+
+def _mtu(link: socket.socket, name: str) -> int:
+    answer = fcntl.ioctl(link, _GET_MTU, struct.pack("16sI12x", name.encode(), 0))
+    return int(struct.unpack("16sI12x", answer)[1])
 
 
 def own_bridge(tap: str) -> str:
@@ -183,7 +178,7 @@ def free_port(host: str) -> int:
         return int(probe.getsockname()[1])
 
 
-def _run(command: list[str], stdin: str | None = None) -> None:
+def _run(command: list[str], stdin: str | None = None) -> str:
     try:
         done = subprocess.run(
             command, input=stdin, capture_output=True, text=True, timeout=_COMMAND_SECONDS, check=False
@@ -192,3 +187,4 @@ def _run(command: list[str], stdin: str | None = None) -> None:
         raise MissingPart(f"{command[0]} is not installed", next_step="install iproute2") from problem
     if done.returncode != 0:
         raise MissingPart(f"{command[0]} cannot set up the shard's network", why=done.stderr.strip())
+    return done.stdout

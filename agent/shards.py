@@ -19,6 +19,7 @@ from agent.guest import GuestRecord
 from agent.image import MINIMUM_MEMORY_MIB, GuestImage, build_image, cache_root
 from agent.limits import Cgroups, group_name
 from agent.monitor import GuestRefused, Monitor, poll
+from agent.overlay import Overlay
 from agent.probe import accelerator
 from agent.wire import CarveRequest, GuestProfile, GuestState, MemoryDigest, NetworkMode, ShardStatus
 from engine.errors import ConcurrentUpdate, InsufficientCapacity, MissingPart, MoveFailed, NotFound, UsageError
@@ -96,10 +97,11 @@ class _Reservation:
 class ShardHost:
     """Everything under ``work/shards``. One instance per agent process; use from one event loop."""
 
-    def __init__(self, config: AgentConfig) -> None:
-        self.config = config
+    def __init__(self, config: AgentConfig, overlay: Overlay | None = None) -> None:
+        """``overlay``: None where this node has none; guests get QEMU's own network then."""
+        self.config, self._overlay = config, overlay
         self.epochs = EpochStore(config.work / "epochs")
-        self.network = network.detect()
+        self.network = NetworkMode.USER if overlay is None else NetworkMode.BRIDGE
         self.accelerator: str | None = None
         self.guests: dict[ShardId, Guest] = {}
         self._folder = config.work / "shards"
@@ -240,10 +242,14 @@ class ShardHost:
         if record.tap is None:
             line = guest.command_line(record, direct_io=direct, mtu=None, tap=None)
             process = guest.start(line, here.folder, user=user, groups=groups)
+        elif self._overlay is None:
+            raise MissingPart("this node has lost its overlay", why="the agent's log says what is missing")
         else:
-            await asyncio.to_thread(network.add_tap, record.tap)
+            mtu = self._overlay.mtu
+            await asyncio.to_thread(network.add_tap, record.tap, mtu)
+            await asyncio.to_thread(self._overlay.join_link, record.shard)
             with network.opened_tap(record.tap) as tap:  # by us: an unprivileged QEMU could not
-                line = guest.command_line(record, direct_io=direct, mtu=network.bridge_mtu(), tap=tap)
+                line = guest.command_line(record, direct_io=direct, mtu=mtu, tap=tap)
                 process = guest.start(line, here.folder, user=user, groups=groups, keep=[tap])
         here.save(pid=process.pid, start_ticks=guest.start_ticks(process.pid))
 

@@ -77,8 +77,12 @@ class ControlTable(_Table):
     agent_package: Annotated[str, Field(pattern=r"^[^'\n]+$")] | None = None
     """What pip installs on a node whose image lacks the agent (a pinned name, a URL); None: the image must have it."""
     web_port: Annotated[int, Field(ge=0, le=65535)] = 0
+    dns_port: Annotated[int, Field(ge=0, le=65535)] = 0
+    """UDP, on loopback, while ``run --serve`` runs; 0: any."""
     run_lease_seconds: Annotated[float, Field(ge=5, le=3600)] | None = None
     """How long shards run on without the control plane; None: for ever."""
+    underlay_mtu: Annotated[int, Field(ge=1280, le=9216)] = 1500
+    """What every way between nodes carries; guests get 130 less."""
 
 
 class PulumiTable(_Table):

@@ -36,6 +36,8 @@ def examine(extra: Iterable[Check] = ()) -> tuple[Part, ...]:
         _program("qemu-system-x86_64", "apt-get install qemu-system-x86", "shards"),
         _program("qemu-img", "apt-get install qemu-utils", "shards"),
         _program("ip", "apt-get install iproute2", "nodes in namespaces"),
+        _program("nft", "apt-get install nftables", "the overlay between nodes"),
+        _program("wg", "apt-get install wireguard-tools", "the overlay between nodes"),
         _root,
         _tun,
         _kvm,

@@ -18,4 +18,5 @@ class Ingress(NamedTuple):
 NODE_INGRESS = (
     Ingress(7443, 7443, "tcp", "0.0.0.0/0", "agent API over mutual TLS"),
     Ingress(32768, 60999, "tcp", "0.0.0.0/0", "moves between agents over mutual TLS"),
+    Ingress(51820, 51820, "udp", "0.0.0.0/0", "the overlay between nodes, over WireGuard"),
 )

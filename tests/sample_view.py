@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from math import cos, pi
 
-from engine.api.view import BillView, ShardView, replicas_of, shard_views
+from engine.api.view import ALL_SHARDS, BillView, ShardView, replicas_of, shard_views
 from engine.billing.reconciliation import reconcile
 from engine.billing.report import NODE_TAG, cost_report
 from engine.composition.membership import standings
@@ -17,7 +17,7 @@ from engine.model.ids import CellId, MoveId, NodeId, OfferId, PlanId, PoolId, Qu
 from engine.model.market import Offer, PurchaseOption, Quote, Reliability
 from engine.model.money import Money, usd
 from engine.model.move import MovePhase, MoveProgress, MoveReport, MoveRequest, MoveUnderWay
-from engine.model.placement import Binding, Cell, ComponentName, Node, NodeState, Shard, ShardState
+from engine.model.placement import Binding, Cell, ComponentName, Node, NodeState, Shard, ShardQuery, ShardState
 from engine.model.plan import (
     CellPlan,
     MoveCause,
@@ -74,14 +74,15 @@ class SampleView:
     def nodes(self) -> Sequence[Node]:
         return self._nodes
 
-    def shards(self) -> Sequence[ShardView]:
+    def shards(self, query: ShardQuery = ALL_SHARDS) -> Sequence[ShardView]:
         shards = tuple(_shard(number, node) for number, node in enumerate(self._nodes))
         bindings = tuple(_binding(number, shard) for number, shard in enumerate(shards[:4]))
         ill = ShardHealth(
             shard=shards[1].id, node=shards[1].node, epoch=shards[1].epoch, state=HealthState.UNHEALTHY,
             reason="port 7000 is closed", since=NOW, reported_at=NOW,
         )  # fmt: skip
-        return shard_views(shards, self._nodes, bindings, standings(bindings, {ill.shard: ill}, {}, now=NOW))
+        found = tuple(shard for shard in shards if query.state in (None, shard.state) and query.admits(shard))
+        return shard_views(found, self._nodes, bindings, standings(bindings, {ill.shard: ill}, {}, now=NOW))
 
     def plan(self) -> Plan | None:
         return self._plan
@@ -126,7 +127,7 @@ class EmptyView:
     def nodes(self) -> Sequence[Node]:
         return ()
 
-    def shards(self) -> Sequence[ShardView]:
+    def shards(self, query: ShardQuery = ALL_SHARDS) -> Sequence[ShardView]:
         return ()
 
     def plan(self) -> Plan | None:

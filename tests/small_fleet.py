@@ -25,29 +25,35 @@ from engine.composition.storage import Storage
 from engine.fleet.admission import Admission
 from engine.fleet.agent_client import AgentClients
 from engine.fleet.certificates import CertificateAuthority, ControlCredentials
+from engine.fleet.gateways import render_gateway
 from engine.fleet.join import ControlListener, NodeJoined, join_secret
+from engine.fleet.overlay import OverlayDesk
 from engine.fleet.user_data import UserDataSettings, render_user_data
 from engine.migration.keeping import keep
 from engine.model.capacity import Resources
 from engine.model.ids import CellId, NodeId, PoolId, ShardId
 from engine.model.market import PurchaseOption
 from engine.model.money import usd
-from engine.model.placement import Node, NodeState, Shard
+from engine.model.placement import ComponentName, Node, NodeState, Shard
 from engine.store.attachments import Attachments
 from engine.store.attested_instances import AttestedInstances
 from engine.store.database import Database, metadata
 from engine.store.join_tokens import JoinTokens
+from engine.store.overlay_map import OverlayMap
 from engine.store.run_leases import RunLeases
 from engine.store.shard_health import HealthBook
 from engine.store.shard_map import ShardMap
 from providers.sandbox import netns
-from providers.sandbox.teardown import remove_cgroup
+from providers.sandbox.gateway import GatewayProcess
+from providers.sandbox.teardown import remove_cgroup, remove_dead_sockets
 from providers.sandbox.underlay import Attachment, Underlay
 
 JOIN_SECONDS = 30.0
 SHARD = Resources(vcpus=1, memory_gib=0.125, storage_iops=0, network_mbps=0)
 NODE = Resources(vcpus=4, memory_gib=4, storage_iops=0, network_mbps=0)
 DISK_MIB = 64
+NAMESPACE = "test"
+"""Of the overlay that shards and the client are on."""
 
 
 class SmallFleet:
@@ -100,6 +106,9 @@ class SmallFleet:
             tokens=self.tokens, instances=AttestedInstances(self.database, self.clock), secret=b"",
             clock=self.clock, attestation_of=lambda _node: None,
         )  # fmt: skip
+        self.overlay = OverlayMap(self.database)
+        desk = OverlayDesk(self.overlay)
+        self.shard_map.on_overlay_change(desk.changed)
         self.listener = ControlListener(
             self.underlay.root_address, 0,
             authority=self.authority, credentials=self.credentials, admission=admission,
@@ -107,6 +116,7 @@ class SmallFleet:
             on_keep=partial(keep, self.shard_map),
             on_health=HealthDesk(self.shard_map, self.health, self.rules, lambda _event: None),
             leases=RunLeases(self.database, self.clock, timedelta(seconds=self.lease_seconds or 0)),
+            overlay=desk,
         )  # fmt: skip
         self.control_url = self.listener.start()
         self.clients = AgentClients(self.shard_map.node, self.credentials, self.clock, random.Random(1))
@@ -117,6 +127,17 @@ class SmallFleet:
         self.client = self.underlay.attach_client("client")
         for name in self.names:
             self._wait_up(name)
+            wait_for(lambda name=name: self._answers(NodeId(name)), JOIN_SECONDS, self._consoles)
+        self.gateway = self.start_gateway("client", NAMESPACE, self.client)
+
+    def start_gateway(self, name: str, namespace: str, attachment: Attachment) -> GatewayProcess:
+        """A client's host on the overlay of ``namespace``."""
+        host = self.overlay.add_gateway(NodeId(name), namespace)
+        text = render_gateway(
+            host.name, SecretStr(self.tokens.replace(host.name)), control_url=self.control_url,
+            control_ca_pem=self.authority.ca_pem, underlay_mtu=1500,
+        )  # fmt: skip
+        return GatewayProcess(attachment.namespace, text, self.folder / f"gateway-{name}")
 
     # -- nodes
 
@@ -189,7 +210,9 @@ class SmallFleet:
             shard=shard.id, epoch=shard.epoch, resources=resources, address=f"{shard.address}/16", mac=shard.mac,
             disk_mib=disk_mib,
         )  # fmt: skip
-        return shard, self.clients(NodeId(node)).carve(request)
+        status = self.clients(NodeId(node)).carve(request)
+        self.shard_map.bind(ComponentName(namespace=NAMESPACE, workload="w", component=name), shard.id)
+        return shard, status
 
     def start_client(
         self, shard: Shard, *, seconds: float = 120, first: int = 1, every: float = 0.005, answer_seconds: float = 60
@@ -212,6 +235,8 @@ class SmallFleet:
         self.underlay.detach(attachment.name)
 
     def _on_join(self, joined: NodeJoined) -> None:
+        if self.overlay.is_gateway(joined.node):
+            return
         self.shard_map.update_node(
             joined.node, state=NodeState.JOINED, agent_url=joined.agent_url, underlay_address=joined.underlay_address
         )
@@ -230,9 +255,12 @@ class SmallFleet:
         for process in self.agents.values():
             process.kill()
             process.wait()
+        if hasattr(self, "gateway"):
+            self.gateway.close()
         for attachment in self.underlay.attached():
             self._clear(attachment)
         netns.batch("ip", [f"link del {self.underlay.tag}u", f"netns del {self.underlay.namespace}"], force=True)
+        remove_dead_sockets()
         if hasattr(self, "listener"):
             self.listener.stop()
         if hasattr(self, "clients"):

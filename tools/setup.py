@@ -1,4 +1,4 @@
-"""Set up everything: virtual environment, pinned dependencies, Pulumi engine, QEMU, guest kernel.
+"""Set up everything: virtual environment, pinned dependencies, Pulumi engine, QEMU, guest kernel, WireGuard.
 
 Runs on the system's own Python with the standard library alone. Idempotent: what is already right is not touched.
 """
@@ -25,6 +25,8 @@ SYSTEM_PACKAGES = {
     "busybox": "busybox-static",
     "ip": "iproute2",
     "nsenter": "util-linux",
+    "nft": "nftables",
+    "wg": "wireguard-tools",
 }
 TEST_PACKAGES = {"chromium": "chromium", "chromedriver": "chromium-driver", "prometheus": "prometheus"}
 
@@ -140,6 +142,19 @@ def build_parts() -> None:
             raise SetupFailed(f"{title}: see the lines above; `.venv/bin/shardwright doctor` tells what is missing.")
 
 
+def build_wireguard() -> None:
+    """In user space, for a kernel without a module of its own. Nodes do without an overlay where it cannot be had."""
+    if Path("/sys/module/wireguard").exists():
+        return
+    command = [str(BIN / "python"), "-m", "agent.wireguard_go"]
+    if subprocess.run([*command, "--check"], cwd=ROOT, capture_output=True).returncode == 0:
+        return
+    with Step("wireguard-go"):
+        result = subprocess.run([*command, "--install"], cwd=ROOT, text=True, capture_output=True)
+    if result.returncode != 0:
+        say(f"{result.stderr.strip()} (shards then get no address of their own, and moves cut their clients off)")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--with-tests", action="store_true", help="also what only the tests need")
@@ -147,7 +162,7 @@ def main() -> int:
     steps: list[Callable[[], None]] = [make_environment, lambda: install_system_packages(SYSTEM_PACKAGES)]
     if options.with_tests:
         steps.append(lambda: install_system_packages(TEST_PACKAGES))
-    steps.append(build_parts)
+    steps += [build_parts, build_wireguard]
     started = time.monotonic()
     try:
         for step in steps:

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from threading import Lock
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, FastAPI, Query, Request
 from fastapi.responses import PlainTextResponse, Response, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.middleware.base import RequestResponseEndpoint
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
@@ -14,9 +15,9 @@ from engine import metrics
 from engine.api.bill_csv import bill_csv
 from engine.api.problems import PROBLEM_JSON, Problem, answer_with_problems
 from engine.api.view import BillView, ControlView, ShardView
-from engine.model.capacity import CapacityTarget
+from engine.model.capacity import CapacityTarget, Resources
 from engine.model.move import MoveReport, MoveUnderWay
-from engine.model.placement import Node
+from engine.model.placement import Node, ShardQuery, ShardState
 from engine.model.plan import Plan
 from engine.namespace.names import parse, parse_query
 from engine.web.pages import pages
@@ -29,6 +30,26 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
 }
 """Nothing is loaded from elsewhere and nobody frames the page; the charts set styles of their own."""
+
+
+class _ShardFilter(BaseModel):
+    """Query parameters of ``/v1/shards``."""
+
+    model_config = ConfigDict(extra="forbid")
+    type: str | None = None
+    provider: str | None = None
+    region: str | None = None
+    state: ShardState | None = None
+    vcpus: Annotated[float, Field(ge=0)] = 0
+    memory_gib: Annotated[float, Field(ge=0)] = 0
+    storage_iops: Annotated[float, Field(ge=0)] = 0
+    network_mbps: Annotated[float, Field(ge=0)] = 0
+
+    def as_query(self) -> ShardQuery:
+        wanted = Resources(**{name: getattr(self, name) for name in Resources.model_fields})
+        return ShardQuery(
+            shard_type=self.type, provider=self.provider, region=self.region, state=self.state, at_least=wanted
+        )
 
 
 def control_app(view: ControlView, *, hosts: Sequence[str] = LOOPBACK) -> FastAPI:
@@ -64,9 +85,10 @@ def _facts(view: ControlView) -> APIRouter:
     def nodes() -> Sequence[Node]:
         return view.nodes()
 
-    @router.get("/shards")
-    def shards() -> Sequence[ShardView]:
-        return view.shards()
+    @router.get("/shards", responses=_problems(400))
+    def shards(query: Annotated[_ShardFilter, Query()]) -> Sequence[ShardView]:
+        """Every parameter that is given must hold; performance is the measured one, where there is one."""
+        return view.shards(query.as_query())
 
     @router.get("/plan")
     def plan() -> Plan | None:

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from engine.api.view import BillView, ShardView, replicas_of, shard_views
+from engine.api.view import ALL_SHARDS, BillView, ShardView, replicas_of, shard_views
 from engine.billing.reconciliation import reconcile
 from engine.billing.report import Shares, cost_report
 from engine.clock import Clock, SystemClock
@@ -12,7 +12,7 @@ from engine.model.billing import Charge
 from engine.model.capacity import CapacityTarget
 from engine.model.ids import PoolId
 from engine.model.move import MoveReport, MoveUnderWay
-from engine.model.placement import ComponentName, Node, NodeState
+from engine.model.placement import ComponentName, Node, NodeState, ShardQuery
 from engine.model.plan import Plan
 from engine.namespace.names import NameQuery
 from engine.round_record import RoundRecord
@@ -37,10 +37,14 @@ class StoredView:
         states = [state for state in NodeState if state is not NodeState.GONE]
         return self._store.shard_map.nodes(states=states)
 
-    def shards(self) -> Sequence[ShardView]:
+    def shards(self, query: ShardQuery = ALL_SHARDS) -> Sequence[ShardView]:
         shard_map = self._store.shard_map
+        found = shard_map.search(
+            shard_type=query.shard_type, provider=query.provider, region=query.region, state=query.state
+        )
+        performing = [shard for shard in found if query.admits(shard)]
         bindings = shard_map.bindings()
-        return shard_views(shard_map.search(), shard_map.nodes(), bindings, self._standings(bindings))
+        return shard_views(performing, shard_map.nodes(), bindings, self._standings(bindings))
 
     def plan(self) -> Plan | None:
         return self._store.plans.target()

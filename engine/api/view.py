@@ -10,10 +10,12 @@ from engine.errors import UnknownName
 from engine.model.billing import Charge
 from engine.model.capacity import CapacityTarget
 from engine.model.move import MoveReport, MoveUnderWay
-from engine.model.placement import Binding, ComponentName, Node, Shard
+from engine.model.placement import Binding, ComponentName, Node, Shard, ShardQuery
 from engine.model.plan import Plan
 from engine.model.value import Value
 from engine.namespace.names import NameQuery
+
+ALL_SHARDS = ShardQuery()
 
 
 class ShardView(Value):
@@ -38,7 +40,7 @@ class ControlView(Protocol):
 
     def nodes(self) -> Sequence[Node]: ...
 
-    def shards(self) -> Sequence[ShardView]: ...
+    def shards(self, query: ShardQuery = ALL_SHARDS) -> Sequence[ShardView]: ...
 
     def plan(self) -> Plan | None: ...
 

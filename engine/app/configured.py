@@ -176,8 +176,9 @@ def discover_offers(configuration: Configuration, *, vcpus: float, memory_gib: f
 
 
 def part_checks() -> "tuple[Check, ...]":
-    """The checks of the parts that other packages own: the Pulumi engine and the guest image."""
+    """The checks of the parts that other packages own: the Pulumi engine, the guest image and the tunnel."""
     from agent.image import find_busybox, find_kernel
+    from agent.wireguard_go import find_wireguard_go, kernel_has_wireguard
     from engine.doctor import Part
     from engine.errors import MissingPart
     from stacks.engine_binary import find_engine
@@ -202,7 +203,16 @@ def part_checks() -> "tuple[Check, ...]":
         except MissingPart as missing:
             return Part(name="static busybox", ok=False, needed_for="shards", remedy=missing.next_step)
 
-    return pulumi, kernel, busybox
+    def wireguard() -> Part:
+        found, in_kernel = find_wireguard_go(), kernel_has_wireguard()
+        return Part(
+            name="wireguard", ok=in_kernel or found is not None,
+            version="the kernel's" if in_kernel else "wireguard-go, in user space" if found else "",
+            origin="" if in_kernel else str(found or ""), needed_for="the overlay between nodes",
+            remedy="modprobe wireguard; or install Go, then make setup builds wireguard-go",
+        )  # fmt: skip
+
+    return pulumi, kernel, busybox, wireguard
 
 
 def run_agent(path: Path) -> int:

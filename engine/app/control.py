@@ -33,8 +33,9 @@ from engine.events import Observe
 from engine.fleet.admission import Admission, Attestation
 from engine.fleet.agent_client import AgentClients
 from engine.fleet.certificates import CertificateAuthority, ControlCredentials
-from engine.fleet.join import ControlListener, join_secret
+from engine.fleet.join import ControlListener, NodeJoined, join_secret
 from engine.fleet.nodes import Fleet
+from engine.fleet.overlay import OverlayDesk
 from engine.fleet.user_data import UserDataSettings
 from engine.listening import listening
 from engine.market.strategies import open_strategies
@@ -99,6 +100,8 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
         vouching = _vouching(settings, providers, clock)
 
         def attestation_of(node: NodeId) -> Attestation | None:
+            if store.overlay.is_gateway(node):
+                return None
             return vouching.get(provider_of(store.shard_map.node(node).cell))
 
         admission = Admission(
@@ -123,6 +126,7 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
                 vouched=provider in vouching,
                 package=configuration.control.agent_package,
                 run_lease_seconds=lease_seconds,
+                underlay_mtu=configuration.control.underlay_mtu,
             )
 
         fleet = Fleet(
@@ -133,21 +137,28 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
             settings_for=user_data_settings,
             disk_mib=DISK_MIB,
         )
-        desk = NoticeDesk()
         rules = composite_rules(configuration)
         drains = Drains(store.shard_map, rules, clock, fleet)
         storage = Storage(store.shard_map, store.attachments, agents, rules)
+        desk, overlay = NoticeDesk(), OverlayDesk(store.overlay)
+        store.shard_map.on_overlay_change(overlay.changed)
+
+        def on_join(joined: NodeJoined) -> None:
+            if not store.overlay.is_gateway(joined.node):
+                fleet.on_join(joined)
+
         listener = ControlListener(
             configuration.control.listen,
             configuration.control.port,
             authority=authority,
             credentials=credentials,
             admission=admission,
-            on_join=fleet.on_join,
+            on_join=on_join,
             on_notice=desk,
             on_keep=partial(keep, store.shard_map),
             on_health=HealthDesk(store.shard_map, store.health, rules, observe),
             leases=leases,
+            overlay=overlay,
         )
         judged = _JudgedPlan(configuration)
         driver = stack.enter_context(_cell_driver(configuration, settings, judged, clock))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from decimal import Decimal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engine.app.configured import CONFIGURATION_NAME, load, stored_view
 from engine.app.leaving import end_children, interruptible, undisturbed
@@ -15,6 +16,9 @@ from engine.config import Configuration, load_configuration
 from engine.errors import ConfigurationError, ShardwrightError, UsageError
 from engine.events import Event
 from engine.round_record import RoundRecord
+
+if TYPE_CHECKING:
+    from engine.store.opened import Store
 
 Say = Callable[[str], None]
 EMBEDDED_NAME = "sw"
@@ -139,6 +143,7 @@ def run_rounds(
         if serve:
             url = stack.enter_context(web_page(configuration, plane.store))
             say(f"web page: {url}")
+            say(f"names over DNS: {stack.enter_context(dns_server(configuration, plane.store))} (UDP)")
         yield from plane.rounds(rounds, every_seconds=every_seconds)
         while serve:
             plane.clock.sleep(3600)
@@ -165,6 +170,27 @@ def web_page(configuration: Configuration, store: object) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join(3)
+
+
+@contextmanager
+def dns_server(configuration: Configuration, store: "Store") -> Iterator[str]:
+    """Answer A and SRV questions on loopback; where. Raises ConfigurationError."""
+    from agent.guest_scripts import RECORD_PORT
+    from engine.namespace.dns import DnsServer
+    from engine.namespace.resolver import Resolver
+
+    try:
+        server = DnsServer(Resolver(store.shard_map), port=configuration.control.dns_port, service_port=RECORD_PORT)
+    except OSError as problem:
+        raise ConfigurationError(
+            f"names cannot be answered on 127.0.0.1:{configuration.control.dns_port}",
+            why=problem.strerror or str(problem),
+            next_step="set control.dns_port to a free port, or to 0 for any",
+        ) from problem
+    try:
+        yield f"127.0.0.1:{server.port}"
+    finally:
+        server.close()
 
 
 def _listen(port: int) -> socket.socket:

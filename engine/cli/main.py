@@ -13,6 +13,7 @@ from engine.cli import (
     demo,
     doctor,
     forecast,
+    gateway,
     lab,
     market,
     moves,
@@ -39,6 +40,7 @@ app.add_typer(bills.app, name="bills")
 app.add_typer(lab.app, name="lab")
 app.add_typer(network.app, name="network")
 app.add_typer(storage.app, name="storage")
+app.add_typer(gateway.app, name="gateway")
 for command in (doctor, demo, control, market, shards, moves):
     command.register(app)
 

@@ -8,6 +8,10 @@ import typer
 
 from engine.cli.configure import ConfigFile
 from engine.cli.console import Output, out, print_json, table
+from engine.errors import UsageError
+
+if TYPE_CHECKING:
+    from engine.model.placement import ShardState
 
 if TYPE_CHECKING:
     from engine.api.view import ShardView
@@ -95,13 +99,30 @@ def nodes(config: ConfigFile = None, output: OutputOption = Output.TABLE) -> Non
     out().print(table("Nodes", columns, rows, right=(5,)))
 
 
-def shards(config: ConfigFile = None, output: OutputOption = Output.TABLE) -> None:
-    """List the shards, where they are and what is bound to them."""
+def shards(
+    shard_type: Annotated[str | None, typer.Option("--type", help="of this shard type only")] = None,
+    provider: Annotated[str | None, typer.Option(help="at this provider only, by its configured name")] = None,
+    region: Annotated[str | None, typer.Option(help="in this region only")] = None,
+    state: Annotated[str | None, typer.Option(help="held, ready, bound, draining or released")] = None,
+    vcpus: Annotated[float, typer.Option(min=0, help="at least so many")] = 0,
+    memory_gib: Annotated[float, typer.Option(min=0, help="at least so much, as measured")] = 0,
+    storage_iops: Annotated[float, typer.Option(min=0, help="at least so many, as measured")] = 0,
+    network_mbps: Annotated[float, typer.Option(min=0, help="at least so many, as measured")] = 0,
+    config: ConfigFile = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """List the shards, where they are and what is bound to them; with options those that match all of them."""
     from engine.app.configured import load, open_store, stored_view
+    from engine.model.capacity import Resources
+    from engine.model.placement import ShardQuery
 
+    performance = Resources(vcpus=vcpus, memory_gib=memory_gib, storage_iops=storage_iops, network_mbps=network_mbps)
+    query = ShardQuery(
+        shard_type=shard_type, provider=provider, region=region, state=_state(state), at_least=performance
+    )
     configuration = load(config)
     with open_store(configuration) as store:
-        found = stored_view(configuration, store).shards()
+        found = stored_view(configuration, store).shards(query)
     if output is Output.JSON:
         print_json("shards", found)
         return
@@ -121,6 +142,17 @@ def shards(config: ConfigFile = None, output: OutputOption = Output.TABLE) -> No
     ]
     columns = ("shard", "type", "state", "component", "cell", "node", "address", "epoch", "serves")
     out().print(table("Shards", columns, rows, right=(7,)))
+
+
+def _state(text: str | None) -> "ShardState | None":
+    from engine.model.placement import ShardState
+
+    if text is None:
+        return None
+    try:
+        return ShardState(text)
+    except ValueError:
+        raise UsageError(f"{text!r} is no state of a shard", why=f"there are {', '.join(ShardState)}") from None
 
 
 def agent(

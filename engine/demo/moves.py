@@ -7,9 +7,12 @@ from pydantic import JsonValue
 from rich.table import Table
 
 from agent.record_client import RecordSummary
+from agent.wire import NetworkMode
+from engine.app.gateways import add_gateway
 from engine.cli.console import table
 from engine.cli.move_tables import gate_rows
 from engine.clock import Clock, wait_until
+from engine.config import Configuration
 from engine.control_plane import ControlPlane
 from engine.demo.show import Show
 from engine.demo.traffic import Traffic, prove
@@ -21,6 +24,7 @@ from engine.model.placement import Node, NodeState, Shard, ShardState
 from engine.model.plan import MoveCause, MoveGateReport, Verdict
 from providers.sandbox.contract import MarketOption
 from providers.sandbox.control import MakeCheaper, SandboxClient
+from providers.sandbox.gateway import GatewayProcess
 from providers.sandbox.info import SandboxInfo
 
 RECORDS_BEFORE, RECORDS_AFTER = 40, 40
@@ -28,17 +32,23 @@ NOTICE_SECONDS = 20.0
 CHEAPER_BY = Decimal("0.15")
 
 
-def reclaim(plane: ControlPlane, info: SandboxInfo, work: Path, show: Show, clock: Clock) -> dict[str, JsonValue]:
+def reclaim(
+    plane: ControlPlane, configuration: Configuration, info: SandboxInfo, work: Path, show: Show, clock: Clock
+) -> dict[str, JsonValue]:
     """The market takes a spot node back while a client writes records over one connection to a shard on it.
 
-    Without namespaces there is no overlay that a connection could survive on: the move is then shown without a client.
+    Without an overlay there is nothing that a connection could survive on: the move is then shown without a client.
     """
     shard, node = _victim(plane)
     sandbox = SandboxClient(info)
     facts: dict[str, JsonValue] = {}
-    if info.namespaces:
-        namespace = sandbox.attach_client("demo").namespace
-        traffic = Traffic(shard.address, work / "records.jsonl", namespace)
+    why_not = _no_overlay(plane, info, shard)
+    if not why_not:
+        host = sandbox.attach_client("demo").namespace
+        namespace = plane.store.shard_map.bindings(shard=shard.id)[0].component.namespace
+        file = add_gateway(configuration, plane.store, "demo-client", namespace, clock)
+        gateway = GatewayProcess(host, file, work / "gateway")
+        traffic = Traffic(shard.address, work / "records.jsonl", host)
         try:
             traffic.wait_for(RECORDS_BEFORE, clock)
             report = _taken_back(plane, sandbox, shard, node, show, clock)
@@ -47,9 +57,10 @@ def reclaim(plane: ControlPlane, info: SandboxInfo, work: Path, show: Show, cloc
             summary = traffic.stop()
         finally:
             traffic.kill()
+            gateway.close()
         facts = _proven(plane, work, shard, acknowledged, summary)
     else:
-        show.result(f"no client is shown: {'; '.join(info.limits)}")
+        show.result(f"no client is shown: {why_not}")
         report = _taken_back(plane, sandbox, shard, node, show, clock)
     now = plane.store.shard_map.get(shard.id)
     target = plane.store.shard_map.node(now.node)
@@ -72,6 +83,15 @@ def reclaim(plane: ControlPlane, info: SandboxInfo, work: Path, show: Show, cloc
         "epoch": now.epoch,
         **facts,
     }
+
+
+def _no_overlay(plane: ControlPlane, info: SandboxInfo, shard: Shard) -> str:
+    """Why no client can reach the shard; empty: it can."""
+    if not info.namespaces:
+        return "; ".join(info.limits)
+    if plane.fleet.network_of(shard) is not NetworkMode.BRIDGE:
+        return "the nodes have no overlay (shardwright doctor says what is missing)"
+    return ""
 
 
 def _taken_back(

@@ -92,7 +92,7 @@ def _stages(
         account.tell_reconcile(first, second, timeline)
         account.tell_shards(plane, configuration, timeline, show)
         timeline.begin(Stage.MOVE)
-        moved = moves.reclaim(plane, info, work, show, clock)
+        moved = moves.reclaim(plane, configuration, info, work, show, clock)
         driven = moves.cheaper_offer(plane, info, show)
         timeline.facts(Stage.MOVE, reclaim=moved, cost=driven)
         timeline.begin(Stage.BILLS)

@@ -7,6 +7,7 @@ POST /v1/nodes/NODE/notices   mutual TLS, that node only -> 204
 POST /v1/nodes/NODE/shards/SHARD/keep   mutual TLS, that node only -> who owns a shard that a move has left paused
 POST /v1/nodes/NODE/leases    mutual TLS, that node only -> which of its shards may run on
 POST /v1/nodes/NODE/health    mutual TLS, that node only -> which of its shards to check, and how
+POST /v1/nodes/NODE/overlay   mutual TLS, that node or gateway only -> the overlay's next view
 """
 
 import asyncio
@@ -38,6 +39,7 @@ from agent.wire import (
     LeaseGrant,
     LeaseRequest,
     NoticeReport,
+    OverlayRequest,
     RenewRequest,
     Verdict,
     node_identity,
@@ -45,6 +47,7 @@ from agent.wire import (
 from engine.errors import AuthenticationFailed, ConfigurationError, ShardwrightError
 from engine.fleet.admission import Admission
 from engine.fleet.certificates import CertificateAuthority, ControlCredentials, write_private
+from engine.fleet.overlay import OverlayDesk
 from engine.model.capacity import Resources
 from engine.model.ids import NodeId, ShardId
 from engine.model.value import Value
@@ -94,6 +97,7 @@ class ControlListener:
         on_notice: OnNotice,
         on_keep: OnKeep,
         leases: RunLeases,
+        overlay: OverlayDesk,
         on_health: OnHealth = lambda _node, _report: HealthOrders(checks=()),
         listener: socket.socket | None = None,
     ) -> None:
@@ -101,7 +105,7 @@ class ControlListener:
         self.host, self.port = host, port
         self._authority, self._credentials, self._admission = authority, credentials, admission
         self._on_join, self._on_notice, self._leases = on_join, on_notice, leases
-        self._on_keep, self._on_health = on_keep, on_health
+        self._on_keep, self._on_health, self._overlay = on_keep, on_health, overlay
         self._socket = listener
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
@@ -136,6 +140,7 @@ class ControlListener:
     def stop(self) -> None:
         """Ends within about a second. Not started = success."""
         if self._server is not None and self._thread is not None:
+            self._overlay.close()
             self._server.should_exit = True
             self._thread.join(_START_SECONDS)
 
@@ -148,6 +153,7 @@ class ControlListener:
             Route("/v1/nodes/{node}/shards/{shard}/keep", self._guarded(self._keep), methods=["POST"]),
             Route("/v1/nodes/{node}/leases", self._guarded(self._lease), methods=["POST"]),
             Route("/v1/nodes/{node}/health", self._guarded(self._health), methods=["POST"]),
+            Route("/v1/nodes/{node}/overlay", self._guarded(self._view), methods=["POST"]),
         ]
         return Starlette(routes=routes, lifespan=self._lifespan)
 
@@ -200,6 +206,10 @@ class ControlListener:
         node = _itself(request)
         return reply(await run_in_threadpool(self._on_health, node, await body(request, HealthRequest)))
 
+    async def _view(self, request: Request) -> Response:
+        node = _itself(request)
+        return reply(await self._overlay.view(node, await body(request, OverlayRequest)))
+
     @staticmethod
     def _guarded(handler: Callable[[Request], object]) -> Callable[[Request], object]:
         async def run(request: Request) -> Response:
@@ -213,11 +223,12 @@ class ControlListener:
 
     @asynccontextmanager
     async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
-        task = asyncio.create_task(self._keep_renewed())
+        tasks = [asyncio.create_task(work) for work in (self._keep_renewed(), self._overlay.watch())]
         yield
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        for task in tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
 
     async def _keep_renewed(self) -> None:
         while True:

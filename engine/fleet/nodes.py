@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from pydantic import SecretStr
 
-from agent.wire import CarveRequest, MeasuredPerformance, NoticeReport
+from agent.wire import CarveRequest, MeasuredPerformance, NetworkMode, NoticeReport
 from engine.clock import Clock, wait_until
 from engine.errors import NotFound, ProviderUnavailable, ShardwrightError, StaleEpoch, UnknownName
 from engine.fleet.agent_client import AgentClients
@@ -124,6 +124,10 @@ class Fleet:
         except ShardwrightError as problem:
             return Carved(shard=shard.id, failure=str(problem))
         return Carved(shard=shard.id, boot_seconds=status.measured.boot_seconds)
+
+    def network_of(self, shard: Shard) -> NetworkMode:
+        """How the shard is reached, as its node says. Raises ShardwrightError when it does not answer."""
+        return self._agents(shard.node).shard(shard.id).network
 
     def release(self, shard: Shard) -> None:
         """Give a shard up, on its node and in the map. A node that is gone took its shards with it."""

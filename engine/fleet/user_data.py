@@ -3,6 +3,7 @@
 from pydantic import SecretStr
 
 from agent.config import AgentFile, MetadataFlavour
+from agent.wire import UNDERLAY_MTU
 from engine.model.placement import Node
 from engine.model.value import Value
 
@@ -22,6 +23,8 @@ class UserDataSettings(Value):
     """The provider vouches for its instances: no token goes into their user data."""
     run_lease_seconds: float | None = None
     """How long a node's shards run on without the control plane; None: for ever."""
+    underlay_mtu: int = UNDERLAY_MTU
+    """What every way between the fleet's nodes carries."""
     package: str | None = None
     """What pip installs where the image lacks the agent; None: nothing is, and the boot fails by name.
 
@@ -47,6 +50,7 @@ def render_user_data(node: Node, join_token: SecretStr | None, settings: UserDat
         metadata_url=settings.metadata_url,
         metadata_flavour=flavour,
         run_lease_seconds=settings.run_lease_seconds,
+        underlay_mtu=settings.underlay_mtu,
     )
     return (
         _SCRIPT.replace("@CONFIG@", config.as_text())
@@ -72,7 +76,8 @@ if ! "$python" -c 'import agent.config' 2> /dev/null; then
     exit 1
   fi
   if command -v apt-get > /dev/null; then
-    apt-get update -q && apt-get install -q -y qemu-system-x86 qemu-utils busybox-static iproute2 python3-venv
+    apt-get update -q && apt-get install -q -y qemu-system-x86 qemu-utils busybox-static iproute2 nftables \\
+      wireguard-tools python3-venv
   fi
   "$python" -m venv "$work/venv"
   python="$work/venv/bin/python"

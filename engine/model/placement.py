@@ -88,6 +88,22 @@ class Shard(Value):
     mac: str
 
 
+class ShardQuery(Value):
+    """Which shards are looked for: everything that is given must hold, nothing given means all."""
+
+    shard_type: str | None = None
+    provider: str | None = None
+    region: str | None = None
+    state: ShardState | None = None
+    at_least: Resources = Resources(vcpus=0, memory_gib=0)
+    """By measured performance, where there is one, else nominal; 0 asks for nothing."""
+
+    def admits(self, shard: Shard) -> bool:
+        """Whether the shard performs well enough; the store answers the rest."""
+        has = shard.measured or shard.nominal
+        return all(getattr(has, name) >= getattr(self.at_least, name) for name in Resources.model_fields)
+
+
 class ComponentName(Value):
     """shard://NAMESPACE/WORKLOAD/COMPONENT[/N]"""
 

@@ -134,7 +134,11 @@ class DnsServer:
         self._resolver, self._service_port = resolver, service_port
         self._complain = complain or (lambda _: None)
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.bind((host, port))
+        try:
+            self._socket.bind((host, port))
+        except OSError:
+            self._socket.close()
+            raise
         self.port: int = self._socket.getsockname()[1]
         self._closing = False
         self._thread = threading.Thread(target=self._serve, name="dns", daemon=True)

@@ -12,6 +12,7 @@ from engine.store.market_memory import MarketMemory
 from engine.store.migrate import upgrade
 from engine.store.moves import MoveHistory
 from engine.store.orders import Orders
+from engine.store.overlay_map import OverlayMap
 from engine.store.plans import PlanStore
 from engine.store.provider_keys import ProviderKeys
 from engine.store.round_records import RoundRecords
@@ -32,6 +33,7 @@ class Store:
     provider_keys: ProviderKeys
     health: HealthBook
     attachments: Attachments
+    overlay: OverlayMap
 
 
 @contextmanager
@@ -52,6 +54,7 @@ def opened_store(url: str, clock: Clock) -> Iterator[Store]:
             provider_keys=ProviderKeys(database, clock),
             health=HealthBook(database, clock),
             attachments=Attachments(database),
+            overlay=OverlayMap(database),
         )
     finally:
         database.dispose()

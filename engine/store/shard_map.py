@@ -4,7 +4,8 @@ The epoch is the fencing token: exactly one node owns a shard at one epoch, and 
 compare-and-swap in one statement. Nodes never decide who may run; they ask here. Everything is safe to repeat.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +18,7 @@ from engine.model.capacity import Resources
 from engine.model.ids import CellId, MoveId, NodeId, PoolId, ShardId
 from engine.model.placement import Binding, ComponentName, Node, NodeState, Shard, ShardState
 from engine.store.database import Database
+from engine.store.overlay_tables import changed, forget_host, tenant_vni
 from engine.store.shard_tables import (
     OVERLAY_ADDRESSES,
     binding_row,
@@ -38,6 +40,11 @@ class ShardMap:
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database, self._clock = database, clock
+        self._listeners: list[Callable[[], None]] = []
+
+    def on_overlay_change(self, listener: Callable[[], None]) -> None:
+        """Called, from whichever thread, after each change of what the overlay must look like. It returns at once."""
+        self._listeners.append(listener)
 
     # -- nodes
 
@@ -69,9 +76,11 @@ class ShardMap:
             )
             if value is not None
         }
-        with self._database.transaction() as connection:
+        with self._changing_overlay() if state is not None else self._database.transaction() as connection:
             if changes:
                 connection.execute(update(nodes).where(nodes.c.id == node_id).values(changes))
+            if state is NodeState.GONE:
+                forget_host(connection, node_id)
             return read_node(_one(connection, select(nodes).where(nodes.c.id == node_id), f"node {node_id}"))
 
     def change_state(self, node_id: NodeId, state: NodeState, *, only_from: Iterable[NodeState]) -> bool:
@@ -102,8 +111,9 @@ class ShardMap:
     def remove_node(self, node_id: NodeId) -> None:
         """Already gone = success. Raises UsageError while shards are on it."""
         try:
-            with self._database.transaction() as connection:
+            with self._changing_overlay() as connection:
                 connection.execute(delete(nodes).where(nodes.c.id == node_id))
+                forget_host(connection, node_id)
         except IntegrityError as error:
             raise UsageError(
                 f"node {node_id} still holds shards", next_step="move or remove its shards first"
@@ -155,6 +165,10 @@ class ShardMap:
             _one(connection, select(nodes.c.id).where(nodes.c.id == to_node), f"node {to_node}")
             swapped = connection.execute(swap).rowcount == 1
             row = _one(connection, _by_id(shard_id), f"shard {shard_id}")
+            if swapped:
+                changed(self._database, connection)
+        if swapped:
+            self._tell()
         shard = read_shard(row)
         own_earlier_success = (
             move_id is not None
@@ -170,7 +184,8 @@ class ShardMap:
 
     def set_state(self, shard_id: ShardId, state: ShardState, *, expected_epoch: int | None = None) -> Shard:
         """Released is final. With ``expected_epoch`` a caller of an older epoch gets StaleEpoch."""
-        with self._database.transaction() as connection:
+        released = state is ShardState.RELEASED
+        with self._changing_overlay() if released else self._database.transaction() as connection:
             shard = read_shard(_one(connection, _by_id(shard_id), f"shard {shard_id}"))
             if expected_epoch is not None and shard.epoch != expected_epoch:
                 raise StaleEpoch(f"shard {shard_id} is at epoch {shard.epoch}, not {expected_epoch}")
@@ -211,7 +226,7 @@ class ShardMap:
 
     def remove(self, shard_id: ShardId) -> None:
         """With its binding; frees its address. Already gone = success."""
-        with self._database.transaction() as connection:
+        with self._changing_overlay() as connection:
             connection.execute(delete(bindings).where(bindings.c.shard == shard_id))
             connection.execute(delete(shards).where(shards.c.id == shard_id))
 
@@ -219,6 +234,8 @@ class ShardMap:
 
     def bind(self, component: ComponentName, shard_id: ShardId) -> Binding:
         """Bind, or re-bind the component to another shard (the old one turns ready). Same pair, same binding.
+
+        From then on the shard is on the overlay of the component's namespace, and on no other.
 
         Raises UsageError when the shard serves another component or is draining or released.
         """
@@ -237,11 +254,14 @@ class ShardMap:
             binding = Binding(component=component, shard=shard_id, bound_at=self._clock.now())
             connection.execute(self._database.insert(bindings).values(binding_row(binding)))
             connection.execute(update(shards).where(shards.c.id == shard_id).values(state=ShardState.BOUND.value))
+            tenant_vni(self._database, connection, component.namespace)
+            changed(self._database, connection)
+        self._tell()
         return binding
 
     def unbind(self, component: ComponentName) -> None:
         """The shard turns ready. Not bound = success."""
-        with self._database.transaction() as connection:
+        with self._changing_overlay() as connection:
             shard_id = connection.execute(select(bindings.c.shard).where(_named(component))).scalar_one_or_none()
             if shard_id is not None:
                 self._unbind(connection, component, ShardId(shard_id))
@@ -279,6 +299,18 @@ class ShardMap:
             swap = update(shards).where(shards.c.id == shard_id, shards.c.state == before.value)
             if shard_id is not None and connection.execute(swap.values(state=after.value)).rowcount == 1:
                 connection.execute(update(bindings).where(_named(component)).values(draining_until=until))
+
+    @contextmanager
+    def _changing_overlay(self) -> Iterator[Connection]:
+        """A transaction that changes what the overlay must look like."""
+        with self._database.transaction() as connection:
+            yield connection
+            changed(self._database, connection)
+        self._tell()
+
+    def _tell(self) -> None:
+        for listener in self._listeners:
+            listener()
 
     def _free_address(self, connection: Connection) -> tuple[str, str]:
         # The cursor row is the lock: on SQLite the whole transaction holds it, on PostgreSQL its row lock does.

@@ -11,6 +11,7 @@ from engine.model.market import PurchaseOption
 from engine.model.money import Money
 from engine.model.placement import Binding, ComponentName, Node, NodeState, Shard, ShardState
 from engine.store.database import DecimalText, UtcDateTime, metadata
+from engine.store.overlay_tables import TABLES as OVERLAY_TABLES
 
 nodes = Table(
     "nodes",
@@ -62,7 +63,8 @@ overlay_cursor = Table(
 )
 """One row: where the search for a free overlay address starts, so that an address is reused as late as possible."""
 
-TABLES = (nodes, shards, bindings, overlay_cursor)
+TABLES = (nodes, shards, bindings, overlay_cursor, *OVERLAY_TABLES)
+"""Everything that ShardMap writes."""
 
 _FIRST_NET, _LAST_NET, _PER_NET = 1, 254, 254
 OVERLAY_ADDRESSES = (_LAST_NET - _FIRST_NET + 1) * _PER_NET

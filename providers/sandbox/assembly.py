@@ -181,7 +181,7 @@ class Sandbox:
 
     def attach_client(self, order: NewClient) -> Attachment:
         if self._underlay is None:
-            raise UsageError("there is no overlay to attach a client to", why=LOOPBACK_LIMITS[0])
+            raise UsageError("there is no underlay to attach a client to", why=LOOPBACK_LIMITS[0])
         return self._underlay.attach_client(order.name)
 
     def open_relay(self, order: OpenRelay) -> RelayAddress:

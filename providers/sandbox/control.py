@@ -220,7 +220,7 @@ class SandboxClient:
         self._call("POST", "/market/fault", SetFault(provider=provider, mode=mode, seconds=seconds), Nothing)
 
     def attach_client(self, name: str) -> Attachment:
-        """A namespace on the overlay (10.9.255.x). Same name, same client. Needs namespaces."""
+        """A namespace on the underlay, for a client's host. Same name, same client. Needs namespaces."""
         return self._call("POST", "/clients", NewClient(name=name), Attachment)
 
     def open_relay(self, port: int) -> RelayAddress:

@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Collection, Iterator
@@ -94,6 +95,7 @@ def tear_down(tag: str, state_dir: Path | None, *, spare: Collection[int] = ()) 
     for name, owner in _ours(_LINKS):
         if owner == tag:
             _run("ip", "link", "del", name)
+    remove_dead_sockets()
     _remove_cgroups(tag)
     if state_dir is not None:
         for name in _node_names(state_dir):
@@ -101,6 +103,16 @@ def tear_down(tag: str, state_dir: Path | None, *, spare: Collection[int] = ()) 
                 remove_cgroup(group)
         clear_state(state_dir)
     return leftovers(tag, ignore=spared)
+
+
+def remove_dead_sockets(folder: Path = Path("/var/run/wireguard")) -> None:
+    """What the wireguard-go processes of killed agents leave in the folder that all of this machine's share."""
+    for path in folder.glob("swwg*.sock") if folder.is_dir() else ():
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, contextlib.suppress(OSError):
+            try:
+                probe.connect(str(path))
+            except ConnectionRefusedError:
+                path.unlink()
 
 
 def clear_state(state_dir: Path) -> None:

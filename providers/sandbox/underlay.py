@@ -2,11 +2,12 @@
 
     root namespace                 underlay namespace                    node namespace
     TAGu 10.77.0.2/16 ── veth ── r0 ┐                        ┌ v7 ── veth ── eth0 10.77.1.7/16
-                                    ub 10.77.0.1/16 (bridge) ┤               br0 ── vx0 (VXLAN 100 to every peer)
+                                    ub 10.77.0.1/16 (bridge) ┤
                                        169.254.169.254/32    └ …
 
-The root side lets the control plane dial nodes; nothing listens on it. The overlay (10.9.0.0/16) exists only between
-the br0 of nodes and clients. Every name starts with the sandbox's tag, which is written down before anything is made.
+The root side lets the control plane dial nodes; nothing listens on it. The overlay is no part of this: the agents of
+nodes and clients make it among themselves, as they do at a real provider. Every name starts with the sandbox's tag,
+which is written down before anything is made.
 """
 
 import ipaddress
@@ -23,24 +24,20 @@ from providers.sandbox import netns
 from providers.sandbox.netns import NetworkSetupFailed, batch
 
 METADATA_ADDRESS = "169.254.169.254"
-OVERLAY = IPv4Network("10.9.0.0/16")
-VXLAN_ID, VXLAN_PORT, OVERLAY_MTU = 100, 4789, 1450
 _CANDIDATES = tuple(IPv4Network(f"10.{second}.0.0/16") for second in range(77, 127))
 _GATEWAY_MAC = "02:53:57:00:00:01"
 """A bridge without an address of its own takes the lowest of its ports': a new port would change it, and every node
 would lose metadata and control plane for the half minute that its neighbour table takes to notice."""
-_CLIENT_NET = 255
 _PER_NET = 250
 _MOST_ATTACHED = 250 * _PER_NET
 
 
 class Attachment(Value):
-    """A namespace on the underlay; ``overlay_address`` is set for clients only."""
+    """A namespace on the underlay."""
 
     name: str
     namespace: str
     underlay_address: str
-    overlay_address: str | None = None
 
 
 def free_subnet(in_use: Sequence[IPv4Network]) -> IPv4Network:
@@ -64,24 +61,15 @@ def networks_in_use() -> list[IPv4Network]:
     return [network for network in found if network.prefixlen > 0]
 
 
-def node_commands(address: str, gateway: str, peers: Sequence[str]) -> tuple[list[str], list[str]]:
-    """(``ip`` lines, ``bridge`` lines) for the inside of one node's namespace."""
-    ip = [
+def node_commands(address: str, gateway: str) -> list[str]:
+    """``ip`` lines for the inside of one node's namespace."""
+    return [
         "link set lo up",
         f"address add {address}/16 dev eth0",
         "link set eth0 up",
         f"route add default via {gateway}",
         f"route add {METADATA_ADDRESS}/32 via {gateway}",
-        "link add br0 type bridge forward_delay 0",
-        f"link set br0 mtu {OVERLAY_MTU} up",
-        f"link add vx0 type vxlan id {VXLAN_ID} dstport {VXLAN_PORT} local {address}",
-        f"link set vx0 mtu {OVERLAY_MTU} master br0 up",
     ]
-    return ip, [_flood_entry("append", peer) for peer in peers]
-
-
-def _flood_entry(verb: str, peer: str) -> str:
-    return f"fdb {verb} 00:00:00:00:00:00 dev vx0 dst {peer}"
 
 
 class Underlay:
@@ -125,25 +113,18 @@ class Underlay:
         batch("ip", inner, namespace=self.namespace)
 
     def attach_node(self, name: str) -> Attachment:
-        """A namespace with an underlay address, a default route, br0 and vx0. Raises NetworkSetupFailed."""
+        """A namespace with an underlay address and a default route. Raises NetworkSetupFailed."""
         with self._lock:
-            return self._attach(name, overlay_address=None)
+            return self._attach(name)
 
     def attach_client(self, name: str) -> Attachment:
-        """The same with an overlay address (10.9.255.x) on br0; the same name again is the same client."""
+        """The same for the host of a client; the same name again is the same client."""
         with self._lock:
             key = f"client-{name}"
-            if key in self._attached:
-                return self._attached[key]
-            taken = {attachment.overlay_address for attachment in self._attached.values()}
-            hosts = (f"10.9.{_CLIENT_NET}.{host}" for host in range(1, 255))
-            address = next((host for host in hosts if host not in taken), None)
-            if address is None:
-                raise NetworkSetupFailed("no overlay address is free for a client")
-            return self._attach(key, overlay_address=address)
+            return self._attached[key] if key in self._attached else self._attach(key)
 
     def detach(self, name: str) -> None:
-        """Remove the namespace and its peers' entries. Not attached = success. Its processes must be gone."""
+        """Remove the namespace. Not attached = success. Its processes must be gone."""
         with self._lock:
             attachment = self._attached.pop(name, None)
             if attachment is None:
@@ -151,10 +132,6 @@ class Underlay:
             index = self._indexes.pop(name)
             batch("ip", [f"link del v{index}"], namespace=self.namespace, force=True)
             batch("ip", [f"netns del {attachment.namespace}"], force=True)
-            for peer in self._attached.values():
-                batch(
-                    "bridge", [_flood_entry("del", attachment.underlay_address)], namespace=peer.namespace, force=True
-                )
 
     def link(self, name: str) -> str:
         """The attachment's end of its cable, in the underlay namespace."""
@@ -165,7 +142,7 @@ class Underlay:
         with self._lock:
             return tuple(self._attached.values())
 
-    def _attach(self, name: str, *, overlay_address: str | None) -> Attachment:
+    def _attach(self, name: str) -> Attachment:
         if name in self._attached:
             raise NetworkSetupFailed(f"{name} is attached already")
         index = self._free_index()
@@ -173,12 +150,10 @@ class Underlay:
             name=name,
             namespace=namespace_name(self.tag, name),
             underlay_address=node_address(self.subnet, index),
-            overlay_address=overlay_address,
         )
-        peers = list(self._attached.values())
         batch("ip", [f"netns add {attachment.namespace}"])
         try:
-            self._wire(attachment, index, peers)
+            self._wire(attachment, index)
         except NetworkSetupFailed:
             batch("ip", [f"netns del {attachment.namespace}"], force=True)
             raise
@@ -195,7 +170,7 @@ class Underlay:
                 return index
         raise NetworkSetupFailed("no underlay address is free", why=f"{_MOST_ATTACHED} are in use")
 
-    def _wire(self, attachment: Attachment, index: int, peers: Sequence[Attachment]) -> None:
+    def _wire(self, attachment: Attachment, index: int) -> None:
         netns.quiet(attachment.namespace)
         link = f"v{index}"
         outer = [
@@ -203,14 +178,7 @@ class Underlay:
             f"link set {link} master ub up",
         ]
         batch("ip", outer, namespace=self.namespace)
-        addresses = [peer.underlay_address for peer in peers]
-        ip, bridge = node_commands(attachment.underlay_address, self.gateway, addresses)
-        if attachment.overlay_address is not None:
-            ip.append(f"address add {attachment.overlay_address}/{OVERLAY.prefixlen} dev br0")
-        batch("ip", ip, namespace=attachment.namespace)
-        batch("bridge", bridge, namespace=attachment.namespace)
-        for peer in peers:
-            batch("bridge", [_flood_entry("append", attachment.underlay_address)], namespace=peer.namespace)
+        batch("ip", node_commands(attachment.underlay_address, self.gateway), namespace=attachment.namespace)
 
 
 def namespace_name(tag: str, name: str) -> str:

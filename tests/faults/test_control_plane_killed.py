@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.app.gateways import add_gateway
 from engine.clock import SystemClock
 from engine.demo.traffic import Traffic, prove
 from engine.model.ids import PlanId
@@ -13,6 +14,7 @@ from engine.model.move import MovePhase
 from engine.model.placement import NodeState, Shard, ShardState
 from engine.model.plan import MoveCause
 from engine.store.opened import Store
+from providers.sandbox.gateway import GatewayProcess
 from tests.faults.deployment import Deployment
 from tests.faults.settled import assert_gone, assert_nobody_left, assert_settled, assert_shards
 
@@ -79,6 +81,9 @@ def test_killed_at_the_notice_and_twice_in_the_move_that_follows(deployment: Dep
     with deployment.store() as store:
         shard = spot_shard(store)
         namespace = deployment.sandbox.attach_client("records").namespace
+        bound = store.shard_map.bindings(shard=shard.id)[0].component.namespace
+        file = add_gateway(deployment.configuration, store, "records", bound, SystemClock())
+        gateway = GatewayProcess(namespace, file, deployment.folder / "gateway")
         traffic = Traffic(shard.address, deployment.folder / "records.jsonl", namespace)
         try:
             traffic.wait_for(20, SystemClock())
@@ -95,6 +100,7 @@ def test_killed_at_the_notice_and_twice_in_the_move_that_follows(deployment: Dep
             summary = traffic.stop()
         finally:
             traffic.kill()
+            gateway.close()
         assert last.interrupt() == 130
         assert (summary.connections, summary.error) == (1, "")
         assert_moved_once(deployment, store, shard, acknowledged)

@@ -54,6 +54,17 @@ def test_lists_come_back_as_the_values_that_went_out(client: TestClient) -> None
         assert [kind.model_validate_json(json.dumps(item)) for item in answer.json()] == list(asked())
 
 
+def test_shards_are_searched_by_what_is_given(client: TestClient) -> None:
+    everything = client.get("/v1/shards").json()
+    states = {row["shard"]["state"] for row in everything}
+    for state in states:
+        found = client.get("/v1/shards", params={"state": state}).json()
+        assert found == [row for row in everything if row["shard"]["state"] == state]
+    assert client.get("/v1/shards", params={"vcpus": 10_000}).json() == []
+    for wrong in ({"state": "lost"}, {"vcpus": -1}, {"colour": "red"}):
+        assert client.get("/v1/shards", params=wrong).status_code == 400
+
+
 def test_the_plan_and_the_bill_come_back_as_they_went_out(client: TestClient) -> None:
     view = SampleView()
     assert Plan.model_validate_json(client.get("/v1/plan").text) == view.plan()

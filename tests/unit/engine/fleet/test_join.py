@@ -23,11 +23,13 @@ from engine.errors import AuthenticationFailed, ConfigurationError
 from engine.fleet.admission import Admission, Attestation
 from engine.fleet.certificates import LEAF_LIFE, CertificateAuthority, ControlCredentials
 from engine.fleet.join import ControlListener, NodeJoined, join_secret
+from engine.fleet.overlay import OverlayDesk
 from engine.model.capacity import Resources
 from engine.model.ids import MoveId, NodeId, ShardId
 from engine.store.attested_instances import AttestedInstances
 from engine.store.database import Database
 from engine.store.join_tokens import JoinTokens
+from engine.store.overlay_map import OverlayMap
 from engine.store.run_leases import RunLeases
 from providers.base import InstanceRecord, ProviderSettings
 from providers.registry import open_attestor
@@ -51,6 +53,7 @@ class Control:
         self.joined: list[NodeJoined] = []
         self.notices: list[tuple[NodeId, NoticeReport]] = []
         self.asked: list[tuple[NodeId, ShardId, KeepRequest]] = []
+        self.overlay = OverlayMap(database)
         self.listener = ControlListener(
             "127.0.0.1", 0,
             authority=self.authority,
@@ -60,6 +63,7 @@ class Control:
             on_notice=lambda node, notice: self.notices.append((node, notice)),
             on_keep=self.keep,
             leases=self.leases,
+            overlay=OverlayDesk(self.overlay, wait_seconds=0.2),
         )  # fmt: skip
         self.url = self.listener.start()
 
@@ -294,7 +298,7 @@ def test_an_address_in_use_is_named(control: Control, tmp_path: Path) -> None:
         authority=control.authority, credentials=control.listener._credentials,
         admission=control.admission,
         on_join=control.joined.append, on_notice=lambda _node, _notice: None, leases=control.leases,
-        on_keep=control.keep,
+        on_keep=control.keep, overlay=OverlayDesk(control.overlay),
     )  # fmt: skip
     with pytest.raises(ConfigurationError, match="cannot listen"):
         second.start()

@@ -61,7 +61,7 @@ class Scribe:
         return Nothing()
 
     def attach_client(self, order: NewClient) -> Attachment:
-        return Attachment(name=order.name, namespace="ns", underlay_address="10.77.1.1", overlay_address="10.9.255.1")
+        return Attachment(name=order.name, namespace="ns", underlay_address="10.77.1.1")
 
     def open_relay(self, order: OpenRelay) -> RelayAddress:
         return RelayAddress(host="10.77.0.1", port=order.port)
@@ -107,7 +107,7 @@ def test_orders_arrive_as_they_were_given(client: SandboxClient, scribe: Scribe)
         SetFault(provider="aws", mode=FaultMode.DOWN, seconds=3),
     ]  # fmt: skip
     assert client.status().nodes == (NODE,)
-    assert client.attach_client("demo").overlay_address == "10.9.255.1"
+    assert client.attach_client("demo").underlay_address == "10.77.1.1"
     assert client.open_relay(7000) == RelayAddress(host="10.77.0.1", port=7000)
 
 

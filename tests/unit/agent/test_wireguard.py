@@ -1,0 +1,29 @@
+from pathlib import Path
+
+from agent.wire import OverlayPeer
+from agent.wireguard import Tunnel, interface_name, settings
+from engine.model.ids import NodeId
+
+PEER = OverlayPeer(node=NodeId("b"), public_key="PUB=", endpoint="192.0.2.2:51820", tunnel="10.99.0.2")
+
+
+def test_a_key_is_made_once_and_only_its_owner_reads_it(tmp_path: Path) -> None:
+    first, second = (Tunnel("swwg1", tmp_path / "overlay", 51820) for _ in range(2))
+    assert first.public_key == second.public_key
+    assert len(first.public_key) == 44
+    file = tmp_path / "overlay" / "wireguard.key"
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert first.public_key not in file.read_text()
+
+
+def test_a_peer_may_use_its_own_address_and_no_other() -> None:
+    said = settings("SECRET", 51820, [PEER])
+    assert "AllowedIPs = 10.99.0.2/32" in said
+    assert said.count("AllowedIPs") == 1
+    assert "Endpoint = 192.0.2.2:51820" in said
+
+
+def test_names_differ_between_nodes_of_one_host_and_fit(tmp_path: Path) -> None:
+    names = {interface_name(NodeId(f"n{number}"), tmp_path) for number in range(50)}
+    assert len(names) == 50
+    assert all(len(name) <= 15 for name in names)

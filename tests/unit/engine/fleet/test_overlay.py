@@ -1,0 +1,99 @@
+import asyncio
+import time
+
+import pytest
+
+from agent.wire import OverlayRequest
+from engine.errors import AuthenticationFailed
+from engine.fleet import overlay as desk_module
+from engine.fleet.overlay import OverlayDesk
+from engine.model.ids import NodeId
+from engine.store.database import Database
+from engine.store.overlay_map import OverlayMap
+
+HOST, OTHER = NodeId("gate"), NodeId("other")
+
+
+def request(generation: int, letter: str = "A") -> OverlayRequest:
+    return OverlayRequest(public_key=letter * 42 + "A=", endpoint="192.0.2.1:51820", generation=generation)
+
+
+@pytest.fixture
+def store(database: Database) -> OverlayMap:
+    made = OverlayMap(database)
+    for name in (HOST, OTHER):
+        made.add_gateway(name, "shop")
+    return made
+
+
+def test_who_knows_less_is_answered_at_once(store: OverlayMap) -> None:
+    view = asyncio.run(OverlayDesk(store).view(HOST, request(0)))
+    assert view.generation == store.generation() > 0
+
+
+def test_who_is_not_part_of_it_is_refused(store: OverlayMap) -> None:
+    with pytest.raises(AuthenticationFailed):
+        asyncio.run(OverlayDesk(store).view(NodeId("stranger"), request(0)))
+
+
+def test_a_change_answers_who_waits(store: OverlayMap) -> None:
+    desk = OverlayDesk(store, wait_seconds=30)
+
+    async def go() -> tuple[int, int, float]:
+        watching = asyncio.create_task(desk.watch())
+        known = (await desk.view(HOST, request(0))).generation
+        waiting = asyncio.create_task(desk.view(HOST, request(known)))
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        began = time.monotonic()
+        await desk.view(OTHER, request(0, "B"))
+        view = await waiting
+        watching.cancel()
+        return known, view.generation, time.monotonic() - began
+
+    known, found, took = asyncio.run(go())
+    assert found == known + 1
+    assert took < 10
+
+
+def test_so_does_a_change_that_another_process_has_made(store: OverlayMap, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(desk_module, "LOOK_SECONDS", 0.01)
+    desk = OverlayDesk(store, wait_seconds=30)
+
+    async def go() -> int:
+        watching = asyncio.create_task(desk.watch())
+        known = (await desk.view(HOST, request(0))).generation
+        waiting = asyncio.create_task(desk.view(HOST, request(known)))
+        await asyncio.sleep(0.05)
+        store.remove_gateway(OTHER)
+        view = await waiting
+        watching.cancel()
+        return view.generation - known
+
+    assert asyncio.run(asyncio.wait_for(go(), 20)) == 1
+
+
+def test_without_a_change_the_answer_comes_in_time_all_the_same(store: OverlayMap) -> None:
+    desk = OverlayDesk(store, wait_seconds=0.05)
+
+    async def go() -> tuple[int, int]:
+        first = await desk.view(HOST, request(0))
+        return first.generation, (await desk.view(HOST, request(first.generation))).generation
+
+    first, second = asyncio.run(go())
+    assert first == second
+
+
+def test_closing_answers_everybody(store: OverlayMap) -> None:
+    desk = OverlayDesk(store, wait_seconds=3600)
+
+    async def go() -> None:
+        watching = asyncio.create_task(desk.watch())
+        known = (await desk.view(HOST, request(0))).generation
+        waiting = asyncio.create_task(desk.view(HOST, request(known)))
+        await asyncio.sleep(0.05)
+        desk.close()
+        assert (await asyncio.wait_for(waiting, 10)).generation == known
+        watching.cancel()
+
+    asyncio.run(go())
