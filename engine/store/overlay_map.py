@@ -68,16 +68,17 @@ class OverlayMap:
         said = {"public_key": request.public_key, "endpoint": request.endpoint}
         with self._database.transaction() as connection:
             row = self._host(connection, host)
+            if row is not None and {name: row[name] for name in said} == said:
+                return False
             if row is None:
                 state = connection.execute(select(nodes.c.state).where(nodes.c.id == host)).scalar()
                 if state is None or state == NodeState.GONE:
                     raise AuthenticationFailed(f"{host} takes no part in the overlay", why="it is unknown, or gone")
+            changed(self._database, connection)
+            if row is None:
                 connection.execute(insert(overlay_hosts).values(name=host, slot=_free_slot(connection), **said))
-            elif {name: row[name] for name in said} == said:
-                return False
             else:
                 connection.execute(update(overlay_hosts).where(overlay_hosts.c.name == host).values(said))
-            changed(self._database, connection)
         return True
 
     def view(self, host: NodeId) -> OverlayView:
@@ -132,6 +133,7 @@ class OverlayMap:
                 raise UsageError(
                     f"{name} is taken", why="by a node" if taken else f"in namespace {row['namespace']}" if row else ""
                 )
+            changed(self._database, connection)
             tenant_vni(self._database, connection, namespace)
             used = set(connection.execute(select(overlay_hosts.c.address)).scalars())
             number = next((n for n in range(1, _LAST_GATEWAY + 1) if f"{_GATEWAY_NET}.{n}" not in used), None)
@@ -143,7 +145,6 @@ class OverlayMap:
                 "address": address, "mac": f"52:54:00:09:ff:{number:02x}",
             }  # fmt: skip
             connection.execute(insert(overlay_hosts).values(values))
-            changed(self._database, connection)
         return GatewayHost(name=name, namespace=namespace, address=address, joined=False)
 
     def remove_gateway(self, name: NodeId) -> None:

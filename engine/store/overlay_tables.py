@@ -42,7 +42,7 @@ _FIRST_VNI, _LARGEST_VNI = 4097, (1 << 24) - 1
 
 
 def changed(database: Database, connection: Connection) -> None:
-    """The last thing in a transaction: on PostgreSQL the row stays locked until its end."""
+    """On PostgreSQL the row stays locked to the transaction's end: call it last, or before a number is chosen."""
     row = database.insert(overlay_generation).values(id=1, generation=1)
     higher = {"generation": overlay_generation.c.generation + 1}
     connection.execute(row.on_conflict_do_update(index_elements=[overlay_generation.c.id], set_=higher))

@@ -254,8 +254,8 @@ class ShardMap:
             binding = Binding(component=component, shard=shard_id, bound_at=self._clock.now())
             connection.execute(self._database.insert(bindings).values(binding_row(binding)))
             connection.execute(update(shards).where(shards.c.id == shard_id).values(state=ShardState.BOUND.value))
+            changed(self._database, connection)  # first: whoever numbers another tenant waits
             tenant_vni(self._database, connection, component.namespace)
-            changed(self._database, connection)
         self._tell()
         return binding
 

@@ -17,7 +17,7 @@ from agent.config import AgentConfig, MetadataFlavour
 from agent.identity import Identity
 from agent.metadata import MetadataAddress
 from agent.peer import client_context
-from agent.wire import CONTROL_NAME, HeldShard, KeepRequest, NoticeReport, Verdict
+from agent.wire import CONTROL_NAME, HeldShard, KeepRequest, NoticeReport, OverlayRequest, Verdict
 from engine.clock import ManualClock, SystemClock
 from engine.errors import AuthenticationFailed, ConfigurationError
 from engine.fleet.admission import Admission, Attestation
@@ -290,6 +290,23 @@ def test_a_body_that_is_not_a_request_is_refused_by_name(control: Control, conte
         answer = client.post("/v1/join", content=content, extensions={"sni_hostname": CONTROL_NAME})
     assert answer.status_code == 422
     assert answer.json()["error"] == "UsageError"
+
+
+def test_a_host_is_given_the_overlay_under_its_own_name_only(control: Control, tmp_path: Path) -> None:
+    control.overlay.add_gateway(NodeId("office"), "shop")
+    office = control.identity(tmp_path / "office", "office")
+    asyncio.run(office.join("https://127.0.0.1:1"))
+    asked = OverlayRequest(public_key="A" * 43 + "=", endpoint="192.0.2.9:51820")
+    view = asyncio.run(office.overlay(asked))
+    assert [entry.shard for entry in view.entries] == ["office"]
+    assert view.generation == control.overlay.generation()
+    for path in ("/v1/nodes/other/overlay", "/v1/nodes/office/overlay"):
+        with control.client(office if "other" in path else None) as client:
+            answer = client.post(path, content=asked.model_dump_json(), extensions={"sni_hostname": CONTROL_NAME})
+        assert answer.status_code == 403
+    control.overlay.remove_gateway(NodeId("office"))
+    with pytest.raises(AuthenticationFailed, match="no part"):
+        asyncio.run(office.overlay(asked))
 
 
 def test_an_address_in_use_is_named(control: Control, tmp_path: Path) -> None:
