@@ -201,6 +201,7 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
                 fleet=fleet,
                 clock=clock,
                 observe=observe,
+                listening_since=clock.now(),
             ),
             clock=clock,
             observe=observe,

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from agent.image import MINIMUM_MEMORY_MIB
 from engine.clock import Clock
@@ -36,6 +37,8 @@ class Composition:
     fleet: Releases
     clock: Clock
     observe: Observe
+    listening_since: datetime
+    """When this process began to take nodes' reports."""
 
     def with_replicas(self, targets: Sequence[CapacityTarget]) -> tuple[CapacityTarget, ...]:
         """The forecast's targets, nowhere below the least number of replicas; and those of the storage pools."""
@@ -73,12 +76,19 @@ class Composition:
         }
 
     def lost_nodes(self) -> frozenset[NodeId]:
-        return lost_nodes(self.shard_map.bindings(), self.health.all(), self.rules, now=self.clock.now())
+        return lost_nodes(
+            self.shard_map.bindings(),
+            self.health.all(),
+            self.rules,
+            now=self.clock.now(),
+            listening_since=self.listening_since,
+        )
 
     def replace_unhealthy(self) -> None:
         """Give up replicas that have been ill for too long; this round carves and binds others in their place."""
         health, now = self.health.all(), self.clock.now()
-        for one in replicas_to_replace(self.shard_map.bindings(), health, self.rules, now=now):
+        bindings, since = self.shard_map.bindings(), self.listening_since
+        for one in replicas_to_replace(bindings, health, self.rules, now=now, listening_since=since):
             self._say("health", f"{one.component}: {one.shard} has been unhealthy for too long and is replaced")
             self.shard_map.unbind(one.component)
             try:

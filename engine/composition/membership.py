@@ -86,11 +86,14 @@ def is_well(seen: ShardHealth | None, now: datetime) -> bool:
     return state_of(seen, now)[0] not in _BAD
 
 
-def bad_for(seen: ShardHealth | None, now: datetime) -> timedelta:
-    """How long a shard has been unhealthy or silent without a break; nothing for one that is not."""
+def bad_for(seen: ShardHealth | None, now: datetime, listening_since: datetime) -> timedelta:
+    """How long a shard has been unhealthy or silent without a break; nothing for one that is not.
+
+    Silence counts only while somebody listened: a control plane that was away knows nothing of that time.
+    """
     if seen is None:
         return timedelta(0)
     state, _ = state_of(seen, now)
     if state is HealthState.SILENT:
-        return now - (seen.since if seen.state is HealthState.UNHEALTHY else seen.reported_at)
+        return now - max(listening_since, seen.since if seen.state is HealthState.UNHEALTHY else seen.reported_at)
     return now - seen.since if state is HealthState.UNHEALTHY else timedelta(0)

@@ -151,7 +151,7 @@ def no_composites(database: Database, clock: ManualClock, shard_map: ShardMap, f
     return Composition(
         pools=(), components={}, rules={}, shard_map=shard_map, health=HealthBook(database, clock),
         drains=Drains(shard_map, {}, clock, fleet), storage=storage, fleet=fleet, clock=clock,
-        observe=lambda _event: None,
+        observe=lambda _event: None, listening_since=clock.now(),
     )  # fmt: skip
 
 

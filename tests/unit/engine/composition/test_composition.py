@@ -57,7 +57,7 @@ class Post:
             pools=(pool("web"), DISKS), components={WEB: (API,)}, rules=rules, shard_map=self.map, health=self.book,
             drains=Drains(self.map, rules, self.clock, self.fleet),
             storage=Storage(self.map, Attachments(database), cast(Any, self.agents), rules), fleet=self.fleet,
-            clock=self.clock, observe=self._listen,
+            clock=self.clock, observe=self._listen, listening_since=NOW,
         )  # fmt: skip
 
     def _listen(self, event: Event) -> None:
@@ -164,7 +164,7 @@ def test_shards_that_stand_for_one_are_bound_as_many_times(database: Database) -
     assert Composition(
         pools=(pool("web", small),), components={WEB: (API,)}, rules=rules, shard_map=post.map, health=post.book,
         drains=post.composition.drains, storage=post.composition.storage, fleet=post.fleet, clock=post.clock,
-        observe=lambda _event: None,
+        observe=lambda _event: None, listening_since=NOW,
     ).max_parts(WEB) == 2  # fmt: skip
 
 

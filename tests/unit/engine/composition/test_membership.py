@@ -48,9 +48,13 @@ def test_a_replica_whose_storage_is_ill_is_ill() -> None:
 
 
 def test_how_long_a_shard_has_been_bad() -> None:
-    assert bad_for(None, NOW) == bad_for(health("a", since=500), NOW) == timedelta(0)
-    assert bad_for(health("a", HealthState.UNHEALTHY, since=90), NOW) == timedelta(seconds=90)
-    assert bad_for(health("a", since=500, reported=LONG), NOW) == timedelta(seconds=LONG)
-    assert bad_for(health("a", HealthState.UNHEALTHY, since=500, reported=LONG), NOW) == timedelta(seconds=500)
+    always = NOW - timedelta(days=1)
+    assert bad_for(None, NOW, always) == bad_for(health("a", since=500), NOW, always) == timedelta(0)
+    assert bad_for(health("a", HealthState.UNHEALTHY, since=90), NOW, always) == timedelta(seconds=90)
+    assert bad_for(health("a", since=500, reported=LONG), NOW, always) == timedelta(seconds=LONG)
+    assert bad_for(health("a", HealthState.UNHEALTHY, since=500, reported=LONG), NOW, always) == timedelta(seconds=500)
+    just_now = NOW - timedelta(seconds=5)
+    assert bad_for(health("a", since=5000, reported=5000), NOW, just_now) == timedelta(seconds=5)
+    assert bad_for(health("a", HealthState.UNHEALTHY, since=90), NOW, just_now) == timedelta(seconds=90)
     assert not is_well(health("a", HealthState.UNHEALTHY), NOW)
     assert is_well(None, NOW)

@@ -2,9 +2,12 @@ from datetime import timedelta
 
 from engine.composition.replacement import lost_nodes, replicas_to_replace
 from engine.model.composite import CompositeRule, HealthState, ShardHealth
+from engine.model.ids import NodeId, ShardId
+from engine.model.placement import Binding
 from tests.unit.engine.composition.cases import API, NOW, bound, health
 
 RULES = {API: CompositeRule(replicas=3, replace_after=timedelta(minutes=1))}
+LONG_AGO = NOW - timedelta(days=1)
 THREE = [bound(0, "a"), bound(1, "b"), bound(2, "c")]
 
 
@@ -13,7 +16,7 @@ def ill(name: str, seconds: float) -> ShardHealth:
 
 
 def replaced(*known: ShardHealth) -> list[str]:
-    found = replicas_to_replace(THREE, {one.shard: one for one in known}, RULES, now=NOW)
+    found = replicas_to_replace(THREE, {one.shard: one for one in known}, RULES, now=NOW, listening_since=LONG_AGO)
     return [one.shard for one in found]
 
 
@@ -31,19 +34,30 @@ def test_when_most_of_them_look_ill_nobody_is_replaced() -> None:
 def test_one_of_a_component_at_a_time() -> None:
     five = [bound(index, name) for index, name in enumerate("abcde")]
     known = {one.shard: one for one in (ill("a", 70), ill("c", 90))}
-    assert [one.shard for one in replicas_to_replace(five, known, RULES, now=NOW)] == ["c"]
+    assert [one.shard for one in replicas_to_replace(five, known, RULES, now=NOW, listening_since=LONG_AGO)] == ["c"]
 
 
 def test_nothing_is_replaced_unless_the_component_says_so_nor_its_last_replica() -> None:
     known = {one.shard: one for one in (ill("a", 1000),)}
-    assert replicas_to_replace(THREE, known, {API: CompositeRule(replicas=3)}, now=NOW) == ()
-    assert replicas_to_replace([bound(0, "a")], known, RULES, now=NOW) == ()
+    assert replicas_to_replace(THREE, known, {API: CompositeRule(replicas=3)}, now=NOW, listening_since=LONG_AGO) == ()
+    assert replicas_to_replace([bound(0, "a")], known, RULES, now=NOW, listening_since=LONG_AGO) == ()
 
 
 def test_a_silent_node_is_lost_once_all_that_it_served_is_replaced() -> None:
+    def lost(bindings: list[Binding], known: dict[ShardId, ShardHealth]) -> frozenset[NodeId]:
+        return lost_nodes(bindings, known, RULES, now=NOW, listening_since=LONG_AGO)
+
     silent = health("b", reported=100, node="n2")
     known = {one.shard: one for one in (silent, health("a"), health("c"))}
-    assert lost_nodes(THREE, known, RULES, now=NOW) == {"n2"}
+    assert lost(THREE, known) == {"n2"}
     also = known | {health("c").shard: health("c", reported=100, node="n2")}
-    assert lost_nodes([*THREE, bound(3, "d"), bound(4, "e")], also, RULES, now=NOW) == frozenset()
-    assert lost_nodes(THREE, known | {ill("b", 100).shard: ill("b", 100)}, RULES, now=NOW) == frozenset()
+    assert lost([*THREE, bound(3, "d"), bound(4, "e")], also) == frozenset()
+    assert lost(THREE, known | {ill("b", 100).shard: ill("b", 100)}) == frozenset()
+
+
+def test_a_control_plane_that_was_away_takes_nobody_for_silent() -> None:
+    """The first node that reports again must not make the others look lost."""
+    known = {one.shard: one for one in (health("a"), health("b"), health("c", reported=5000, node="n3"))}
+    started = NOW - timedelta(seconds=20)
+    assert replicas_to_replace(THREE, known, RULES, now=NOW, listening_since=started) == ()
+    assert lost_nodes(THREE, known, RULES, now=NOW, listening_since=started) == frozenset()
