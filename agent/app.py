@@ -18,6 +18,7 @@ from agent.attaching import Attacher
 from agent.config import AgentConfig
 from agent.moves import MoveAgent
 from agent.peer import peer_of
+from agent.postcopy import PostCopyAgent
 from agent.shards import ShardHost
 from agent.volumes import VolumeHost
 from agent.wire import (
@@ -37,6 +38,7 @@ from agent.wire import (
     Problem,
     ReserveRequest,
     ResizeRequest,
+    SendRequest,
     TuneRequest,
     VolumeRequest,
     control_identity,
@@ -77,6 +79,7 @@ class AgentApi:
         self._config, self._host, self._started_at = config, host, started_at
         self.moves = MoveAgent(host, config)
         self.volumes, self.attacher = VolumeHost(host), Attacher(host)
+        self.post_copy = PostCopyAgent(self.moves, config)
 
     def app(self) -> Starlette:
         shard, move = "/v1/shards/{shard}", "/v1/shards/{shard}/move"
@@ -104,6 +107,9 @@ class AgentApi:
             ("POST", f"{move}/patch", self._patch),
             ("POST", f"{move}/commit", self._commit),
             ("POST", f"{move}/restart", self._restart),
+            ("POST", f"{move}/claim", self._claim),
+            ("POST", f"{move}/listen-again", self._listen_again),
+            ("POST", f"{move}/send-again", self._send_again),
             ("POST", f"{move}/abort", self._abort),
             ("POST", f"{move}/resume", self._resume),
         ]
@@ -175,7 +181,7 @@ class AgentApi:
         return reply(await self.moves.mirror(_shard_of(request), await body(request, MirrorRequest)))
 
     async def _precopy(self, request: Request) -> Response:
-        return reply(await self.moves.precopy(_shard_of(request), await body(request, MirrorRequest)))
+        return reply(await self.moves.precopy(_shard_of(request), await body(request, SendRequest)))
 
     async def _tune(self, request: Request) -> Response:
         return reply(await self.moves.tune(_shard_of(request), await body(request, TuneRequest)))
@@ -196,6 +202,15 @@ class AgentApi:
 
     async def _restart(self, request: Request) -> Response:
         return reply(await self.moves.restart(_shard_of(request), await body(request, MoveCommand)))
+
+    async def _claim(self, request: Request) -> Response:
+        return reply(await self.post_copy.claim(_shard_of(request), await body(request, MoveCommand)))
+
+    async def _listen_again(self, request: Request) -> Response:
+        return reply(await self.post_copy.listen_again(_shard_of(request), await body(request, MoveCommand)))
+
+    async def _send_again(self, request: Request) -> Response:
+        return reply(await self.post_copy.send_again(_shard_of(request), await body(request, MirrorRequest)))
 
     async def _memory(self, request: Request) -> Response:
         return reply(await self.moves.memory(_shard_of(request), await body(request, MemoryRequest)))

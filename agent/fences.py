@@ -70,12 +70,13 @@ def must_stop(record: GuestRecord, *, running: bool) -> bool:
 
 def must_finish(record: GuestRecord) -> bool:
     """A guest that was told to run here, by an agent that died over it. A commit is not taken back: nobody is asked."""
-    return record.committing and record.move is None and not record.incoming
+    return record.committing and (record.move is None or record.receiving) and not record.incoming
 
 
 def must_ask(record: GuestRecord, *, running: bool, unheard_seconds: float) -> bool:
     """Whether a guest has been left paused by a move that nobody drives any more."""
-    return record.move is not None and not record.incoming and not running and unheard_seconds >= UNHEARD_SECONDS
+    in_question = record.move is not None and not record.incoming and not record.receiving
+    return in_question and not running and unheard_seconds >= UNHEARD_SECONDS
 
 
 def may_run_on(record: GuestRecord, move: str | None, verdict: Verdict) -> bool:

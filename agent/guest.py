@@ -62,6 +62,8 @@ class GuestRecord(Value):
     """With the pid: names one process, even when pids come round again."""
     incoming: bool = False
     """Started for a move and not committed yet: it has never run here."""
+    receiving: bool = False
+    """Told to run before all its memory was here (post-copy): its source must live until it is."""
     committing: bool = False
     """Told to run here, for good; only that it does has yet to be seen to."""
     ceded_epoch: int = 0

@@ -19,6 +19,7 @@ from agent import fences, guest, memory, network, sending
 from agent.config import AgentConfig
 from agent.guest import GuestRecord
 from agent.monitor import poll
+from agent.postcopy import POST_COPY, allow_post_copy, capabilities, has_post_copy
 from agent.sending import ENDED
 from agent.shards import Guest, ShardHost, quietly
 from agent.wire import (
@@ -37,16 +38,19 @@ from agent.wire import (
     PrepareRequest,
     Proceeded,
     ReserveRequest,
+    SendRequest,
     ShardStatus,
     SourceStatus,
     TuneRequest,
 )
 from engine.errors import ConcurrentUpdate, MoveFailed, NotFound, UsageError
-from engine.model.ids import NodeId, ShardId
+from engine.model.ids import ShardId
 
 # AES-GCM makes GnuTLS renegotiate keys after 16 M records and QEMU crash with a return path; ChaCha20 does not.
 TLS_PRIORITY = "NORMAL:-AES-256-GCM:-AES-128-GCM:-AES-128-CCM"
 _TLS, _AUTHZ, _JOB, _TARGET, _EXPORT = "tls-move", "authz-move", "mirror-move", "target-move", "export-move"
+_NO_THROTTLE, _THROTTLE = 100, 50
+"""Per cent of what is sent that a guest may dirty before auto-converge slows it down; 100: as good as never."""
 _SWITCH_SECONDS = 30.0
 _CANCEL_SECONDS = 15.0
 _ARRIVAL_SECONDS = 5.0
@@ -74,7 +78,7 @@ class MoveAgent:
             self._host.epochs.accept(shard, request.epoch)  # again: an abort may have come while this one waited
             here = self._host.guests.get(shard)
             if here is not None and here.record.move == request.move and here.record.incoming and here.alive:
-                return self._landing(here.record)
+                return self._landing(here.record, post_copy=request.post_copy and await has_post_copy(here))
             if here is not None:
                 await self._make_way(here, request)
             return await self._prepare_new(shard, request)
@@ -99,17 +103,19 @@ class MoveAgent:
             _same_profile(here.record, request)
             async with here.busy:
                 await self._host.launch(here)
-                await self._listen(here, request.source)
+                post_copy = await self._listen(here, request)
         except Exception:
             await self._host.discard(here)
             raise
-        return self._landing(here.record)
+        return self._landing(here.record, post_copy=post_copy)
 
     async def commit(self, shard: ShardId, command: CommitRequest) -> Committed:
         """The store says that the shard belongs here: run, once the memory is here and the same. Raises MoveFailed."""
-        async with self._driven(shard, command, fences.may_commit) as here:
+        async with self.driven(shard, command, fences.may_commit) as here:
             status = await self._arrived(shard)
             if status.committed and status.running and not here.record.committing:
+                if status.arrived and status.receiving:
+                    here.save(receiving=False, move=None)
                 return Committed()
             if command.memory is not None and not status.committed:
                 found = await asyncio.to_thread(memory.digest, here.record.pid)
@@ -118,22 +124,25 @@ class MoveAgent:
             await quietly(here, "nbd-server-stop")
             # Before it runs: from here on no rollback to the source is right. And in one piece: a guest that runs while
             # its move still stands in the record could never be moved again.
-            here.save(incoming=False, move=None, committing=True)
+            receiving = not status.arrived
+            here.save(
+                incoming=False, receiving=receiving, move=command.move if receiving else None, committing=True
+            )  # fmt: skip
             began = await self._run_for_good(here)
         return Committed(seconds_since_running=time.perf_counter() - began)
 
     async def restart(self, shard: ShardId, command: MoveCommand) -> ShardStatus:
         """The store says that the shard belongs here, and its memory will never come: boot it from the disk that came.
 
-        A guest that has been told to run is left alone, dead or not. Returns when the workload is up. Raises MoveFailed
-        when the memory has come after all.
+        A guest that has been told to run with all its memory is left alone, dead or not. Returns when the workload is
+        up. Raises MoveFailed when the memory has come after all.
         """
-        async with self._driven(shard, command, fences.may_commit) as here:
-            if here.record.incoming:
+        async with self.driven(shard, command, fences.may_commit) as here:
+            if here.record.incoming or here.record.receiving:
                 if (await self.destination_status(shard)).arrived:
                     raise MoveFailed(f"the memory of shard {shard} has arrived", why="it is to be committed")
                 await self._host.end_guest(here)
-                here.save(incoming=False, move=None)
+                here.save(incoming=False, receiving=False, move=None)
                 await self._host.boot(here)
         return await self._host.status(shard)
 
@@ -156,7 +165,7 @@ class MoveAgent:
 
     async def patch(self, shard: ShardId, request: PatchRequest) -> None:
         """Memory that the migration lost, into a guest that has not run yet."""
-        async with self._driven(shard, request) as here:
+        async with self.driven(shard, request) as here:
             if not here.record.incoming:
                 raise UsageError(f"shard {shard} has run here: its memory is its own")
             await asyncio.to_thread(memory.write_chunks, here.record.pid, request.patch)
@@ -169,7 +178,7 @@ class MoveAgent:
             last[:] = [await self.destination_status(shard)]
             if not last[0].present:
                 raise NotFound(f"the guest of shard {shard} is gone")
-            return last[0].arrived or last[0].committed
+            return last[0].landed or last[0].committed
 
         try:
             await poll(look, seconds=_ARRIVAL_SECONDS, every=0.002)
@@ -196,7 +205,7 @@ class MoveAgent:
         if here is None:
             return DestinationStatus(present=False)
         committed = here.record.lives_here
-        gone = DestinationStatus(present=False, committed=committed)
+        gone = DestinationStatus(present=False, committed=committed, receiving=here.record.receiving)
         if not here.alive:
             return gone
         try:
@@ -208,6 +217,8 @@ class MoveAgent:
             present=True,
             committed=committed,
             arrived=migration == "completed" and status["status"] != "inmigrate",
+            landed=migration in ("completed", "postcopy-active") and status["status"] != "inmigrate",
+            receiving=here.record.receiving,
             running=bool(status["running"]),
             migration=migration,
         )
@@ -220,26 +231,29 @@ class MoveAgent:
             return
         raise ConcurrentUpdate(f"shard {here.record.shard} is here already", why="its guest runs on this node")
 
-    async def _listen(self, here: Guest, source: NodeId) -> None:
-        """Accept disk and memory over TLS, from the source's certificate only."""
+    async def _listen(self, here: Guest, request: PrepareRequest) -> bool:
+        """Accept disk and memory over TLS, from the source's certificate only; whether post-copy is possible."""
         execute, host = here.monitor.execute, self._config.underlay
         await execute("object-add", self._tls_object(here, "server"))
-        await execute("object-add", {"qom-type": "authz-simple", "id": _AUTHZ, "identity": f"CN={source}"[:67]})
+        await execute("object-add", {"qom-type": "authz-simple", "id": _AUTHZ, "identity": f"CN={request.source}"[:67]})
         address = {"type": "inet", "data": {"host": host, "port": str(here.record.disk_port)}}
         await execute("nbd-server-start", {"addr": address, "tls-creds": _TLS, "tls-authz": _AUTHZ})
         export = {"type": "nbd", "id": _EXPORT, "node-name": "d0", "name": "disk", "writable": True}
         await execute("block-export-add", export)
         await execute("migrate-set-parameters", {"tls-creds": _TLS, "tls-authz": _AUTHZ})
         # Until `cont` the disk belongs to the NBD export; without this QEMU opens it for the guest as memory arrives.
-        await _capabilities(here, late_block_activate=True)
+        await capabilities(here, late_block_activate=True)
+        post_copy = request.post_copy and await allow_post_copy(here)
         await execute("migrate-incoming", {"uri": f"tcp:{host}:{here.record.memory_port}"})
+        return post_copy
 
-    def _landing(self, record: GuestRecord) -> Landing:
+    def _landing(self, record: GuestRecord, *, post_copy: bool) -> Landing:
         return Landing(
             node=self._config.node,
             host=self._config.underlay,
             memory_port=record.memory_port,
             disk_port=record.disk_port,
+            post_copy=post_copy,
         )
 
     # -- source
@@ -273,7 +287,7 @@ class MoveAgent:
 
     async def mirror(self, shard: ShardId, request: MirrorRequest) -> SourceStatus:
         """Start copying the disk; from now on every write goes to both sides before the guest hears of it."""
-        async with self._driven(shard, request, fences.may_join) as here:
+        async with self.driven(shard, request, fences.may_join) as here:
             here.save(move=request.move, committing=False)
             status = await self.source_status(shard)
             if not status.mirror_present and status.migration in ENDED:
@@ -292,9 +306,9 @@ class MoveAgent:
         job = {"job-id": _JOB, "device": "d0", "target": _TARGET, "sync": "full", "copy-mode": "write-blocking"}
         await execute("blockdev-mirror", job)
 
-    async def precopy(self, shard: ShardId, request: MirrorRequest) -> SourceStatus:
+    async def precopy(self, shard: ShardId, request: SendRequest) -> SourceStatus:
         """Start sending memory; QEMU will wait for us before it hands over."""
-        async with self._driven(shard, request) as here:
+        async with self.driven(shard, request) as here:
             status = await self.source_status(shard)
             if not (status.mirror_ready or status.migration not in ENDED):
                 raise MoveFailed("memory cannot go before the disk is mirrored", why=status.error)
@@ -304,20 +318,30 @@ class MoveAgent:
                     "tls-hostname": request.landing.node,
                     "max-bandwidth": 0,
                     "downtime-limit": sending.first_limit_ms(here),
+                    "throttle-trigger-threshold": _NO_THROTTLE,
                 }
-                await _capabilities(here, pause_before_switchover=True)
+                await capabilities(
+                    here,
+                    pause_before_switchover=True,
+                    postcopy_ram=request.landing.post_copy,
+                    auto_converge=request.auto_converge,
+                )
                 await here.monitor.execute("migrate-set-parameters", parameters)
                 here.save(sent_for=request.move)
                 await sending.start(here, f"tcp:{request.landing.host}:{request.landing.memory_port}")
         return await self.source_status(shard)
 
     async def tune(self, shard: ShardId, request: TuneRequest) -> SourceStatus:
-        async with self._driven(shard, request) as here:
+        async with self.driven(shard, request) as here:
             if request.downtime_limit_ms is not None:
                 here.first_pass = None
                 await here.monitor.execute("migrate-set-parameters", {"downtime-limit": request.downtime_limit_ms})
             if request.stop_guest:
                 await here.monitor.execute("stop")
+            if request.throttle:
+                await here.monitor.execute("migrate-set-parameters", {"throttle-trigger-threshold": _THROTTLE})
+            if request.post_copy:
+                await here.monitor.execute("migrate-start-postcopy")
         return await self.source_status(shard)
 
     async def switchover(self, shard: ShardId, command: MoveCommand, wait_seconds: float) -> SourceStatus:
@@ -343,7 +367,7 @@ class MoveAgent:
         status = await self.source_status(shard)
         if status.migration != "pre-switchover" or not status.mirror_present:
             return status
-        async with self._driven(shard, command):
+        async with self.driven(shard, command):
             await quietly(here, "block-job-cancel", device=_JOB)
             await poll(lambda: _no_jobs(here), seconds=_SWITCH_SECONDS, every=0.002, what="the end of the mirror")
             here.mirrored, here.exact = True, sending.exact(here, said)
@@ -354,14 +378,14 @@ class MoveAgent:
 
     async def proceed(self, shard: ShardId, command: MoveCommand) -> Proceeded:
         """After the store has given the shard away: send the rest. The guest stays paused here as a rollback copy."""
-        async with self._driven(shard, command) as here:
+        async with self.driven(shard, command) as here:
             if not here.record.ceded_epoch:
                 here.save(ceded_epoch=command.epoch)
             await quietly(here, "migrate-continue", state="pre-switchover")
 
             async def ended() -> str | None:
                 said = (await here.monitor.execute("query-migrate")).get("status", "none")
-                return said if said in ENDED else None
+                return said if said in ENDED or said.startswith(POST_COPY) else None
 
             await poll(ended, seconds=_SWITCH_SECONDS, every=0.002, what="the last part of the memory")
             sent = time.perf_counter()
@@ -395,6 +419,10 @@ class MoveAgent:
             self._host.epochs.accept(shard, command.epoch)
             if fences.may_run(here.record, command.move, command.epoch):
                 try:
+                    if (await here.monitor.execute("query-migrate")).get("status", "none").startswith(POST_COPY):
+                        # QEMU never lets it run again. Its disk has every write: the store has given the shard back.
+                        await self._host.end_guest(here)
+                        raise NotFound("part of its memory was sent away for good")
                     await self._stop_sending(here)
                     await self._run_on(here)
                 except NotFound as silence:
@@ -402,7 +430,7 @@ class MoveAgent:
                     if not await self._dies(here):
                         raise MoveFailed(f"the guest of shard {shard} does not answer", why=str(silence)) from silence
                     here.save(move=None, ceded_epoch=0)  # the shard is this node's, so its disk may be booted again
-                    raise NotFound(f"the guest of shard {shard} is gone") from silence
+                    raise NotFound(f"the guest of shard {shard} is gone", why=str(silence)) from silence
         return await self.source_status(shard)
 
     async def _dies(self, here: Guest) -> bool:
@@ -450,7 +478,7 @@ class MoveAgent:
     # -- both
 
     @asynccontextmanager
-    async def _driven(
+    async def driven(
         self, shard: ShardId, command: MoveCommand, allowed: _Rule = fences.in_move
     ) -> AsyncIterator[Guest]:
         """Alone with the guest. What was right when the command came is read again when its turn comes."""
@@ -476,11 +504,6 @@ class MoveAgent:
             "verify-peer": True,
             "priority": TLS_PRIORITY,
         }
-
-
-async def _capabilities(here: Guest, **wanted: bool) -> None:
-    listed = [{"capability": name.replace("_", "-"), "state": state} for name, state in wanted.items()]
-    await here.monitor.execute("migrate-set-capabilities", {"capabilities": listed})
 
 
 async def _no_jobs(here: Guest) -> bool:

@@ -385,6 +385,8 @@ class PrepareRequest(MoveCommand):
     profile: GuestProfile
     attached: AttachedDisk | None = None
     """Its second disk, to which the destination has been admitted; it does not move."""
+    post_copy: bool = False
+    """It may have to run before all its memory is here."""
 
 
 class Landing(Value):
@@ -394,10 +396,19 @@ class Landing(Value):
     host: str
     memory_port: int
     disk_port: int
+    post_copy: bool = False
+    """It was asked for, and this node's kernel lets an unprivileged guest do it."""
 
 
 class MirrorRequest(MoveCommand):
     landing: Landing
+
+
+class SendRequest(MirrorRequest):
+    """Start sending memory."""
+
+    auto_converge: bool = False
+    """A guest that writes too fast may be slowed down once it is asked for (``TuneRequest.throttle``)."""
 
 
 class TuneRequest(MoveCommand):
@@ -406,6 +417,10 @@ class TuneRequest(MoveCommand):
     downtime_limit_ms: Annotated[int, Field(gt=0, le=2_000_000)] | None = None
     stop_guest: bool = False
     """Stop-and-copy: the guest waits while the rest is copied."""
+    throttle: bool = False
+    """Auto-converge: the guest gets less and less CPU until the copy keeps up with it."""
+    post_copy: bool = False
+    """Pause for the switchover now, however much is left: the rest follows when the destination runs."""
 
 
 class SourceStatus(Value):
@@ -437,6 +452,10 @@ class DestinationStatus(Value):
     """All memory is here; it waits for ``commit``."""
     committed: bool = False
     """It was told to run: from then on its disk may hold what no other copy has, whether it lives or not."""
+    landed: bool = False
+    """Enough is here to run: all memory, or all but what post-copy fetches."""
+    receiving: bool = False
+    """It was told to run while memory still came, and the move is not over here."""
     running: bool = False
     migration: str = "none"
 

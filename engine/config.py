@@ -172,6 +172,10 @@ class PolicyTable(_Table):
     """For how long capacity is bought ahead."""
     churn_penalty: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Giving a node up counts this share of its price against a plan, so that small price moves change nothing."""
+    auto_converge: bool = False
+    """A guest under KVM that writes faster than a move copies may be slowed down."""
+    post_copy: bool = False
+    """One that still does not converge may run on its new node before all its memory is there."""
     min_move_saving: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """A cost-driven move must save at least this share of what staying would cost, net of what it costs."""
 

@@ -42,7 +42,7 @@ from engine.market.strategies import open_strategies
 from engine.market_watch import MarketWatch
 from engine.metrics import observe_move
 from engine.migration import workflow as migration
-from engine.migration.base import MoveContext, no_leases
+from engine.migration.base import MoveContext, MoveLimits, no_leases
 from engine.migration.keeping import keep
 from engine.migration.progress import EVERY_SECONDS as PROGRESS_SECONDS
 from engine.migration.progress import ProgressBoard
@@ -216,6 +216,9 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
             cancelled=board.cancelled,
             free_at=leases.free_at if lease_seconds else no_leases,
             storage=storage,
+            limits=MoveLimits(
+                auto_converge=configuration.policy.auto_converge, post_copy=configuration.policy.post_copy
+            ),
         )
         migration.configure(move_context)
         evacuations.configure(

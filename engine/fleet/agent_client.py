@@ -31,6 +31,7 @@ from agent.wire import (
     Proceeded,
     ReserveRequest,
     ResizeRequest,
+    SendRequest,
     ShardStatus,
     SourceStatus,
     TuneRequest,
@@ -117,6 +118,12 @@ class AgentClient:
     def patch(self, shard: ShardId, request: PatchRequest) -> None:
         self._tell(f"/v1/shards/{shard}/move/patch", request)
 
+    def claim(self, shard: ShardId, command: MoveCommand) -> DestinationStatus:
+        return self._post(f"/v1/shards/{shard}/move/claim", command, DestinationStatus)
+
+    def listen_again(self, shard: ShardId, command: MoveCommand) -> Landing:
+        return self._post(f"/v1/shards/{shard}/move/listen-again", command, Landing)
+
     def destination_status(self, shard: ShardId) -> DestinationStatus:
         return self._get(f"/v1/shards/{shard}/move/destination", DestinationStatus)
 
@@ -128,7 +135,7 @@ class AgentClient:
     def mirror(self, shard: ShardId, request: MirrorRequest) -> SourceStatus:
         return self._post(f"/v1/shards/{shard}/move/mirror", request, SourceStatus)
 
-    def precopy(self, shard: ShardId, request: MirrorRequest) -> SourceStatus:
+    def precopy(self, shard: ShardId, request: SendRequest) -> SourceStatus:
         return self._post(f"/v1/shards/{shard}/move/precopy", request, SourceStatus)
 
     def tune(self, shard: ShardId, request: TuneRequest) -> SourceStatus:
@@ -143,6 +150,9 @@ class AgentClient:
 
     def memory(self, shard: ShardId, request: MemoryRequest) -> MemoryPatch:
         return self._post(f"/v1/shards/{shard}/move/memory", request, MemoryPatch)
+
+    def send_again(self, shard: ShardId, request: MirrorRequest) -> SourceStatus:
+        return self._post(f"/v1/shards/{shard}/move/send-again", request, SourceStatus)
 
     # -- moves: either side
 

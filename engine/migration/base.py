@@ -75,6 +75,13 @@ class MoveLimits(Value):
     """Without a new minimum of remaining bytes for this long, pre-copy does not converge."""
     max_downtime_ms: Annotated[int, Field(gt=0)] = 2000
     """The downtime limit is raised up to this for a pre-copy that stalls."""
+    auto_converge: bool = False
+    """A guest under KVM that writes faster than memory is sent may be slowed down."""
+    post_copy: bool = False
+    """A guest that still does not converge may run on the destination before all its memory is there. If the source
+    dies meanwhile, the memory is lost and the shard boots from the destination's disk."""
+    healthy: Positive = 10.0
+    """For so long the link must have carried something at every look before post-copy depends on it."""
     switch: Positive = 20.0
     """From the pause of the guest to its running again; longer is in doubt."""
     deadline_reserve: Positive = 5.0

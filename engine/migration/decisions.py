@@ -15,6 +15,9 @@ from engine.model.ids import NodeId
 from engine.model.move import MovePhase, MoveRequest
 from engine.model.value import Value
 
+POST_COPY = "postcopy"
+"""How QEMU's words for a migration in post-copy begin."""
+
 # --- states -----------------------------------------------------------------------------------------------------------
 
 
@@ -45,11 +48,12 @@ LEADS_TO: Mapping[MovePhase, tuple[MovePhase, ...]] = {
     MovePhase.MIRRORING: (MovePhase.PRECOPY, MovePhase.ROLLING_BACK, MovePhase.IN_DOUBT),
     MovePhase.PRECOPY: (MovePhase.SWITCHING, MovePhase.ROLLING_BACK, MovePhase.IN_DOUBT),
     MovePhase.SWITCHING: (MovePhase.COMMITTED, MovePhase.ROLLING_BACK, MovePhase.IN_DOUBT),
-    MovePhase.COMMITTED: (MovePhase.CLEANED, MovePhase.ROLLING_BACK, MovePhase.IN_DOUBT),
+    MovePhase.COMMITTED: (MovePhase.CLEANED, MovePhase.POSTCOPY, MovePhase.ROLLING_BACK, MovePhase.IN_DOUBT),
+    MovePhase.POSTCOPY: (MovePhase.CLEANED, MovePhase.IN_DOUBT),
     MovePhase.ROLLING_BACK: (MovePhase.ABORTED,),
     MovePhase.IN_DOUBT: (MovePhase.COMMITTED, MovePhase.ROLLING_BACK),
 }
-"""From COMMITTED back only by GIVE_BACK. The picture in docs/design/0009 is drawn from this table."""
+"""Back from COMMITTED only by GIVE_BACK, from POSTCOPY not at all. docs/design/0009 has this table as a picture."""
 FINAL = (MovePhase.CLEANED, MovePhase.ABORTED)
 
 
@@ -121,6 +125,10 @@ class Act(StrEnum):
     """The commit point: compare-and-swap in the store."""
     PROCEED = "proceed"
     COMMIT = "commit"
+    AWAIT_MEMORY = "await_memory"
+    """Post-copy: the destination runs, and the rest follows."""
+    RECONNECT = "reconnect"
+    """Post-copy: the connection broke, and both sides live."""
     DONE = "done"
     ROLL_BACK = "roll_back"
     GIVE_BACK = "give_back"
@@ -155,14 +163,19 @@ def _before_commit(seen: Observation) -> Act:
 def _after_commit(seen: Observation) -> Act:
     if seen.destination is None:
         return Act.LOOK_AGAIN
+    if seen.destination.receiving and not seen.destination.arrived:
+        return _while_receiving(seen, seen.destination)
     if seen.destination.committed:
         # Told to run: if its guest has died since, its disk is still the newest there is.
-        runs_or_died = seen.destination.running or not seen.destination.present
+        runs_or_died = (seen.destination.running and not seen.destination.receiving) or not seen.destination.present
         return Act.DONE if runs_or_died else Act.COMMIT
     arrived = seen.destination.arrived
     if seen.source is None:
         # A source that has sent everything has stopped its guest first; one that is silent cannot be asked.
         return Act.COMMIT if arrived else Act.LOOK_AGAIN
+    if seen.source.migration.startswith(POST_COPY):
+        # The source's guest never runs again, and the destination's has not run yet: their disks are equal.
+        return Act.COLD_RESTART if seen.destination_sight is Sight.GUEST_GONE else _landed(seen.destination)
     if seen.destination_sight is Sight.GUEST_GONE:
         return Act.GIVE_BACK
     if seen.source.migration in ("pre-switchover", "device", "active"):
@@ -170,6 +183,27 @@ def _after_commit(seen: Observation) -> Act:
     if seen.source.migration == "completed":
         return Act.COMMIT if arrived else Act.LOOK_AGAIN
     return Act.GIVE_BACK
+
+
+def _landed(destination: DestinationStatus) -> Act:
+    if destination.landed:
+        return Act.COMMIT
+    return Act.RECONNECT if destination.migration == f"{POST_COPY}-paused" else Act.LOOK_AGAIN
+
+
+def _while_receiving(seen: Observation, destination: DestinationStatus) -> Act:
+    """The guest runs on the destination, or has died there, with part of its memory still on the source."""
+    if seen.source_sight is Sight.SILENT:
+        return Act.LOOK_AGAIN
+    lost = seen.source is None or not seen.source.migration.startswith((POST_COPY, "completed"))
+    if lost or not destination.present:
+        # What it touches next never comes: it stands still for good. It has run here, so its disk is the newest.
+        return Act.COLD_RESTART
+    if not destination.running:
+        return Act.COMMIT
+    assert seen.source is not None
+    broken = f"{POST_COPY}-paused" in (seen.source.migration, destination.migration)
+    return Act.RECONNECT if broken else Act.AWAIT_MEMORY
 
 
 def out_of_patience(seen: Observation) -> Act:
@@ -184,6 +218,8 @@ def out_of_patience(seen: Observation) -> Act:
     waits = seen.destination is not None and not (seen.destination.committed or seen.destination.arrived)
     if seen.owner is not Ownership.DESTINATION or not waits:
         return Act.LOOK_AGAIN
+    if seen.destination is not None and seen.destination.migration.startswith(POST_COPY):
+        return Act.COLD_RESTART if seen.source_sight in (Sight.GUEST_GONE, Sight.NODE_GONE) else Act.LOOK_AGAIN
     return {Sight.GUEST_GONE: Act.GIVE_BACK, Sight.NODE_GONE: Act.COLD_RESTART}.get(seen.source_sight, Act.LOOK_AGAIN)
 
 

@@ -49,6 +49,7 @@ class QemuMove(Sides):
             move=self._request.id, epoch=plan.epoch, source=self._request.source, resources=plan.resources,
             image=plan.image, address=plan.address, mac=plan.mac, disk_mib=plan.disk_mib, profile=plan.profile,
             attached=self._context.storage.admit(self._shard, self._request.destination),
+            post_copy=self._context.limits.post_copy,
         )  # fmt: skip
         landing = self._destination.prepare(self._shard, request)
         self._enter(MovePhase.PREPARED)

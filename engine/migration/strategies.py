@@ -2,8 +2,10 @@
 
 1. pre-copy with QEMU's downtime limit at 100 ms
 2. stalled: the limit is raised to what the rest would take, up to the policy's maximum
-3. the deadline comes too near for another round: stop the guest and copy the rest
-4. nothing helps: give up, and the guest runs on. Without a deadline after the time that pre-copy may take, else when
+3. auto-converge, where it is allowed: the guest is slowed down (KVM only: under emulation it helps nobody)
+4. post-copy, where it is allowed: without a deadline, or with far more time than the copy takes, over a healthy link
+5. the deadline comes too near for another round: stop the guest and copy the rest
+6. nothing helps: give up, and the guest runs on. Without a deadline after the time that pre-copy may take, else when
    even the copy of the stopped guest stands still
 """
 
@@ -16,6 +18,8 @@ from engine.model.value import Value
 _EWMA_WEIGHT = 0.3
 _RAISE_FACTOR = 1.3
 _STOP_FACTOR = 1.5
+_POST_COPY_FACTOR = 3.0
+"""So many times what the rest takes must be left to a deadline: the source must live until all is there."""
 _FLOOR_BYTES_PER_SECOND = 1e6
 """Until bandwidth has been measured, assume little."""
 
@@ -31,6 +35,8 @@ class Sample(Value):
 class Verb(StrEnum):
     KEEP_ON = "keep_on"
     RAISE_DOWNTIME = "raise_downtime"
+    THROTTLE = "throttle"
+    POST_COPY = "post_copy"
     STOP_GUEST = "stop_guest"
     GIVE_UP = "give_up"
 
@@ -62,17 +68,28 @@ def seconds_stalled(samples: Sequence[Sample]) -> float:
     return samples[-1].at - lowest.at
 
 
+def healthy_for(samples: Sequence[Sample]) -> float:
+    """Seconds, until now, in which every look found that something was sent."""
+    if not samples:
+        return 0.0
+    idle = [sample.at for sample in samples if sample.bytes_per_second <= 0]
+    return samples[-1].at - max(idle, default=samples[0].at)
+
+
 def advise(
     samples: Sequence[Sample],
     *,
     seconds_left: float | None,
     downtime_limit_ms: int,
     stopped: bool = False,
+    throttle: bool = False,
+    post_copy: bool = False,
     limits: MoveLimits,
 ) -> Advice:
     """What to do now. ``seconds_left`` until the source is gone, None for a voluntary move.
 
-    ``stopped``: the guest waits already, and all samples are from after that.
+    ``stopped``: the guest waits already, and all samples are from after that. ``throttle`` and ``post_copy``: may still
+    be tried, by policy and by what both ends can do.
     """
     if not samples:
         return KEEP_ON
@@ -89,6 +106,11 @@ def advise(
     if stalled and downtime_limit_ms < limits.max_downtime_ms:
         wanted = min(limits.max_downtime_ms, max(downtime_limit_ms * 2, int(rest * 1000 * _RAISE_FACTOR)))
         return Advice(verb=Verb.RAISE_DOWNTIME, downtime_limit_ms=wanted, reason="no new minimum of remaining bytes")
+    if stalled and throttle:
+        return Advice(verb=Verb.THROTTLE, reason="the longest downtime that is allowed does not help")
+    enough = seconds_left is None or seconds_left > rest * _POST_COPY_FACTOR
+    if stalled and post_copy and enough and healthy_for(samples) >= limits.healthy:
+        return Advice(verb=Verb.POST_COPY, reason=f"{rest:.1f} s of copying left, and it does not become less")
     if seconds_left is None and now.at > limits.precopy:
         return Advice(verb=Verb.GIVE_UP, reason=f"not converged within {limits.precopy:g} s")
     return KEEP_ON

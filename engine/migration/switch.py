@@ -9,12 +9,22 @@ from agent.wire import (
     MoveCommand,
     PatchRequest,
     Proceeded,
+    SendRequest,
     SourceStatus,
     TuneRequest,
 )
 from engine.errors import MoveFailed, NotFound, ShardwrightError, StaleEpoch, UnknownName
 from engine.migration.base import MoveContext, MoveInDoubt, MovePlan, ShardOwnership, Transfer
-from engine.migration.decisions import Act, Observation, Ownership, Sight, next_act, out_of_patience, ownership
+from engine.migration.decisions import (
+    POST_COPY,
+    Act,
+    Observation,
+    Ownership,
+    Sight,
+    next_act,
+    out_of_patience,
+    ownership,
+)
 from engine.migration.sides import Sides
 from engine.migration.strategies import Advice, Sample, Verb, advise
 from engine.model.move import MovePhase, MoveRequest
@@ -23,6 +33,7 @@ _FIRST_DOWNTIME_LIMIT_MS = 100
 _LOOK_SECONDS = 0.1
 _SWITCHOVER_WAIT_SECONDS = 0.5
 _MOST_REPAIRS = 3
+_STRATEGY_AFTER = {Verb.STOP_GUEST: "stop-and-copy", Verb.POST_COPY: "post-copy"}
 _CHUNKS_A_PATCH = 64
 
 
@@ -43,6 +54,8 @@ class Switch(Sides):
         self._committed_since: float | None = None
         self._heard = self._now()
         self._last_act: Act | None = None
+        self._throttled = False
+        self._left = 1 << 62
 
     def run(self) -> Transfer:
         """Blocks until the move is decided and one side runs, or it is in doubt; bounded by the context's limits."""
@@ -80,15 +93,20 @@ class Switch(Sides):
             if last is Act.GIVE_BACK:
                 self._give_back()
                 return self._ended(MovePhase.ROLLING_BACK, "the source died before its memory had arrived")
-            if last is Act.COLD_RESTART and self._may_run_there_still():
-                return self._ended(MovePhase.IN_DOUBT, self._problem)
-            if last is Act.COLD_RESTART:
-                self._destination.restart(self._shard, self._command(1))
-                self._strategy = "cold-restart"
-                return self._ended(MovePhase.COMMITTED, "the source was gone before its memory had arrived")
+            if last is Act.COLD_RESTART and seen is not None:
+                return self._cold_restart(seen)
         except Exception as problem:
             self._problem = str(problem) or type(problem).__name__
         return self._ended(MovePhase.IN_DOUBT, self._problem or "no side can be asked who runs")
+
+    def _cold_restart(self, seen: Observation) -> Transfer:
+        there = seen.destination
+        in_post_copy = there is not None and (there.receiving or there.migration.startswith(POST_COPY))
+        if seen.source_sight is Sight.NODE_GONE and not in_post_copy and self._may_run_there_still():
+            return self._ended(MovePhase.IN_DOUBT, self._problem)
+        self._destination.restart(self._shard, self._command(1))
+        self._strategy = "cold-restart"
+        return self._ended(MovePhase.COMMITTED, "memory was lost before it had arrived")
 
     def _may_run_there_still(self) -> bool:
         """A node that is given up may only be cut off; with run leases it is waited for until its lease has ended."""
@@ -129,20 +147,39 @@ class Switch(Sides):
             return self._await_switchover()
         if act is Act.SWAP:
             return self._swap_and_finish()
-        if act is Act.PROCEED:
+        if act is Act.COLD_RESTART:
+            return self._cold_restart(seen)
+        if act is Act.GIVE_BACK:
+            self._give_back()
+            return self._ended(MovePhase.ROLLING_BACK, "the destination was lost; the shard is given back")
+        self._forward(act, seen)
+        return None
+
+    def _forward(self, act: Act, seen: Observation) -> None:
+        """After the commit point, towards one side that runs for good."""
+        if act is Act.AWAIT_MEMORY:
+            self._await_memory(seen)
+        elif act is Act.RECONNECT:
+            self._reconnect()
+        elif act is Act.PROCEED:
+            self._claim()
             self._last = self._source.proceed(self._shard, self._command(1)).status
+        elif act is Act.COMMIT and seen.destination is not None and seen.destination.receiving:
+            self._commit(None)
         elif act is Act.COMMIT:
             # A source that still answers tells what the memory must be; from one that is gone it is taken as it came.
             self._commit(self._source.proceed(self._shard, self._command(1)) if seen.source else None)
-        elif act is Act.GIVE_BACK:
-            self._give_back()
-            return self._ended(MovePhase.ROLLING_BACK, "the destination was lost; the shard is given back")
-        return None
 
     def _start_copy(self) -> None:
         if self._landing is None:
             raise MoveFailed(f"move {self._request.id} is only settled: nothing is copied")
-        request = MirrorRequest(move=self._request.id, epoch=self._plan.epoch, landing=self._landing)
+        limits = self._context.limits
+        request = SendRequest(
+            move=self._request.id,
+            epoch=self._plan.epoch,
+            landing=self._landing,
+            auto_converge=limits.auto_converge and self._under_kvm,
+        )
         self._source.precopy(self._shard, request)
         self._enter(MovePhase.PRECOPY)
 
@@ -185,20 +222,31 @@ class Switch(Sides):
             seconds_left=None if deadline is None else (deadline - self._context.clock.now()).total_seconds(),
             downtime_limit_ms=self._downtime_limit_ms,
             stopped=self._strategy == "stop-and-copy",
+            throttle=self._context.limits.auto_converge and self._under_kvm and not self._throttled,
+            post_copy=self._landing is not None and self._landing.post_copy,
             limits=self._context.limits,
         )
 
+    @property
+    def _under_kvm(self) -> bool:
+        return isinstance(self._plan, MovePlan) and self._plan.profile.accelerator == "kvm"
+
     def _help(self, advice: Advice) -> None:
-        if advice.verb is Verb.KEEP_ON or self._strategy == "stop-and-copy":
+        if advice.verb is Verb.KEEP_ON or self._strategy != "pre-copy":
             return
-        stop = advice.verb is Verb.STOP_GUEST
         tune = TuneRequest(
-            move=self._request.id, epoch=self._plan.epoch, downtime_limit_ms=advice.downtime_limit_ms, stop_guest=stop
+            move=self._request.id,
+            epoch=self._plan.epoch,
+            downtime_limit_ms=advice.downtime_limit_ms,
+            stop_guest=advice.verb is Verb.STOP_GUEST,
+            throttle=advice.verb is Verb.THROTTLE,
+            post_copy=advice.verb is Verb.POST_COPY,
         )
         self._source.tune(self._shard, tune)
-        if stop:
-            self._strategy = "stop-and-copy"
+        if advice.verb is not Verb.RAISE_DOWNTIME:
             self._samples.clear()
+            self._throttled = True
+            self._strategy = _STRATEGY_AFTER.get(advice.verb, self._strategy)
         self._downtime_limit_ms = advice.downtime_limit_ms or self._downtime_limit_ms
 
     def _swap_and_finish(self) -> Transfer | None:
@@ -212,12 +260,41 @@ class Switch(Sides):
             move_id=self._request.id,
         )
         self._enter(MovePhase.COMMITTED)
+        self._claim()
         proceeded = self._source.proceed(self._shard, self._command(1))
         self._last = proceeded.status
+        if self._last.migration.startswith(POST_COPY):
+            self._commit(None)
+            self._strategy = "post-copy"
+            self._enter(MovePhase.POSTCOPY)
+            return None
         if self._last.migration != "completed":
             return None
         self._commit(proceeded)
         return self._ended(MovePhase.COMMITTED)
+
+    def _claim(self) -> None:
+        """Where post-copy is possible the guest may run before its mirror's export is closed by itself."""
+        if self._landing is None or self._landing.post_copy:
+            self._destination.claim(self._shard, self._command(1))
+
+    def _await_memory(self, seen: Observation) -> None:
+        """As long as it becomes less, there is no reason to doubt."""
+        assert seen.source is not None
+        self._strategy, left = "post-copy", seen.source.remaining_bytes
+        if left < self._left:
+            self._left = left
+            self._heard = self._now()
+            self._committed_since = self._now()
+        rate = seen.source.bytes_per_second
+        self._tell(MovePhase.POSTCOPY, strategy=self._strategy, bytes_left=left, bytes_per_second=rate)
+
+    def _reconnect(self) -> None:
+        """Bounded by the patience of the loop; the sweep goes on with it."""
+        self._strategy = "post-copy"
+        landing = self._destination.listen_again(self._shard, self._command(1))
+        request = MirrorRequest(move=self._request.id, epoch=self._plan.epoch + 1, landing=landing)
+        self._source.send_again(self._shard, request)
 
     def _commit(self, proceeded: Proceeded | None) -> None:
         """Run on the destination; memory that the migration has lost on its way is brought there first."""

@@ -11,7 +11,7 @@ from engine.model.value import Utc, Value
 
 
 class MovePhase(StrEnum):
-    """The state machine, in order; the last four are side exits."""
+    """The state machine, in order; those after CLEANED are side exits."""
 
     REQUESTED = "requested"
     RESERVED = "reserved"
@@ -20,6 +20,8 @@ class MovePhase(StrEnum):
     PRECOPY = "precopy"
     SWITCHING = "switching"
     COMMITTED = "committed"
+    POSTCOPY = "postcopy"
+    """Committed, and the destination runs while the rest of its memory still follows."""
     CLEANED = "cleaned"
     ROLLING_BACK = "rolling_back"
     ABORTED = "aborted"

@@ -1,6 +1,7 @@
 """A shard moves live between two real nodes while a client writes numbered records over one TCP connection."""
 
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from agent.image import read_records
-from engine.migration.base import MoveContext
+from engine.migration import switch
+from engine.migration.base import MoveContext, MoveLimits
+from engine.migration.strategies import KEEP_ON, Advice, Verb
 from engine.migration.workflow import DurableMover, configure
 from engine.model.ids import MoveId, NodeId, ShardId
-from engine.model.move import MovePhase, MoveReport, MoveRequest
+from engine.model.move import MovePhase, MoveProgress, MoveReport, MoveRequest
 from engine.model.plan import MoveCause
 from tests.durable_moves import durable_mover
 from tests.small_fleet import SHARD, SmallFleet
@@ -127,6 +130,61 @@ def test_a_cancelled_move_leaves_the_shard_where_it_is_and_it_can_move_again(
     assert summary.error == ""
     assert read_records(fleet.disk("nB", "wanted")) == list(range(1, summary.sent + 1))
     fleet.clients(NodeId("nB")).release(shard.id, 3)
+
+
+UFFD = Path("/proc/sys/vm/unprivileged_userfaultfd")
+
+
+@pytest.fixture
+def post_copy_is_possible() -> Iterator[None]:
+    """Guests are no root, and a kernel lets only root handle page faults unless it is told otherwise."""
+    if not UFFD.exists():
+        pytest.skip("this kernel has no userfaultfd")
+    before = UFFD.read_text()
+    UFFD.write_text("1")
+    yield
+    UFFD.write_text(before)
+
+
+def test_a_guest_runs_on_the_destination_while_its_memory_follows(
+    fleet: SmallFleet,
+    mover: DurableMover,
+    post_copy_is_possible: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Over a link of 200 Mbit/s; when to take to post-copy is decided elsewhere (engine.migration.strategies)."""
+    hasty = Advice(verb=Verb.POST_COPY, reason="as if it did not converge")
+    monkeypatch.setattr(switch, "advise", lambda *_, post_copy, **__: hasty if post_copy else KEEP_ON)
+    seen: list[MoveProgress] = []
+    limits = MoveLimits(post_copy=True)
+    configure(
+        MoveContext(
+            agents=fleet.clients, shards=fleet.shard_map, clock=fleet.clock, progress=seen.append, limits=limits
+        )
+    )
+    shard, _ = fleet.carve("late", "nA")
+    client = fleet.start_client(shard)
+    client.wait_for_records(20)
+    namespace, device = fleet.attachments["nA"].namespace, "eth0"
+    shape = ["ip", "netns", "exec", namespace, "tc", "qdisc", "add", "dev", device, "root", "tbf"]
+    subprocess.run([*shape, "rate", "200mbit", "burst", "256kb", "latency", "100ms"], check=True)
+    try:
+        report = mover.move(request("m-late", "late", "nA", "nB"))
+    finally:
+        subprocess.run([*shape[:6], "del", "dev", device, "root"], check=False)
+    client.wait_for_records(client.acked() + 20)
+    summary = client.finish()
+    assert (report.phase, report.strategy, report.error) == (MovePhase.CLEANED, "post-copy", "")
+    left = [one.bytes_left for one in seen if one.phase is MovePhase.POSTCOPY and one.bytes_left]
+    assert left, "it ran before all its memory was there"
+    assert summary.error == ""
+    assert read_records(fleet.disk("nB", "late")) == list(range(1, summary.sent + 1))
+    back = mover.move(request("m-late-back", "late", "nB", "nA"))
+    assert (back.phase, back.error) == (MovePhase.CLEANED, "")
+    with capsys.disabled():
+        print(f"\n{_line(report)}; {max(left) / 1e6:.0f} MB followed; longest gap {summary.longest_gap_seconds:.3f} s")
+    fleet.clients(NodeId("nA")).release(shard.id, 3)
 
 
 def _line(report: MoveReport) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from agent.wire import KeepRequest, Verdict
 from engine.errors import ProviderUnavailable, ShardwrightError, StaleEpoch, UnknownName
 from engine.migration import workflow
-from engine.migration.base import MoveContext
+from engine.migration.base import MoveContext, MoveLimits
 from engine.migration.keeping import keep
 from engine.migration.sweep import sweep
 from engine.model.ids import MoveId, NodeId, PoolId, ShardId
@@ -84,6 +84,7 @@ class Control:
             clock=self,
             observer=lambda _move, phase: world.phases.append(phase),
             cancelled=lambda move: move in world.cancelled,
+            limits=MoveLimits(post_copy=world.post_copy),
         )
         world.timeline.later(_SWEEP_SECONDS, self._sweep)
 

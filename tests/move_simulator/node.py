@@ -63,6 +63,10 @@ class Guest:
     mirror_to: "Guest | None" = None
     mirror_ready: bool = False
     mirrored: bool = False
+    exported: bool = False
+    """Its disk is written through an export, which must be closed before post-copy may let it run."""
+    post_copy: bool = False
+    landed: bool = False
     sends_to: "Guest | None" = None
     arrived: bool = False
     busy: bool = False
@@ -130,7 +134,7 @@ class SimNode:
     def prepare(self, request: PrepareRequest) -> Landing:
         self._accept(request)
         here = self.guest
-        landing = Landing(node=self.name, host=str(self.name), memory_port=1, disk_port=2)
+        landing = Landing(node=self.name, host="h", memory_port=1, disk_port=2, post_copy=request.post_copy)
         if here is not None:
             if here.record.move == request.move and here.record.incoming and here.alive:
                 return landing
@@ -140,21 +144,23 @@ class SimNode:
                 raise ConcurrentUpdate("it runs here")
             self._discard()
         self.reservations.pop(request.move, None)
-        self.guest = Guest(RECORD.model_copy(update={"move": request.move, "incoming": True}))
+        self.guest = Guest(RECORD.model_copy(update={"move": request.move, "incoming": True}), exported=True)
         return landing
 
     def commit(self, command: CommitRequest) -> Committed:
         here = self._driven(command, fences.may_commit)
         if not here.alive:
             raise NotFound("the guest is gone")
-        if here.record.incoming and not here.arrived:
+        if here.record.incoming and not here.landed:
             raise MoveFailed("it has not arrived")
         if command.memory is not None and here.record.incoming and command.memory != _digest(here.memory):
             return Committed(differing=(0,))
         if not here.record.incoming and here.running and not here.record.committing:
+            if here.arrived and here.record.receiving:
+                here.save(receiving=False, move=None)
             return Committed()
-        life = self.life
-        here.save(incoming=False, move=None, committing=True)
+        life, receiving = self.life, not here.arrived
+        here.save(incoming=False, receiving=receiving, move=command.move if receiving else None, committing=True)
         if self.world.dice.random() < 0.02 * self.world.chaos:
             self.die(self.world.dice.uniform(0.5, 40))
         if self.life != life:
@@ -169,12 +175,29 @@ class SimNode:
 
     def restart(self, command: MoveCommand) -> None:
         here = self._driven(command, fences.may_commit)
-        if here.record.incoming:
+        if here.record.incoming or here.record.receiving:
             if here.alive and here.arrived:
                 raise MoveFailed("it has arrived")
-            here.save(incoming=False, move=None)
-            here.alive, here.memory = True, here.disk
+            here.save(incoming=False, receiving=False, move=None)
+            here.alive, here.memory, here.running, here.migration = True, here.disk, False, "none"
             self.world.starts(here)
+
+    def claim(self, command: MoveCommand) -> DestinationStatus:
+        here = self._driven(command, fences.may_commit)
+        here.exported = False
+        return self.destination_status()
+
+    def listen_again(self, command: MoveCommand) -> Landing:
+        here = self._driven(command, fences.in_move)
+        if not here.migration.startswith("postcopy"):
+            raise UsageError("nothing is to be recovered")
+        here.migration = "postcopy-paused"
+        return Landing(node=self.name, host="h", memory_port=3, disk_port=2, post_copy=True)
+
+    def send_again(self, request: MirrorRequest) -> SourceStatus:
+        here = self._driven(request, fences.in_move)
+        self.world.reconnect(here)
+        return self.source_status()
 
     def patch(self, request: PatchRequest) -> None:
         here = self._driven(request, fences.in_move)
@@ -188,10 +211,12 @@ class SimNode:
             return DestinationStatus(present=False)
         committed = not here.record.incoming and not here.record.ceded_epoch
         if not here.alive:
-            return DestinationStatus(present=False, committed=committed)
+            return DestinationStatus(present=False, committed=committed, receiving=here.record.receiving)
+        word = here.migration if here.migration.startswith("postcopy") else "active"
+        landed = here.arrived or word == "postcopy-active"
         return DestinationStatus(
-            present=True, committed=committed, arrived=here.arrived, running=here.running,
-            migration="completed" if here.arrived else "active",
+            present=True, committed=committed, arrived=here.arrived, running=here.running, landed=landed,
+            receiving=here.record.receiving, migration="completed" if here.arrived else word,
         )  # fmt: skip
 
     # -- source
@@ -238,6 +263,8 @@ class SimNode:
         self.world.converges_sooner(here)
         if request.stop_guest:
             here.running = False
+        if request.post_copy:
+            self.world.switches_to_post_copy(here)
         return self.source_status()
 
     def switchover(self, command: MoveCommand, wait_seconds: float) -> SourceStatus:
@@ -258,13 +285,13 @@ class SimNode:
             here.save(ceded_epoch=command.epoch)
         here.busy = True
         self.world.send_rest(here)
-        self.world.timeline.until(lambda: here.migration in _ENDED or self.life != life or not here.alive, 30)
+        self.world.timeline.until(lambda: _sent(here) or self.life != life or not here.alive, 30)
         here.busy = False
         if self.life != life:
             raise ProviderUnavailable("the agent has died")
         if fences.must_stop(here.record, running=here.running):
             here.running = False
-        if here.alive and here.migration not in _ENDED:
+        if here.alive and not _sent(here):
             raise MoveFailed("the last part of the memory takes too long")
         status = self.source_status()
         return Proceeded(status=status, memory=_digest(here.memory) if here.migration == "completed" else None)
@@ -285,6 +312,10 @@ class SimNode:
             raise Busy
         if fences.may_run(here.record, command.move, command.epoch):
             if not here.alive:
+                here.save(move=None, ceded_epoch=0)
+                raise NotFound("the guest is gone")
+            if here.migration.startswith("postcopy"):
+                here.alive = here.running = False
                 here.save(move=None, ceded_epoch=0)
                 raise NotFound("the guest is gone")
             if here.migration not in _ENDED:
@@ -339,6 +370,10 @@ class SimNode:
         if self.guest is not None:
             self.guest.alive = self.guest.running = False
             self.guest = None
+
+
+def _sent(here: Guest) -> bool:
+    return here.migration in _ENDED or here.migration.startswith("postcopy")
 
 
 def _digest(value: int) -> MemoryDigest:

@@ -85,6 +85,7 @@ class World:
         self.cancelled: set[MoveId] = set()
         self.planned, self.calls = dict(planned or {}), 0
         self.chaos = 0.0 if quiet else 1.0
+        self.post_copy = not quiet and self.dice.random() < 0.4
         self.faults = Faults() if quiet else self._faults()
         if quiet:
             self.loses_memory = False
@@ -184,8 +185,38 @@ class World:
 
     def converges_sooner(self, here: Guest) -> None:
         there = here.sends_to
-        if self.dice.random() < 0.8 or not self.chaos:
+        if self.dice.random() < (0.1 if self.post_copy else 0.8) or not self.chaos:
             self.timeline.later(0.5, lambda: self._converge(here, there))
+
+    def switches_to_post_copy(self, here: Guest) -> None:
+        """migrate-start-postcopy: it pauses for the switchover, however much is left."""
+        there = here.sends_to
+        here.post_copy = True
+        self.timeline.later(0.3, lambda: self._converge(here, there))
+
+    def reconnect(self, here: Guest) -> None:
+        there = here.sends_to
+        if there is None or not there.alive or self.cut(*self._between(here, there)):
+            raise MoveFailed("the connection cannot be made again")
+        if here.migration.startswith("postcopy") and not there.arrived:
+            here.migration = there.migration = "postcopy-active"
+            self._follow(here, there)
+
+    def _follow(self, here: Guest, there: Guest) -> None:
+        """The rest of the memory, beside a guest that may run already."""
+
+        def finish() -> None:
+            if here.migration != "postcopy-active" or not here.alive or not there.alive:
+                return
+            if self.cut(*self._between(here, there)):
+                here.migration = there.migration = "postcopy-paused"
+            else:
+                here.migration, there.migration, there.arrived = "completed", "none", True
+
+        self.timeline.later(self.dice.choice((0.5, 4.0, 30.0)) if self.chaos else 0.5, finish)
+        if self.chaos and self.dice.random() < 0.15:
+            source = next(node for node in self.nodes.values() if node.guest is here)
+            self.timeline.later(0.4, lambda: self._kill(source) if source.guest is here else None)
 
     def _converge(self, here: Guest, there: Guest | None) -> None:
         if here.migration != "active" or here.sends_to is not there or there is None or not here.alive:
@@ -211,10 +242,16 @@ class World:
                 return
             if not here.alive:
                 there.alive = there.arrived  # an incoming QEMU ends with its connection
+            elif there.alive and here.post_copy and not self.cut(*self._between(here, there)):
+                if there.exported:
+                    raise LawBroken("post-copy lets the guest run while its disk is exported")
+                here.migration = there.migration = "postcopy-active"
+                there.memory, there.landed = here.memory, True
+                self._follow(here, there)
             elif there.alive and not self.cut(*self._between(here, there)):
                 here.migration = "completed"
                 there.memory = here.memory - int(self.loses_memory)
-                self.timeline.later(self.dice.choice((0.0, 0.01, 2.0)), lambda: setattr(there, "arrived", there.alive))
+                self.timeline.later(self.dice.choice((0.0, 0.01, 2.0)), lambda: _arrive(there))
             else:
                 here.migration, here.running = "failed", True
 
@@ -243,6 +280,7 @@ class World:
         here = node.guest
         can_ask = node.alive and self.control.up and not self.cut(node.name, "control")
         left = here is not None and here.alive and not here.running and not here.busy and not here.record.incoming
+        left = left and here is not None and not here.record.receiving
         if not (left and can_ask and not self.cut("control", node.name) and not self.faults.lost):
             self._left_since = self.timeline.seconds
         elif here is not None and self.timeline.seconds - max(self._left_since, here.heard) > _LEFT_SECONDS:
@@ -302,6 +340,9 @@ class World:
             here.alive = here.running = False
             if here.sends_to is not None and here.migration in ("active", "pre-switchover", "device"):
                 here.sends_to.alive = here.sends_to.arrived  # an incoming QEMU ends with its connection
+            if here.sends_to is not None and here.migration.startswith("postcopy") and not here.sends_to.arrived:
+                here.sends_to.migration = "postcopy-paused"
+                here.sends_to.running = False  # for good: what it touches next never comes
 
     # -- a run
 
@@ -376,6 +417,10 @@ class World:
             raise LawBroken("it stands still")
         if owner.disk != self.acknowledged:
             raise LawBroken(f"{self.acknowledged - owner.disk} acknowledged writes are lost")
+
+
+def _arrive(there: Guest) -> None:
+    there.arrived = there.landed = there.alive
 
 
 def request(

@@ -34,7 +34,8 @@ def test_two_thousand_seeds_keep_every_law() -> None:
         strategies.update(report.strategy for report in world.store.reports.values())
     assert set(ends) == {MovePhase.CLEANED, MovePhase.ABORTED}
     assert min(ends.values()) > SEEDS / 4, "the faults are so many, or so few, that one side is hardly tried"
-    assert set(strategies) == {"pre-copy", "stop-and-copy", "cold-restart"}
+    assert set(strategies) == {"pre-copy", "post-copy", "stop-and-copy", "cold-restart"}
+    assert strategies["post-copy"] > SEEDS / 50, strategies
 
 
 def test_a_seed_is_one_run() -> None:
@@ -174,9 +175,40 @@ def broken_mirror_taken_for_ended(patch: Patch) -> None:
     patch.setattr(node.SimNode, "source_status", hopeful)
 
 
+def export_left_open(patch: Patch) -> None:
+    """Post-copy lets the guest run while its source's mirror may still write to its disk."""
+    patch.setattr(switch.Switch, "_claim", lambda _: None)
+
+
+def source_killed_while_memory_follows(patch: Patch) -> None:
+    """A destination that runs is taken for one that needs nobody any more."""
+    real = decisions.next_act
+
+    def hasty(seen: decisions.Observation) -> Act:
+        act = real(seen)
+        return Act.DONE if act is Act.AWAIT_MEMORY else act
+
+    patch.setattr(switch, "next_act", hasty)
+
+
+def lost_memory_is_waited_for(patch: Patch) -> None:
+    """The source has died in post-copy, and the guest that waits for its pages is left to wait."""
+    real = decisions.next_act
+
+    def patient(seen: decisions.Observation) -> Act:
+        act = real(seen)
+        receiving = seen.destination is not None and seen.destination.receiving
+        return Act.LOOK_AGAIN if receiving and act is Act.COLD_RESTART else act
+
+    patch.setattr(switch, "next_act", patient)
+
+
 @pytest.mark.parametrize(
     "mistake",
     [
+        export_left_open,
+        source_killed_while_memory_follows,
+        lost_memory_is_waited_for,
         no_compare,
         source_resumed_after_commit,
         no_epochs,

@@ -25,6 +25,7 @@ from engine.model.move import UNSETTLED, MovePhase, MoveRequest
 from engine.model.plan import MoveCause
 
 MIGRATIONS = ("none", "setup", "active", "pre-switchover", "device", "completed", "failed", "cancelled")
+MIGRATIONS += ("postcopy-active", "postcopy-paused", "postcopy-recover")
 
 
 def source(migration: str, *, mirror: bool = False, running: bool = True, mirrored: bool = False) -> SourceStatus:
@@ -39,6 +40,12 @@ RUNNING = DestinationStatus(present=True, arrived=True, committed=True, running=
 TOLD_BUT_PAUSED = DestinationStatus(present=True, arrived=True, committed=True)
 DIED_AFTER_COMMIT = DestinationStatus(present=False, committed=True)
 GONE = DestinationStatus(present=False)
+LANDED = DestinationStatus(present=True, landed=True, migration="postcopy-active")
+CUT_OFF = DestinationStatus(present=True, migration="postcopy-paused")
+RECEIVING = LANDED.model_copy(update={"committed": True, "receiving": True, "running": True})
+RECEIVING_CUT_OFF = RECEIVING.model_copy(update={"migration": "postcopy-paused", "landed": False})
+RECEIVED = RECEIVING.model_copy(update={"migration": "completed", "arrived": True})
+DIED_RECEIVING = DestinationStatus(present=False, committed=True, receiving=True)
 
 
 def seen(owner: Ownership, at_source: SourceStatus | Sight, at_destination: DestinationStatus | Sight) -> Observation:
@@ -106,11 +113,47 @@ def test_after_the_commit_point(
     assert next_act(seen(Ownership.DESTINATION, at_source, at_destination)) is act
 
 
+@pytest.mark.parametrize(
+    ("at_source", "at_destination", "act"),
+    [
+        (source("pre-switchover", running=False), WAITING, Act.PROCEED),
+        (source("postcopy-active", running=False), LANDED, Act.COMMIT),
+        (source("postcopy-active", running=False), WAITING, Act.LOOK_AGAIN),
+        (source("postcopy-paused", running=False), CUT_OFF, Act.RECONNECT),
+        (source("postcopy-active", running=False), RECEIVING, Act.AWAIT_MEMORY),
+        (source("completed", running=False), RECEIVING, Act.AWAIT_MEMORY),
+        (source("postcopy-paused", running=False), RECEIVING, Act.RECONNECT),
+        (source("postcopy-active", running=False), RECEIVING_CUT_OFF, Act.RECONNECT),
+        (source("completed", running=False), RECEIVED, Act.COMMIT),
+        (source("postcopy-active", running=False), RECEIVED, Act.COMMIT),
+        (Sight.SILENT, RECEIVED, Act.COMMIT),
+        (Sight.SILENT, RECEIVING, Act.LOOK_AGAIN),
+        (Sight.GUEST_GONE, RECEIVING, Act.COLD_RESTART),
+        (Sight.NODE_GONE, RECEIVING_CUT_OFF, Act.COLD_RESTART),
+        (source("postcopy-active", running=False), DIED_RECEIVING, Act.COLD_RESTART),
+        (source("postcopy-paused", running=False), GONE, Act.COLD_RESTART),
+        (Sight.GUEST_GONE, LANDED, Act.LOOK_AGAIN),
+    ],
+)
+def test_while_memory_follows_a_guest_that_runs(
+    at_source: SourceStatus | Sight, at_destination: DestinationStatus | Sight, act: Act
+) -> None:
+    assert next_act(seen(Ownership.DESTINATION, at_source, at_destination)) is act
+
+
+def test_from_post_copy_there_is_no_way_back_to_the_source() -> None:
+    for one in every_observation(Ownership.DESTINATION):
+        sent = one.source is not None and one.source.migration.startswith("postcopy")
+        if sent or (one.destination is not None and one.destination.receiving):
+            assert Act.GIVE_BACK not in (next_act(one), out_of_patience(one))
+    assert out_of_patience(seen(Ownership.DESTINATION, Sight.GUEST_GONE, LANDED)) is Act.COLD_RESTART
+
+
 def every_observation(owner: Ownership) -> list[Observation]:
     sources: list[SourceStatus | Sight] = [Sight.SILENT, Sight.GUEST_GONE]
     sources += [source(word, mirror=mirror) for word, mirror in product(MIGRATIONS, (True, False))]
     destinations: list[DestinationStatus | Sight] = [Sight.SILENT, WAITING, ARRIVED, RUNNING, TOLD_BUT_PAUSED]
-    destinations += [DIED_AFTER_COMMIT, GONE]
+    destinations += [DIED_AFTER_COMMIT, GONE, LANDED, CUT_OFF, RECEIVING, RECEIVING_CUT_OFF, RECEIVED, DIED_RECEIVING]
     return [seen(owner, here, there) for here, there in product(sources, destinations)]
 
 
@@ -198,7 +241,7 @@ def test_every_state_has_a_way_to_a_final_one_and_a_step_or_a_sweep_that_takes_i
                     reached.add(following)
                     edge.append(following)
         assert reached & set(FINAL), phase
-        inside_transfer = (MovePhase.PRECOPY, MovePhase.SWITCHING)
+        inside_transfer = (MovePhase.PRECOPY, MovePhase.SWITCHING, MovePhase.POSTCOPY)
         assert next_step(phase, frozenset()) is not None or phase in (*UNSETTLED, *inside_transfer)
     assert not set(FINAL) & set(LEADS_TO)
     assert next_step(MovePhase.COMMITTED, frozenset({Step.END})) is None

@@ -1,7 +1,7 @@
 import pytest
 
 from engine.migration.base import MoveLimits
-from engine.migration.strategies import Advice, Sample, Verb, advise, bandwidth, seconds_stalled
+from engine.migration.strategies import Advice, Sample, Verb, advise, bandwidth, healthy_for, seconds_stalled
 
 LIMITS = MoveLimits(stall=10, precopy=60, max_downtime_ms=2000, deadline_reserve=5)
 MB = 1_000_000
@@ -55,6 +55,29 @@ def test_a_stopped_guest_waits_for_a_copy_that_goes_on_only() -> None:
     assert stopped(sample(0, 100), sample(9, 100)) is Verb.KEEP_ON
     assert stopped(sample(0, 100), sample(9, 90), sample(15, 80)) is Verb.KEEP_ON
     assert stopped(sample(0, 100), sample(10, 100)) is Verb.GIVE_UP
+
+
+def further(*samples: Sample, left: float | None = None, throttle: bool = False, post_copy: bool = True) -> Verb:
+    return advise(
+        samples, seconds_left=left, downtime_limit_ms=2000, throttle=throttle, post_copy=post_copy, limits=LIMITS
+    ).verb
+
+
+def test_the_guest_is_slowed_down_before_post_copy_is_tried_and_both_only_where_they_may_be() -> None:
+    stalled = (sample(0, 40), sample(11, 40))
+    assert further(*stalled, throttle=True) is Verb.THROTTLE
+    assert further(*stalled) is Verb.POST_COPY
+    assert further(*stalled, post_copy=False) is Verb.KEEP_ON
+    assert further(sample(0, 40), sample(11, 30)) is Verb.KEEP_ON, "it converges"
+    assert ask(*stalled).verb is Verb.RAISE_DOWNTIME, "that comes first"
+
+
+def test_post_copy_needs_a_source_that_lives_long_enough_and_a_link_that_works() -> None:
+    stalled = (sample(0, 1000), sample(11, 1000))  # 40 s of copying
+    assert further(*stalled, left=3 * 40 + 1) is Verb.POST_COPY
+    assert further(*stalled, left=3 * 40 - 1) is not Verb.POST_COPY
+    assert further(sample(0, 40), sample(5, 40, 0.0), sample(11, 40)) is Verb.KEEP_ON, "it stood still six seconds ago"
+    assert healthy_for([]) == 0.0
 
 
 @pytest.mark.parametrize("rates", [[25.0], [0.0, 25.0], [50.0, 0.0]])

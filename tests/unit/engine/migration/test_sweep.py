@@ -31,17 +31,18 @@ def test_a_move_in_doubt_is_settled_once_the_nodes_answer(database: Database) ->
     world, history = in_doubt(), MoveHistory(database)
     with world.control.recording():
         world.control.run(request())
-    report = world.store.reports[request().id]
+    report = world.store.reports.pop(request().id)  # the world's own sweep leaves it alone
     assert report.phase is MovePhase.IN_DOUBT
     history.put(report)
 
     assert sweep(world.control.context, history) == ()
     assert history.unsettled() == (report,)
     world.planned = {}
-    (settled,) = sweep(world.control.context, history)
+    while history.unsettled():  # the last of the memory may still be on its way at the first look
+        sweep(world.control.context, history)
+        world.timeline.sleep(3)
+    (settled,) = history.latest(1)
     assert (settled.phase, settled.epoch_after) == (MovePhase.CLEANED, 2)
-    assert history.latest(1) == (settled,)
-    assert history.unsettled() == ()
     assert sweep(world.control.context, history) == ()
     there = world.nodes[DESTINATION].guest
     assert there is not None

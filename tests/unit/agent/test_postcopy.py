@@ -1,0 +1,112 @@
+"""What post-copy asks of QEMU, in which order, and what is refused."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from agent.config import AgentConfig
+from agent.monitor import GuestRefused
+from agent.postcopy import PostCopyAgent, allow_post_copy
+from agent.wire import MoveCommand, TuneRequest
+from engine.errors import ConcurrentUpdate, NotFound
+from engine.model.ids import MoveId
+from tests.unit.agent.test_moves import MOVE, S1, Leave, ScriptedMonitor, agent, command, commit_request, mirror_request
+
+
+class PostCopyMonitor(ScriptedMonitor):
+    """A QEMU in which ``migrate-continue`` lets the destination run first."""
+
+    def __init__(self, *, migration: str, running: bool = False, refuses: str = "") -> None:
+        super().__init__(migration=migration, running=running)
+        self.refuses = refuses
+
+    async def execute(self, command: str, arguments: dict[str, Any] | None = None) -> Any:
+        if command == self.refuses:
+            raise GuestRefused("not allowed")
+        return await super().execute(command, arguments)
+
+    def _effect(self, command: str) -> None:
+        super()._effect(command)
+        if command == "migrate-continue":
+            self.migration = "postcopy-active"
+        if command == "migrate-pause":
+            self.migration = "postcopy-paused"
+        if command in ("migrate-recover", "migrate"):
+            self.migration = "postcopy-active"
+
+
+def test_the_guest_pauses_for_the_switchover_however_much_is_left(config: AgentConfig, left_behind: Leave) -> None:
+    left_behind(move="m1", sent_for="m1")
+    monitor = PostCopyMonitor(migration="active", running=True)
+    moves, _ = agent(config, monitor)
+    asyncio.run(moves.tune(S1, TuneRequest(move=MOVE, epoch=1, post_copy=True)))
+    assert monitor.done == ["migrate-start-postcopy"]
+
+
+def test_the_source_has_done_its_part_once_the_destination_may_run(config: AgentConfig, left_behind: Leave) -> None:
+    left_behind(move="m1", sent_for="m1")
+    monitor = PostCopyMonitor(migration="pre-switchover")
+    moves, _ = agent(config, monitor)
+    answer = asyncio.run(moves.proceed(S1, command(2)))
+    assert (answer.status.migration, answer.memory) == ("postcopy-active", None)
+
+
+def test_the_export_is_closed_before_the_disk_is_the_guests_own(config: AgentConfig, left_behind: Leave) -> None:
+    left_behind(move="m1", incoming=True)
+    monitor = PostCopyMonitor(migration="active")
+    moves, _ = agent(config, monitor)
+    asyncio.run(PostCopyAgent(moves, config).claim(S1, command(2)))
+    assert monitor.done == ["nbd-server-stop"]
+
+
+def test_a_guest_that_runs_before_all_is_here_stays_in_its_move_until_it_is(
+    config: AgentConfig, left_behind: Leave
+) -> None:
+    left_behind(move="m1", incoming=True)
+    monitor = PostCopyMonitor(migration="postcopy-active")
+    moves, host = agent(config, monitor)
+    record = lambda: host.guests[S1].record  # noqa: E731
+    asyncio.run(moves.commit(S1, commit_request(2)))
+    assert (record().receiving, record().move, record().incoming, monitor.running) == (True, MOVE, False, True)
+    assert asyncio.run(host.status(S1)).move == MOVE, "another move must not begin"
+    with pytest.raises(ConcurrentUpdate):
+        asyncio.run(moves.mirror(S1, mirror_request(epoch=2, move=MoveId("m2"))))
+    monitor.migration = "completed"
+    asyncio.run(moves.commit(S1, commit_request(2)))
+    assert (record().receiving, record().move) == (False, None)
+
+
+def test_a_connection_that_broke_is_made_again_from_both_ends(config: AgentConfig, left_behind: Leave) -> None:
+    left_behind(move="m1", receiving=True)
+    monitor = PostCopyMonitor(migration="postcopy-paused", running=True)
+    moves, host = agent(config, monitor)
+    landing = asyncio.run(PostCopyAgent(moves, config).listen_again(S1, command(2)))
+    assert monitor.done == ["migrate-recover"]
+    assert landing.memory_port == host.guests[S1].record.memory_port
+    source = PostCopyMonitor(migration="postcopy-active")
+    host.guests[S1].monitor = source  # type: ignore[assignment]
+    asyncio.run(PostCopyAgent(moves, config).send_again(S1, mirror_request(epoch=2)))
+    assert source.done == ["migrate-pause", "migrate"], "one end may not have noticed yet"
+
+
+def test_a_source_that_has_sent_part_of_its_memory_away_never_runs_again(
+    config: AgentConfig, left_behind: Leave
+) -> None:
+    left_behind(move="m1", sent_for="m1", ceded_epoch=2)
+    monitor = PostCopyMonitor(migration="postcopy-paused")
+    moves, host = agent(config, monitor)
+    with pytest.raises(NotFound, match="for good"):
+        asyncio.run(moves.resume(S1, MoveCommand(move=MOVE, epoch=3)))
+    assert "cont" not in monitor.done
+    assert (host.guests[S1].record.move, host.guests[S1].alive) == (None, False)
+
+
+def test_a_kernel_that_keeps_page_faults_to_itself_only_means_no_post_copy(
+    config: AgentConfig, left_behind: Leave
+) -> None:
+    left_behind(move="m1", incoming=True)
+    for refuses, possible in (("migrate-set-capabilities", False), ("", True)):
+        moves, host = agent(config, PostCopyMonitor(migration="none", refuses=refuses))
+        assert moves is not None
+        assert asyncio.run(allow_post_copy(host.guests[S1])) is possible
