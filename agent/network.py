@@ -48,7 +48,7 @@ def bridge_mtu() -> int:
     return int(struct.unpack("16sI12x", answer)[1])
 
 
-def _bridge_mac() -> bytes:
+def bridge_mac() -> bytes:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
         answer = fcntl.ioctl(handle, _GET_HARDWARE_ADDRESS, struct.pack("16s24x", BRIDGE.encode()))
     return bytes(answer[18:24])
@@ -139,7 +139,7 @@ def nobody(address: str) -> IPv4Address:
 def introduce(name: str, address: str) -> None:
     """Let a shard know where ``nobody`` is, at this node's bridge: by a question, whose sender it remembers."""
     shard, asker = IPv4Interface(address).ip, nobody(address)
-    mac = _bridge_mac()
+    mac = bridge_mac()
     question = struct.pack("!HHBBH", 1, _IPV4, 6, 4, 1) + mac + asker.packed + bytes(6) + shard.packed
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as link:
         link.bind((name, 0))

@@ -121,6 +121,7 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
             clock=clock,
             settings_for=user_data_settings,
             disk_mib=DISK_MIB,
+            image_of=configuration.image_of,
         )
         desk = NoticeDesk()
         listener = ControlListener(

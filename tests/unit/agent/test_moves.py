@@ -10,7 +10,8 @@ from agent.config import AgentConfig
 from agent.guest import GuestRecord
 from agent.monitor import GuestRefused
 from agent.moves import MoveAgent
-from agent.shards import Guest, ShardHost
+from agent.node_guest import Guest
+from agent.shards import ShardHost
 from agent.wire import (
     CommitRequest,
     Landing,
