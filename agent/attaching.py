@@ -17,7 +17,8 @@ from agent.attached_disk import (
     written_at,
 )
 from agent.monitor import GuestRefused
-from agent.shards import Guest, ShardHost, quietly
+from agent.node_guest import Guest, quietly
+from agent.shards import ShardHost
 from agent.wire import AttachedDisk, AttachRequest, ShardStatus
 from engine.errors import NotFound, ShardwrightError, StaleEpoch, UsageError
 from engine.model.ids import ShardId

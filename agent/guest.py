@@ -25,6 +25,7 @@ from engine.errors import MissingPart
 from engine.model.capacity import Resources
 from engine.model.ids import MoveId, ShardId
 from engine.model.value import Value
+from engine.model.workload_image import WorkloadImage
 
 QEMU = "qemu-system-x86_64"
 _DISK = "vd0"
@@ -39,6 +40,7 @@ RUN_FOLDER = "run"
 TLS_FOLDER = "tls"
 CONSOLE_SOCKET, CONSOLE_LOG = "console.sock", "serial.log"
 _KVM = Path("/dev/kvm")
+_COPY_SECONDS = 600
 _FIRST_USER, _USERS = 61_184, 4_336
 """Numbers that systemd sets aside for users that nobody has entered anywhere."""
 MEASURED = re.compile(r"^shardwright-measured (\w+) (\d+)\r?$", re.MULTILINE)
@@ -80,6 +82,11 @@ class GuestRecord(Value):
     """When the certificate was written (ns) that its connection was made with."""
 
     @property
+    def speaks(self) -> bool:
+        """Its image obeys words on the console."""
+        return self.profile.image is None or self.profile.image.speaks
+
+    @property
     def lives_here(self) -> bool:
         """It neither waits for a move nor was given away."""
         return not self.incoming and not self.ceded_epoch
@@ -101,6 +108,9 @@ def command_line(record: GuestRecord, *, direct_io: bool, mtu: int | None, tap: 
     words += f" shard.mtu={mtu}" if mtu else ""
     boot_mib, growth_mib = record.profile.memory_mib or memory_mib(record.resources), record.profile.memory_growth_mib
     words += f" {memory_size.KERNEL_WORDS}" if growth_mib else ""
+    own = record.profile.image
+    if own is not None:
+        words = f"{words} {own.kernel_words}".rstrip()
     cache_ = '"cache":{"direct":true}' if direct_io else '"cache":{}'
     arguments = [QEMU, "-name", f"guest={record.shard}", "-M", f"{machine},memory-backend=mem0"]
     # A memfd, so that the agent can compare the memory of both sides of a move (see agent.memory).
@@ -110,7 +120,12 @@ def command_line(record: GuestRecord, *, direct_io: bool, mtu: int | None, tap: 
     arguments += ["-m", f"{boot_mib},maxmem={boot_mib + growth_mib}M" if growth_mib else str(boot_mib)]
     arguments += ["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]
     arguments += ["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]
-    arguments += ["-kernel", "kernel", "-initrd", "initrd", "-append", words]
+    if own is None or own.kernel is not None:
+        arguments += ["-kernel", "kernel", "-append", words]
+    if own is None or own.initrd is not None:
+        arguments += ["-initrd", "initrd"]
+    if own is not None:  # a disk that boots itself is told here where it is
+        arguments += ["-fw_cfg", f"name=opt/shardwright/address,string={record.address}"]
     console = f"socket,id=console,path={CONSOLE_SOCKET},server=on,wait=off,logfile={CONSOLE_LOG},logappend=on"
     arguments += ["-chardev", console, "-serial", "chardev:console", "-qmp", f"unix:{SOCKET_NAME},server=on,wait=off"]
     arguments += ["-netdev", _netdev(record, tap), "-device", f"virtio-net-pci,netdev=n0,mac={record.mac},romfile="]
@@ -133,7 +148,9 @@ def _netdev(record: GuestRecord, tap: int | None) -> str:
         return f"tap,id=n0,fd={tap}"
     interface = IPv4Interface(record.address)
     last = interface.network.broadcast_address
-    forward = f"hostfwd=tcp:127.0.0.1:{record.forwarded_port}-{interface.ip}:{RECORD_PORT}"
+    own = record.profile.image
+    port = RECORD_PORT if own is None or own.ready.tcp_port is None else own.ready.tcp_port
+    forward = f"hostfwd=tcp:127.0.0.1:{record.forwarded_port}-{interface.ip}:{port}"
     return f"user,id=n0,net={interface.network},host={last - 1},dns={last - 2},{forward}"
 
 
@@ -164,13 +181,14 @@ def lend(folder: Path, image: GuestImage, user: int | None) -> None:
     work.mkdir(exist_ok=True)
     for name in (CONSOLE_LOG, CONSOLE_SOCKET, SOCKET_NAME, "kernel", "initrd"):
         (work / name).unlink(missing_ok=True)
-    for source, name in ((image.kernel, "kernel"), (image.initrd, "initrd")):
+    lent = [(source, name) for source, name in ((image.kernel, "kernel"), (image.initrd, "initrd")) if source]
+    for source, name in lent:
         try:
             os.link(source, work / name)
         except OSError:  # another file system
             shutil.copyfile(source, work / name)
     if user is not None:
-        for name in ("kernel", "initrd"):
+        for _, name in lent:
             (work / name).chmod(0o644)  # neither is a secret, and what built them may have been careful
         for path in (work, folder / "disk.raw"):
             os.chown(path, user, user)
@@ -223,11 +241,18 @@ def device_groups(accelerator: str) -> tuple[int, ...]:
     return (_KVM.stat().st_gid,) if accelerator == "kvm" else ()
 
 
-def create_disk(path: Path, mib: int) -> None:
-    """A sparse raw disk; one that is there already is kept."""
+def create_disk(path: Path, mib: int, image: str = "") -> int:
+    """A sparse raw disk of MiB, empty or a copy of ``image``; one that is there already is kept. Its size in MiB."""
     if not path.exists():
-        with path.open("wb") as disk:
-            disk.truncate(mib * 1024 * 1024)
+        scratch = path.with_suffix(".new")
+        scratch.unlink(missing_ok=True)
+        if image:
+            copy = ["cp", "--sparse=always", "--reflink=auto", "--", image, str(scratch)]
+            subprocess.run(copy, check=True, timeout=_COPY_SECONDS)
+        with scratch.open("ab") as disk:
+            disk.truncate(max(mib, math.ceil(disk.tell() / (1 << 20))) << 20)
+        scratch.rename(path)
+    return path.stat().st_size >> 20
 
 
 def supports_direct_io(path: Path) -> bool:
@@ -317,10 +342,16 @@ def default_machine() -> str:
 
 
 def profile(
-    accelerator: str, image: GuestImage, resources: Resources, grows_to_gib: float | None = None
+    accelerator: str,
+    image: GuestImage,
+    resources: Resources,
+    grows_to_gib: float | None = None,
+    own: WorkloadImage | None = None,
 ) -> GuestProfile:
     """Of a guest that boots with those resources. Raises UsageError when it should grow to less than it has."""
     boot_mib, most_mib = memory_mib(resources), None if grows_to_gib is None else memory_size.mib(grows_to_gib)
+    if own is not None and own.kernel is None and most_mib is None:
+        most_mib = boot_mib  # its kernel is not told the words that it would need (memory_size.KERNEL_WORDS)
     return GuestProfile(
         qemu_version=qemu_version(),
         machine=default_machine(),
@@ -328,6 +359,7 @@ def profile(
         cpu=_CPU_BY_ACCELERATOR[accelerator],
         image_digest=image.digest,
         memory_mib=boot_mib,
+        image=own,
         memory_growth_mib=memory_size.growth_mib(boot_mib, most_mib),
     )
 

@@ -10,8 +10,9 @@ import time
 from collections.abc import Awaitable, Callable
 
 from agent import network
+from agent.node_guest import Guest
 from agent.probe_port import PortAnswer, probe_port, usable
-from agent.shards import Guest, ShardHost
+from agent.shards import ShardHost
 from agent.wire import GuestState, HealthOrders, HealthRequest, ReportedHealth
 from engine.errors import ShardwrightError
 from engine.model.composite import HealthCheck, HealthState

@@ -56,11 +56,12 @@ Progress = Callable[[str], None]
 
 
 class GuestImage(Value):
-    """A kernel and an initramfs on this machine's disk; ``digest`` is the same on machines that built the same."""
+    """Files on this machine's disk ("": none); ``digest`` is the same on machines that have or built the same."""
 
     name: str
     kernel: str
     initrd: str
+    disk: str = ""
     kernel_version: str
     digest: str
 

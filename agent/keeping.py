@@ -13,7 +13,8 @@ from collections.abc import Awaitable, Callable
 from agent import fences
 from agent.monitor import GuestRefused
 from agent.moves import MoveAgent
-from agent.shards import Guest, ShardHost
+from agent.node_guest import Guest
+from agent.shards import ShardHost
 from agent.wire import KeepRequest, MoveCommand, Verdict
 from engine.errors import NotFound, ShardwrightError
 from engine.model.ids import ShardId

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Awaitable, Callable
 
 from agent.guest import GuestRecord
-from agent.shards import Guest, ShardHost
+from agent.node_guest import Guest
+from agent.shards import ShardHost
 from agent.watchdog import Lease, boottime
 from agent.wire import HeldShard, LeaseGrant
 from engine.errors import ShardwrightError

@@ -4,7 +4,9 @@ QEMU never migrates what is not plugged in and gives it back to the host, so roo
 Both ends of a move have the same room; how much of it is plugged in travels with the guest.
 """
 
+import asyncio
 import math
+import time
 
 from agent.monitor import Monitor
 from agent.wire import GuestProfile
@@ -17,6 +19,10 @@ _BLOCK_MIB = 128
 """A Linux memory block: less cannot be given room."""
 GROWS_TO = 4
 """Times what it boots with, where nothing else is asked for."""
+LONGEST_SECONDS = 12.0
+"""How long a guest may take to plug memory in, or to let go of it."""
+STALLED_SECONDS = 4.0
+"""Of it without any progress."""
 BACKEND_ID, _DEVICE_ID = "more0", "vm0"
 DEVICE_PATH = f"/machine/peripheral/{_DEVICE_ID}"
 # Memory above 4 GiB makes the guest's kernel set 64 MiB aside for devices that reach less: here there are none. And
@@ -56,6 +62,20 @@ def plugged_mib(profile: GuestProfile, wanted: Resources) -> int:
     if (asked - boot) % STEP_MIB:
         raise UsageError(f"memory changes in steps of {STEP_MIB} MiB", why=f"{asked} MiB from {boot}")
     return asked - boot
+
+
+async def plug(monitor: Monitor, wanted: int) -> int:
+    """MiB that are plugged in at the end: when it is done, when nothing moves any more, or when the time is up."""
+    await ask_for(monitor, wanted)
+    reached, began = await plugged(monitor), time.monotonic()
+    moved = began
+    while reached != wanted and time.monotonic() - began < LONGEST_SECONDS:
+        await asyncio.sleep(0.05)
+        before, reached = reached, await plugged(monitor)
+        moved = moved if before == reached else time.monotonic()
+        if time.monotonic() - moved > STALLED_SECONDS:  # its kernel tries again after 50 seconds only
+            break
+    return reached
 
 
 async def ask_for(monitor: Monitor, plugged: int) -> None:

@@ -19,9 +19,10 @@ from agent import fences, guest, memory, network, sending
 from agent.config import AgentConfig
 from agent.guest import GuestRecord
 from agent.monitor import poll
+from agent.node_guest import Guest, quietly
 from agent.postcopy import POST_COPY, allow_post_copy, capabilities, has_post_copy
 from agent.sending import ENDED
-from agent.shards import Guest, ShardHost, quietly
+from agent.shards import ShardHost
 from agent.wire import (
     CarveRequest,
     CommitRequest,
@@ -55,6 +56,8 @@ _SWITCH_SECONDS = 30.0
 _CANCEL_SECONDS = 15.0
 _ARRIVAL_SECONDS = 5.0
 _DYING_SECONDS = 3.0
+_IMAGE_SECONDS = 30.0
+"""For a shard's own image to come here; a later move finds what came meanwhile."""
 _Rule = Callable[[GuestRecord, MoveCommand], None]
 
 
@@ -74,6 +77,7 @@ class MoveAgent:
     async def prepare(self, shard: ShardId, request: PrepareRequest) -> Landing:
         """A guest that waits for memory and disk and cannot run by itself. Same move, same landing."""
         self._host.epochs.accept(shard, request.epoch)
+        await self._host.image(request.profile.image, disk=False, seconds=_IMAGE_SECONDS)
         async with self._host.carving:
             self._host.epochs.accept(shard, request.epoch)  # again: an abort may have come while this one waited
             here = self._host.guests.get(shard)
@@ -87,7 +91,7 @@ class MoveAgent:
         self._host.unreserve(request.move)
         self._host.require_room(request.resources)
         carve = CarveRequest(
-            shard=shard, epoch=request.epoch, resources=request.resources, image=request.image,
+            shard=shard, epoch=request.epoch, resources=request.resources, image=request.profile.image,
             address=request.address, mac=request.mac, disk_mib=request.disk_mib,
         )  # fmt: skip
         here = await self._host.new_guest(

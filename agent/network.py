@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 
+from agent.probe_port import introduction
 from engine.errors import MissingPart
 from engine.model.ids import NodeId, ShardId
 
@@ -21,7 +22,7 @@ _COMMAND_SECONDS = 10
 _FLOOD_SOURCE = bytes.fromhex("025357000001")
 _EXPERIMENTAL = bytes.fromhex("88b5")
 """The EtherType that IEEE keeps for local experiments: no program listens to it."""
-_ARP, _IPV4 = 0x0806, 0x0800
+_ARP = 0x0806
 _FLOOD_PAUSE_SECONDS = 0.001
 _GET_MTU, _SET_INTERFACE = 0x8921, 0x400454CA
 _TAP_FLAGS = 0x0002 | 0x1000 | 0x4000
@@ -122,7 +123,7 @@ def introduce(name: str, address: str) -> None:
     """Let a shard know where ``nobody`` is, at this node's bridge: by a question, whose sender it remembers."""
     shard, asker = IPv4Interface(address).ip, nobody(address)
     mac = _mac_beyond(_links(name)[2])
-    question = struct.pack("!HHBBH", 1, _IPV4, 6, 4, 1) + mac + asker.packed + bytes(6) + shard.packed
+    question = introduction(mac, asker.packed, shard.packed)
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as link:
         link.bind((name, 0))
         link.send(b"\xff" * 6 + mac + struct.pack("!H", _ARP) + question)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from agent import fences, network
 from agent.config import AgentConfig
 from agent.monitor import GuestRefused
-from agent.shards import Guest, quietly
+from agent.node_guest import Guest, quietly
 from agent.wire import DestinationStatus, Landing, MirrorRequest, MoveCommand, SourceStatus
 from engine.model.ids import ShardId
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from agent import memory
 from agent.monitor import poll
-from agent.shards import Guest
+from agent.node_guest import Guest
 
 DOWNTIME_LIMIT_MS = 100
 _MOST_SECONDS = 0.25

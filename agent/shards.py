@@ -9,83 +9,29 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from agent import console, guest, memory_size, network
+from agent import guest, measuring, memory_size, network, readiness
 from agent.attached_disk import ATTACHED_TLS, written_at
 from agent.config import AgentConfig
-from agent.epochs import EpochStore, write_durably
+from agent.epochs import EpochStore
 from agent.guest import GuestRecord
 from agent.image import MINIMUM_MEMORY_MIB, GuestImage, build_image, cache_root
+from agent.image_store import ImageStore
 from agent.limits import Cgroups, group_name
-from agent.monitor import GuestRefused, Monitor, poll
+from agent.monitor import poll
+from agent.node_guest import Guest
 from agent.overlay import Overlay
 from agent.probe import accelerator
-from agent.wire import CarveRequest, GuestProfile, GuestState, MemoryDigest, NetworkMode, ShardStatus
+from agent.wire import CarveRequest, GuestProfile, NetworkMode, ShardStatus
 from engine.errors import ConcurrentUpdate, InsufficientCapacity, MissingPart, MoveFailed, NotFound, UsageError
 from engine.model.capacity import Resources
 from engine.model.ids import MoveId, ShardId
+from engine.model.workload_image import WorkloadImage
 
-if TYPE_CHECKING:
-    from agent.sending import FirstPass
-
-BOOT_SECONDS = 90.0
 _MONITOR_SECONDS = 10.0
-_MEMORY_SECONDS = 12.0
-"""How long a guest may take to plug memory in, or to let go of it."""
-_STALLED_SECONDS = 4.0
-"""Of it without any progress."""
-_FIRST_READS = 16
-"""That the guest makes before those that it counts."""
-_UNLIMITED_READS = 300
-"""A second, where nothing limits them."""
+_IMAGE_SECONDS, _HERE_SECONDS = 120.0, 20.0
+"""For a shard's own image to come to this node, and to be found where it has come already."""
 _LOG = logging.getLogger("agent.shards")
-
-
-class Guest:
-    """A guest's folder, record and monitor. ``busy`` serialises commands; reading the status does not need it."""
-
-    def __init__(self, folder: Path, record: GuestRecord) -> None:
-        self.folder, self.record = folder, record
-        self.run = folder / guest.RUN_FOLDER
-        self.monitor = Monitor(self.run)
-        self.busy = asyncio.Lock()
-        self.digesting: asyncio.Task[MemoryDigest] | None = None
-        """Begun when a switchover paused the guest."""
-        self.first_pass: FirstPass | None = None
-        """While its memory is sent in one pass (agent.sending)."""
-        self.exact = False
-        """It has lost no page on its way. Not kept over the agent's death: then memory is compared."""
-        self.mirrored = False
-        """A switchover has ended the mirror. Not kept over the agent's death: then the move is given up."""
-        self.heard_now()
-
-    def heard_now(self) -> None:
-        """Somebody drives its move, or the agent has just begun to look."""
-        self.heard = time.monotonic()
-
-    def save(self, **changes: object) -> None:
-        """Change the record, on disk first."""
-        fresh = self.record.model_copy(update=changes)
-        write_durably(self.folder / "shard.json", fresh.model_dump_json().encode())
-        self.record = fresh
-
-    @property
-    def alive(self) -> bool:
-        return guest.alive(self.record)
-
-    async def state(self) -> GuestState:
-        if not self.alive:
-            return GuestState.DEAD
-        if self.record.incoming:
-            return GuestState.INCOMING
-        if guest.stopped(self.record):  # by the watchdog: its monitor cannot answer
-            return GuestState.PAUSED
-        try:
-            said = await self.monitor.execute("query-status")
-        except NotFound:
-            return GuestState.DEAD
-        return GuestState.RUNNING if said["running"] else GuestState.PAUSED
 
 
 @dataclass
@@ -108,6 +54,7 @@ class ShardHost:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._images = Path(config.image_dir) if config.image_dir else cache_root()
         self._image: GuestImage | None = None
+        self._store = ImageStore(self._images)
         self._cgroups = Cgroups()
         self._reservations: dict[MoveId, _Reservation] = {}
         self.carving = asyncio.Lock()
@@ -186,6 +133,8 @@ class ShardHost:
     async def carve(self, request: CarveRequest) -> ShardStatus:
         """Boot the shard's guest; returns when its workload is up. Again with the same epoch: the same shard."""
         self.epochs.accept(request.shard, request.epoch)
+        if request.shard not in self.guests:  # nobody waits for it behind the lock
+            await self.image(request.image, disk=True, seconds=_IMAGE_SECONDS)
         async with self.carving:
             here = self.guests.get(request.shard)
             if here is None:
@@ -200,22 +149,24 @@ class ShardHost:
 
     async def new_guest(self, request: CarveRequest, arriving: GuestProfile | None = None, **more: object) -> Guest:
         """Folder, disk and record of a guest that does not run yet; ``arriving``: as a move's source describes it."""
-        image = await self.image(request.image)
-        profile = guest.profile(await self.find_accelerator(), image, request.resources, request.memory_grows_to_gib)
+        image = await self.image(request.image, disk=arriving is None)
+        profile = guest.profile(
+            await self.find_accelerator(), image, request.resources, request.memory_grows_to_gib, request.image
+        )
         if arriving is not None:  # what it was booted with there, whatever it has now
             memory = {name: getattr(arriving, name) for name in ("memory_mib", "memory_growth_mib")}
             profile = profile.model_copy(update=memory)
         folder = self._folder / request.shard
         folder.mkdir(exist_ok=True)
-        guest.create_disk(folder / "disk.raw", request.disk_mib)
+        disk_mib = await asyncio.to_thread(guest.create_disk, folder / "disk.raw", request.disk_mib, image.disk)
         bridge = self.network is NetworkMode.BRIDGE
         record = GuestRecord(
             shard=request.shard,
             resources=request.resources,
-            image=request.image,
+            image=image.name,
             address=request.address,
             mac=request.mac,
-            disk_mib=request.disk_mib,
+            disk_mib=disk_mib,
             profile=profile,
             network=self.network,
             tap=network.tap_name(self.config.node, request.shard) if bridge else None,
@@ -229,7 +180,7 @@ class ShardHost:
     async def launch(self, here: Guest) -> None:
         """Start the guest's QEMU and apply every limit but the CPU's. Its monitor answers on return."""
         record = here.record
-        image = await self.image(record.image)
+        image = await self.image(record.profile.image, disk=False)
         direct = guest.supports_direct_io(here.folder / "disk.raw")
         user = guest.user_for(here.folder, record.profile.accelerator)
         await asyncio.to_thread(guest.lend, here.folder, image, user)
@@ -301,7 +252,7 @@ class ShardHost:
         return await self.status(shard)
 
     async def _resize_memory(self, here: Guest, resources: Resources) -> None:
-        """All of it or nothing: what is not done within _MEMORY_SECONDS is undone."""
+        """All of it or nothing: what is not done within memory_size.LONGEST_SECONDS is undone."""
         record, wanted = here.record, memory_size.plugged_mib(here.record.profile, resources)
         before = memory_size.plugged_mib(record.profile, record.resources)
         if record.move is not None or not here.alive:
@@ -310,14 +261,14 @@ class ShardHost:
         claim = MoveId(f"grow-{record.shard}")
         if more.memory_gib:
             self.require_capacity(more)
-            self._reservations[claim] = _Reservation(more, time.monotonic() + 3 * _MEMORY_SECONDS)
+            self._reservations[claim] = _Reservation(more, time.monotonic() + 3 * memory_size.LONGEST_SECONDS)
         try:
             # Room before the guest takes it, and until it has let go: the limit of its control group is never too low.
             largest = max(resources.memory_gib, record.resources.memory_gib)
             self._limit_memory(here, record.resources.model_copy(update={"memory_gib": largest}))
-            reached = await self._plug(here, wanted)
+            reached = await memory_size.plug(here.monitor, wanted)
             if reached != wanted:
-                back = await self._plug(here, before)
+                back = await memory_size.plug(here.monitor, before)
                 self._limit_memory(here, record.resources)
                 way, done = ("given back", before - reached) if wanted < before else ("taken", reached - before)
                 raise InsufficientCapacity(
@@ -328,31 +279,7 @@ class ShardHost:
             here.save(resources=record.resources.model_copy(update={"memory_gib": resources.memory_gib}))
         finally:
             self.unreserve(claim)
-        await self._measure_memory(here, grown_mib=wanted - before)
-
-    async def _plug(self, here: Guest, wanted: int) -> int:
-        """MiB that are plugged in at the end: when it is done, when nothing moves any more, or when the time is up."""
-        await memory_size.ask_for(here.monitor, wanted)
-        reached, began = await memory_size.plugged(here.monitor), time.monotonic()
-        moved = began
-        while reached != wanted and time.monotonic() - began < _MEMORY_SECONDS:
-            await asyncio.sleep(0.05)
-            before, reached = reached, await memory_size.plugged(here.monitor)
-            moved = moved if before == reached else time.monotonic()
-            if time.monotonic() - moved > _STALLED_SECONDS:  # its kernel tries again after 50 seconds only
-                break
-        return reached
-
-    async def _measure_memory(self, here: Guest, grown_mib: int) -> None:
-        """As the guest counts it, which it does a little later than QEMU."""
-        before = here.record.measured.memory_mib or 0
-
-        async def counted() -> int:
-            mib = await console.ask(here.run, "memory 1", "memory_kib", 1) // 1024
-            return mib if abs(mib - before) >= abs(grown_mib) / 2 else 0
-
-        seen = await poll(counted, seconds=_MEMORY_SECONDS, every=0.05, what="the guest's own count of its memory")
-        here.save(measured=here.record.measured.model_copy(update={"memory_mib": seen}))
+        await measuring.measure_memory(here, grown_mib=wanted - before)
 
     def _limit_memory(self, here: Guest, resources: Resources) -> bool:
         name = group_name(self.config.work, self.config.node, here.record.shard)
@@ -362,24 +289,8 @@ class ShardHost:
         """Let the guest measure what it gets now, one resource after the other, and keep it. Raises NotFound."""
         self.epochs.accept(shard, epoch)
         here = self.guest(shard)
-        record = here.record
         async with here.busy:
-            rounds = await console.ask(here.run, f"cpu {seconds}", "cpu_rounds_per_second", seconds)
-            reads = round(
-                min(seconds * (record.resources.storage_iops or _UNLIMITED_READS), record.disk_mib * 256 - _FIRST_READS)
-            )
-            found: dict[str, float] = {"cpu_rounds_per_second": rounds}
-            found["read_iops"] = await console.ask(here.run, f"disk {reads}", "read_iops", seconds)
-            if record.tap is not None and record.resources.network_mbps > 0:
-                flood = asyncio.to_thread(network.flood, record.tap, record.mac, seconds + 2)
-                asked = console.ask(here.run, f"received {seconds}", "received_kbit_per_second", seconds)
-                (received, _) = await asyncio.gather(asked, flood)
-                found["receive_mbps"] = received / 1000
-                nobody = network.nobody(record.address)
-                asked = console.ask(here.run, f"flood {seconds + 2} {nobody}", "flooded_bytes", seconds + 2)
-                taken = asyncio.to_thread(network.taken_mbps, record.tap, record.address, seconds)
-                (found["send_mbps"], _) = await asyncio.gather(taken, asked)
-            here.save(measured=here.record.measured.model_copy(update=found))
+            await measuring.measure(here, seconds)
         return await self.status(shard)
 
     async def release(self, shard: ShardId, epoch: int) -> None:
@@ -418,10 +329,10 @@ class ShardHost:
 
     # -- images and boots
 
-    async def image(self, name: str) -> GuestImage:
-        """Raises UsageError for an unknown name, MissingPart when it cannot be built here."""
-        if name != "records":
-            raise UsageError(f"no image {name!r} on this node", why="known: records")
+    async def image(self, own: WorkloadImage | None, *, disk: bool, seconds: float = _HERE_SECONDS) -> GuestImage:
+        """A shard's own image, or the record server's. Raises MissingPart when it cannot be had within the time."""
+        if own is not None:
+            return await self._store.get(own, disk=disk, seconds=seconds)
         if self._image is None:
             self._image = await asyncio.to_thread(build_image, _LOG.info, self._images)
         return self._image
@@ -429,13 +340,13 @@ class ShardHost:
     async def find_accelerator(self) -> str:
         """Probed once per boot of the host: every agent on it shares the answer."""
         if self.accelerator is None:
-            probe = await asyncio.to_thread(accelerator, await self.image("records"), self._images / "probe")
+            probe = await asyncio.to_thread(accelerator, await self.image(None, disk=False), self._images / "probe")
             _LOG.info("guests run under %s: %s", probe.accelerator, probe.reason)
             self.accelerator = probe.accelerator
         return self.accelerator
 
     async def boot(self, here: Guest) -> None:
-        """From its disk; returns when the workload is up. Raises MissingPart, MoveFailed after BOOT_SECONDS."""
+        """From its disk; returns when the workload is up. Raises MissingPart, MoveFailed when it takes too long."""
         async with self._one_boot_at_a_time():
             began = time.monotonic()
             await self.launch(here)
@@ -443,13 +354,13 @@ class ShardHost:
             async def up() -> bool:
                 if not here.alive:
                     raise MissingPart("the guest died while booting", why=_last_line(here.run / guest.CONSOLE_LOG))
-                return guest.is_ready(here.run)
+                return await readiness.is_up(here.record, here.run)
 
-            await poll(up, seconds=BOOT_SECONDS, every=0.05, what="the guest's boot")
+            await poll(up, seconds=readiness.seconds(here.record), every=0.05, what="the guest's boot")
             here.save(measured=guest.measured(here.run, round(time.monotonic() - began, 3)))
             if grown := memory_size.plugged_mib(here.record.profile, here.record.resources):
-                await self._plug(here, grown)  # it had been given more than it boots with
-                await self._measure_memory(here, grown)
+                await memory_size.plug(here.monitor, grown)  # it had been given more than it boots with
+                await measuring.measure_memory(here, grown)
         await self.apply_limits(here, here.record.resources)
 
     @asynccontextmanager
@@ -474,16 +385,6 @@ class ShardHost:
             here = Guest(file.parent, record)
             self.guests[record.shard] = here
             _LOG.info("shard %s: %s", record.shard, "found again" if here.alive else "its guest is gone")
-
-
-async def quietly(here: Guest, command: str, **arguments: object) -> None:
-    """For clean-up: what is not there any more needs no removal."""
-    try:
-        await here.monitor.execute(
-            command, {name.replace("_", "-"): value for name, value in arguments.items()} or None
-        )
-    except (GuestRefused, NotFound) as problem:
-        _LOG.debug("%s: %s", command, problem)
 
 
 def _total(parts: list[Resources]) -> Resources:

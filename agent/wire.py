@@ -15,6 +15,7 @@ from engine.model.composite import HealthCheck, HealthState
 from engine.model.ids import MoveId, NodeId, ShardId
 from engine.model.placement import Epoch
 from engine.model.value import Utc, Value
+from engine.model.workload_image import WorkloadImage
 
 CONTROL_NAME = "shardwright-control"
 """DNS name in the control plane's certificate; agents verify it whatever address they dial."""
@@ -236,6 +237,8 @@ class GuestProfile(Value):
     """What the guest boots with; 0: its record is older than this field, and its memory cannot change."""
     memory_growth_mib: int = 0
     """Room for what may be plugged in beyond it while the guest runs."""
+    image: WorkloadImage | None = None
+    """None: the record server's, which every node can build."""
 
 
 class CarveRequest(Value):
@@ -244,7 +247,8 @@ class CarveRequest(Value):
     shard: Annotated[ShardId, NAME]
     epoch: Epoch
     resources: Resources
-    image: str = "records"
+    image: WorkloadImage | None = None
+    """None: the record server's."""
     address: OverlayInterface
     mac: Mac
     disk_mib: Annotated[int, Field(ge=1, le=1 << 20)]

@@ -23,6 +23,7 @@ from engine.model.market import PurchaseOption
 from engine.model.money import Currency, Money
 from engine.model.placement import Cell
 from engine.model.value import Utc
+from engine.model.workload_image import RECORDS, WorkloadImage
 from engine.retraining.decision import RetrainingTerms
 from providers.base import ProviderSettings
 
@@ -253,6 +254,8 @@ class PoolTable(_Table):
     """Usage that one shard serves, in the metric's unit; None: derived from ``peak_shards``."""
     peak_shards: Annotated[int, Field(ge=1)] = 6
     """Without ``per_shard``: the history's peak (its 99th percentile) is what this many shards serve."""
+    image: str = RECORDS
+    """What the pool's shards boot from: one of ``images``, or the record server's."""
 
 
 class Configuration(_Table):
@@ -269,6 +272,7 @@ class Configuration(_Table):
     shard_types: Annotated[tuple[ShardTypeTable, ...], Field(min_length=1)]
     providers: Annotated[tuple[ProviderTable, ...], Field(min_length=1)]
     pools: Annotated[tuple[PoolTable, ...], Field(min_length=1)]
+    images: tuple[WorkloadImage, ...] = ()
     workloads: tuple[WorkloadTable, ...] = ()
 
     @property
@@ -298,6 +302,11 @@ class Configuration(_Table):
             )
             for table in self.pools
         )
+
+    def image_of(self, pool: PoolId) -> WorkloadImage | None:
+        """What the pool's shards boot from; None: the record server's image."""
+        named = next((table.image for table in self.pools if table.id == pool), RECORDS)
+        return next((image for image in self.images if image.name == named), None)
 
     def provider_settings(self, environment: Mapping[str, str] = os.environ) -> tuple[ProviderSettings, ...]:
         """With credentials resolved. Raises AuthenticationFailed naming the first that is missing."""
@@ -425,7 +434,9 @@ def _unresolved_references(raw: Mapping[str, Any]) -> Iterator[str]:
     regions = sorted(
         {str(region) for _, table in _tables(raw, "providers") for region in _sequence(table.get("regions"))}
     )
+    images = [RECORDS, *_names(raw, "images")]
     for position, table in _tables(raw, "pools"):
+        yield from _reference(f"pools.{position}.image", table.get("image"), images, "image")
         for name in _sequence(table.get("regions")):
             yield from _reference(f"pools.{position}.regions", name, regions, "region")
         yield from _reference(f"pools.{position}.shard_type", table.get("shard_type"), types, "shard type")
@@ -441,7 +452,9 @@ def _unresolved_references(raw: Mapping[str, Any]) -> Iterator[str]:
         yield from storage_problems(raw, position, table)
         yield from _twice(f"workloads.{position}.components", _names(table, "components"))
     yield from source_problems(raw)
-    for section, key in (("providers", "name"), ("pools", "id"), ("shard_types", "name"), ("risk_classes", "name")):
+    for section, key in (
+        ("providers", "name"), ("pools", "id"), ("shard_types", "name"), ("risk_classes", "name"), ("images", "name"),
+    ):  # fmt: skip
         yield from _twice(section, _names(raw, section, key=key))
 
 

@@ -35,6 +35,7 @@ from engine.model.ids import CellId, NodeId, PoolId, ShardId
 from engine.model.market import PurchaseOption
 from engine.model.money import usd
 from engine.model.placement import ComponentName, Node, NodeState, Shard
+from engine.model.workload_image import WorkloadImage
 from engine.store.attachments import Attachments
 from engine.store.attested_instances import AttestedInstances
 from engine.store.database import Database, metadata
@@ -200,7 +201,12 @@ class SmallFleet:
     # -- shards and clients
 
     def carve(
-        self, name: str, node: str, resources: Resources = SHARD, disk_mib: int = DISK_MIB
+        self,
+        name: str,
+        node: str,
+        resources: Resources = SHARD,
+        disk_mib: int = DISK_MIB,
+        image: WorkloadImage | None = None,
     ) -> tuple[Shard, ShardStatus]:
         self.carved.append(name)
         shard = self.shard_map.add_shard(
@@ -208,7 +214,7 @@ class SmallFleet:
         )
         request = CarveRequest(
             shard=shard.id, epoch=shard.epoch, resources=resources, address=f"{shard.address}/16", mac=shard.mac,
-            disk_mib=disk_mib,
+            disk_mib=disk_mib, image=image,
         )  # fmt: skip
         status = self.clients(NodeId(node)).carve(request)
         self.shard_map.bind(ComponentName(namespace=NAMESPACE, workload="w", component=name), shard.id)

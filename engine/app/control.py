@@ -136,6 +136,7 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
             clock=clock,
             settings_for=user_data_settings,
             disk_mib=DISK_MIB,
+            image_of=configuration.image_of,
         )
         rules = composite_rules(configuration)
         drains = Drains(store.shard_map, rules, clock, fleet)

@@ -13,11 +13,12 @@ from engine.fleet.agent_client import AgentClients
 from engine.fleet.join import NodeJoined
 from engine.fleet.user_data import UserDataSettings, render_user_data
 from engine.model.capacity import Resources
-from engine.model.ids import NodeId, ShardId, provider_of
+from engine.model.ids import NodeId, PoolId, ShardId, provider_of
 from engine.model.market import ReclaimNotice
 from engine.model.placement import Node, NodeState, Shard, ShardState
 from engine.model.plan import Plan, PlannedNode
 from engine.model.value import Value
+from engine.model.workload_image import WorkloadImage
 from engine.store.join_tokens import JoinTokens
 from engine.store.shard_map import ShardMap
 
@@ -47,8 +48,10 @@ class Fleet:
         settings_for: Callable[[str], UserDataSettings],
         disk_mib: int = 64,
         join_seconds: float = JOIN_SECONDS,
+        image_of: Callable[[PoolId], WorkloadImage | None] = lambda _pool: None,
     ) -> None:
-        """``settings_for`` gives a provider's user-data settings by its configured name."""
+        """``settings_for``: a provider's user-data settings by its configured name; ``image_of``: a pool's image."""
+        self._image_of = image_of
         self._map, self._tokens, self._agents, self._clock = shard_map, tokens, agents, clock
         self._settings_for, self._disk_mib, self._join_seconds = settings_for, disk_mib, join_seconds
 
@@ -116,6 +119,7 @@ class Fleet:
             address=f"{shard.address}/{OVERLAY_PREFIX}",
             mac=shard.mac,
             disk_mib=self._disk_mib,
+            image=self._image_of(shard.pool),
         )
         try:
             status = self._agents(shard.node).carve(request)

@@ -1,7 +1,9 @@
 """A shard moves live between two real nodes while a client writes numbered records over one TCP connection."""
 
+import ast
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent.image import read_records
+from engine.errors import NotFound
 from engine.migration import switch
 from engine.migration.base import MoveContext, MoveLimits
 from engine.migration.strategies import KEEP_ON, Advice, Verb
@@ -16,6 +19,8 @@ from engine.migration.workflow import DurableMover, configure
 from engine.model.ids import MoveId, NodeId, ShardId
 from engine.model.move import MovePhase, MoveProgress, MoveReport, MoveRequest
 from engine.model.plan import MoveCause
+from providers.sandbox import netns
+from tests import own_image
 from tests.durable_moves import durable_mover
 from tests.small_fleet import SHARD, SmallFleet
 
@@ -77,6 +82,30 @@ def test_a_shard_moves_there_and_back_and_no_record_is_lost_or_doubled(
     with capsys.disabled():
         print(f"\n{_line(there)}\n{_line(back)}\nlongest gap seen by the client: {summary.longest_gap_seconds:.3f} s")
     fleet.clients(NodeId("nA")).release(ShardId("there"), 3)
+
+
+def test_a_shard_boots_from_an_image_of_ones_own_and_moves(fleet: SmallFleet, mover: DurableMover) -> None:
+    with own_image.offered() as image:
+        shard, status = fleet.carve("own", "nA", disk_mib=1, image=image)
+
+        def page(name: str) -> str:
+            fetch = (
+                f"import urllib.request as r; print(r.urlopen('http://{shard.address}:{own_image.PORT}/{name}').read())"
+            )
+            enter = ["nsenter", f"--net={netns.NAMESPACES / fleet.client.namespace}", "--", sys.executable, "-c", fetch]
+            said = subprocess.run(enter, capture_output=True, text=True, timeout=20, check=True).stdout
+            return str(ast.literal_eval(said).decode().strip())
+
+        assert (status.image, status.disk_mib, page("greeting")) == ("mine", 4, "hello")
+        assert page("disk") == own_image.DISK_MARK.decode()
+        with pytest.raises(NotFound, match="does not measure itself"):
+            fleet.clients(NodeId("nA")).measure(shard.id, 1, 1)
+        before = int(page("count"))
+        report = mover.move(request("m-own", "own", "nA", "nB"))
+        assert (report.phase, report.error) == (MovePhase.CLEANED, "")
+        assert int(page("count")) > before  # it went on counting where it was
+        assert fleet.disk("nB", "own").read_bytes().startswith(own_image.DISK_MARK)
+        fleet.clients(NodeId("nB")).release(shard.id, 2)
 
 
 def test_agents_are_light(fleet: SmallFleet, mover: DurableMover) -> None:

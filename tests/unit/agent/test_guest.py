@@ -13,6 +13,7 @@ from agent.image import GuestImage
 from agent.wire import GuestProfile, NetworkMode
 from engine.model.capacity import Resources
 from engine.model.ids import ShardId
+from engine.model.workload_image import ImageFile, ReadyCheck, WorkloadImage
 
 PROFILE = GuestProfile(qemu_version="7.2", machine="pc-i440fx-7.2", accelerator="tcg", cpu="max", image_digest="d")
 
@@ -51,6 +52,41 @@ def test_a_guest_boots_with_what_it_was_carved_with_and_has_room_beyond() -> Non
     assert "-m 128,maxmem=512M" in line
     assert "virtio-mem-pci,id=vm0,memdev=more0,requested-size=0" in line
     assert "swiotlb=noforce" in line
+
+
+OWN = WorkloadImage(
+    name="mine", kernel=ImageFile(source="k", sha256="a" * 64), kernel_words="root=/dev/vda",
+    ready=ReadyCheck(tcp_port=80),
+)  # fmt: skip
+
+
+def test_a_kernel_of_ones_own_is_told_where_it_is_and_ones_own_words() -> None:
+    own = record(profile=PROFILE.model_copy(update={"image": OWN}))
+    arguments = command_line(own, direct_io=True, mtu=1450, tap=9)
+    assert arguments[arguments.index("-append") + 1].endswith("shard.address=10.9.0.2/16 shard.mtu=1450 root=/dev/vda")
+    assert "-initrd" not in arguments
+    forwarded = command_line(own.model_copy(update={"forwarded_port": 1}), direct_io=True, mtu=None, tap=None)
+    assert "hostfwd=tcp:127.0.0.1:1-10.9.0.2:80" in " ".join(forwarded)
+
+
+def test_a_disk_that_boots_itself_gets_no_kernel_and_no_room_that_it_cannot_use() -> None:
+    disk = OWN.model_copy(update={"kernel": None, "kernel_words": "", "disk": OWN.kernel})
+    line = " ".join(
+        command_line(record(profile=PROFILE.model_copy(update={"image": disk})), direct_io=True, mtu=1, tap=9)
+    )
+    assert "-kernel" not in line
+    assert "name=opt/shardwright/address,string=10.9.0.2/16" in line
+    have = GuestImage(name="mine", kernel="", initrd="", kernel_version="", digest="d")
+    assert guest.profile("tcg", have, record().resources, own=disk).memory_growth_mib == 0
+    assert guest.profile("tcg", have, record().resources, own=OWN).memory_growth_mib > 0
+
+
+def test_a_disk_begins_as_a_copy_of_the_image_and_is_as_large_as_it_at_least(tmp_path: Path) -> None:
+    (tmp_path / "image").write_bytes(b"boot" + bytes(1 << 20))
+    assert guest.create_disk(tmp_path / "disk", 1, str(tmp_path / "image")) == 2
+    assert (tmp_path / "disk").read_bytes() == b"boot".ljust(2 << 20, b"\0")
+    assert guest.create_disk(tmp_path / "large", 8, str(tmp_path / "image")) == 8
+    assert {path.name for path in tmp_path.iterdir()} == {"image", "disk", "large"}
 
 
 def test_without_a_bridge_the_record_server_is_forwarded_on_loopback_only() -> None:

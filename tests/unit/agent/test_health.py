@@ -8,8 +8,9 @@ import pytest
 from agent.config import AgentConfig
 from agent.guest import GuestRecord
 from agent.health import REPORT_SECONDS, TICK_SECONDS, HealthKeeper, Tally, counted, probe_guest
+from agent.node_guest import Guest
 from agent.probe_port import PortAnswer
-from agent.shards import Guest, ShardHost
+from agent.shards import ShardHost
 from agent.wire import HealthOrders, HealthRequest, OrderedCheck, ReportedHealth
 from engine.errors import ProviderUnavailable
 from engine.model.composite import HealthCheck, HealthState

@@ -12,17 +12,18 @@ from agent.config import AgentConfig
 from agent.guest import GuestRecord
 from agent.monitor import GuestRefused
 from agent.moves import MoveAgent
-from agent.shards import Guest, ShardHost
+from agent.node_guest import Guest
+from agent.shards import ShardHost
 from agent.wire import (
     CommitRequest,
     Landing,
     MemoryDigest,
     MemoryPatch,
     MemoryRequest,
-    MirrorRequest,
     MoveCommand,
     PatchRequest,
     PrepareRequest,
+    SendRequest,
     TuneRequest,
 )
 from engine.errors import ConcurrentUpdate, MoveFailed, NotFound, StaleEpoch, UsageError
@@ -89,8 +90,8 @@ def commit_request(epoch: int, sums_hex: str | None = None) -> CommitRequest:
     return CommitRequest(move=MOVE, epoch=epoch, memory=memory)
 
 
-def mirror_request(epoch: int = 1, move: MoveId = MOVE) -> MirrorRequest:
-    return MirrorRequest(move=move, epoch=epoch, landing=LANDING)
+def mirror_request(epoch: int = 1, move: MoveId = MOVE) -> SendRequest:
+    return SendRequest(move=move, epoch=epoch, landing=LANDING)
 
 
 def test_a_shard_takes_part_in_one_move_at_a_time(config: AgentConfig, left_behind: Leave) -> None:

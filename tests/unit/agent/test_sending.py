@@ -9,8 +9,9 @@ import pytest
 from agent import sending
 from agent.config import AgentConfig
 from agent.guest import GuestRecord
+from agent.node_guest import Guest
 from agent.sending import DOWNTIME_LIMIT_MS, FirstPass
-from agent.shards import Guest, ShardHost
+from agent.shards import ShardHost
 from engine.model.ids import ShardId
 from tests.unit.agent.conftest import PROFILE
 

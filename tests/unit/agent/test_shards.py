@@ -124,7 +124,7 @@ def growing(
             return (128 + monitor.size) * 1024
 
         monkeypatch.setattr("agent.console.ask", ask)
-        monkeypatch.setattr("agent.shards._STALLED_SECONDS", 0.0)
+        monkeypatch.setattr("agent.memory_size.STALLED_SECONDS", 0.0)
         return host
 
     return grown

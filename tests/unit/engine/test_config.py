@@ -10,6 +10,7 @@ import pytest
 from engine.app.configured import agreements
 from engine.config import Configuration, load_configuration, parse_configuration
 from engine.errors import AuthenticationFailed, ConfigurationError, ExitCode
+from engine.model.ids import PoolId
 
 GOOD = tomllib.loads("""
 name = "demo"
@@ -141,3 +142,23 @@ until = 2027-01-01T00:00:00Z
     assert agreed.until == datetime(2027, 1, 1, tzinfo=UTC)
     aws["agreements"][0]["discount"] = 1.2
     assert "providers.0.agreements.0.discount" in problems({"providers": [aws]})
+
+
+def test_a_pool_boots_an_image_of_ones_own_or_the_built_in_one() -> None:
+    raw = copy.deepcopy(GOOD)
+    file = {"source": "https://images.example/d.raw", "sha256": "a" * 64}
+    raw["images"] = [{"name": "shop", "disk": file, "ready": {"tcp_port": 80}}]
+    raw["pools"][0]["image"] = "shop"
+    image = parse_configuration(raw, origin="x").image_of(PoolId("web"))
+    assert image is not None
+    assert (image.name, image.ready.tcp_port, image.ready.seconds) == ("shop", 80, 90.0)
+    assert parse_configuration(GOOD, origin="x").image_of(PoolId("web")) is None
+
+
+def test_an_unknown_image_and_an_image_that_cannot_boot_are_refused() -> None:
+    pools = [GOOD["pools"][0] | {"image": "shopp"}]
+    assert "pools.0.image: unknown image 'shopp'; known: records" in problems({"pools": pools})
+    image = {"name": "shop", "ready": {"tcp_port": 80}}
+    assert "did you mean 'shop'" in problems({"pools": pools, "images": [image]})
+    assert "images.0: Value error, give a kernel" in problems({"images": [image]})
+    assert "images: 'shop' is there twice" in problems({"images": [image, image]})

@@ -1,0 +1,182 @@
+"""Image files from a folder and from an https server of the test's own."""
+
+import asyncio
+import hashlib
+import ssl
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from agent import image_store
+from agent.image_store import ImageStore
+from engine.clock import SystemClock
+from engine.errors import MissingPart, UsageError
+from engine.fleet.certificates import CertificateAuthority, ControlCredentials
+from engine.model.workload_image import ImageFile, ReadyCheck, WorkloadImage
+
+UP = ReadyCheck(console="up")
+Answer = tuple[int, bytes]
+
+
+def file(content: bytes, source: str = "kernel") -> ImageFile:
+    return ImageFile(source=source, sha256=hashlib.sha256(content).hexdigest())
+
+
+def image(kernel: ImageFile, disk: ImageFile | None = None) -> WorkloadImage:
+    return WorkloadImage(name="mine", kernel=kernel, disk=disk, ready=UP)
+
+
+def got(store: ImageStore, wanted: WorkloadImage, *, disk: bool = True, seconds: float = 20.0) -> Path:
+    return Path(asyncio.run(store.get(wanted, disk=disk, seconds=seconds)).kernel)
+
+
+def test_a_file_of_the_folder_is_kept_under_its_digest(tmp_path: Path) -> None:
+    (tmp_path / "kernel").write_bytes(b"kernel")
+    kept = got(ImageStore(tmp_path), image(file(b"kernel")))
+    assert (kept.read_bytes(), kept.name) == (b"kernel", hashlib.sha256(b"kernel").hexdigest())
+    (tmp_path / "kernel").write_bytes(b"another")  # it is had once
+    assert got(ImageStore(tmp_path), image(file(b"kernel"))) == kept
+
+
+def test_a_disk_stays_sparse_and_is_not_had_for_a_move(tmp_path: Path) -> None:
+    (tmp_path / "kernel").write_bytes(b"kernel")
+    content = b"boot" + bytes(8 << 20) + b"end" + bytes(3 << 20)
+    wanted = image(file(b"kernel"), file(content, "disk"))
+    assert asyncio.run(ImageStore(tmp_path).get(wanted, disk=False, seconds=20)).disk == ""
+    (tmp_path / "disk").write_bytes(content)
+    kept = Path(asyncio.run(ImageStore(tmp_path).get(wanted, disk=True, seconds=20)).disk)
+    assert kept.read_bytes() == content
+    assert kept.stat().st_blocks * 512 < len(content) / 2
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [(None, "cannot be read"), (b"other", "not what was asked"), (b"", "not what was asked")],
+)
+def test_another_content_is_not_used(tmp_path: Path, content: bytes | None, why: str) -> None:
+    if content is not None:
+        (tmp_path / "kernel").write_bytes(content)
+    with pytest.raises(MissingPart, match=why):
+        got(ImageStore(tmp_path), image(file(b"kernel")))
+    assert list(tmp_path.glob("files/*")) == list(tmp_path.glob("files/.*")) == []
+
+
+def test_a_link_out_of_the_folder_helps_nobody_who_lacks_the_digest(tmp_path: Path) -> None:
+    (tmp_path / "kernel").symlink_to("/etc/hostname")
+    with pytest.raises(MissingPart, match="not what was asked for"):
+        got(ImageStore(tmp_path), image(file(b"kernel")))
+
+
+def test_a_disk_must_be_raw(tmp_path: Path) -> None:
+    (tmp_path / "kernel").write_bytes(b"QFI\xfb and more")
+    with pytest.raises(UsageError, match="qcow2"):
+        got(ImageStore(tmp_path), image(file(b"QFI\xfb and more")))
+
+
+def test_what_fits_nowhere_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_store, "LARGEST_BYTES", 5)
+    (tmp_path / "kernel").write_bytes(b"kernel")
+    with pytest.raises(MissingPart, match="too large"):
+        got(ImageStore(tmp_path), image(file(b"kernel")))
+
+
+class Server:
+    """Answers in turn, the last one for ever."""
+
+    def __init__(self, folder: Path) -> None:
+        self.answers: list[Answer] = []
+        self.asked: list[str] = []
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                server.asked.append(self.path)
+                status, content = server.answers.pop(0) if len(server.answers) > 1 else server.answers[0]
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_: object) -> None:
+                return
+
+        authority = CertificateAuthority.load_or_create(folder, SystemClock())
+        mine = ControlCredentials(authority, folder, SystemClock(), hosts=("127.0.0.1",))
+        mine.fresh()
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(mine.certificate_file, mine.key_file)
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http.socket = tls.wrap_socket(self.http.socket, server_side=True)
+        self.url = f"https://127.0.0.1:{self.http.server_address[1]}"
+        self.believed = ssl.create_default_context(cadata=authority.ca_pem)
+
+
+@pytest.fixture
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    serving = Server(tmp_path_factory.mktemp("tls"))
+    Thread(target=serving.http.serve_forever, args=(0.05,), daemon=True).start()
+    yield serving
+    serving.http.shutdown()
+    serving.http.server_close()
+
+
+@pytest.fixture
+def fetched(server: Server, tmp_path: Path) -> Callable[[], Path]:
+    store = ImageStore(tmp_path, server.believed, pause_seconds=0)
+    return lambda: got(store, image(file(b"kernel", f"{server.url}/k?key=hidden")))
+
+
+def test_a_file_is_fetched_once_and_checked(server: Server, fetched: Callable[[], Path]) -> None:
+    server.answers = [(200, b"kernel")]
+    assert fetched().read_bytes() == b"kernel"
+    fetched()
+    assert server.asked == ["/k?key=hidden"]
+
+
+def test_what_passes_is_tried_again(server: Server, fetched: Callable[[], Path]) -> None:
+    server.answers = [(503, b""), (500, b""), (200, b"kernel")]
+    assert fetched().read_bytes() == b"kernel"
+
+
+@pytest.mark.parametrize(
+    ("answers", "why", "tries"),
+    [
+        ([(404, b"")], "status 404", 1),
+        ([(503, b"")], "status 503", 3),
+        ([(200, b"kernel?")], "not what was asked", 1),
+        ([(302, b"")], "status 302", 1),
+    ],
+)
+def test_a_server_that_has_it_not_is_named_without_what_its_url_hides(
+    server: Server, fetched: Callable[[], Path], answers: list[Answer], why: str, tries: int, tmp_path: Path
+) -> None:
+    server.answers = answers
+    with pytest.raises(MissingPart, match=why) as failure:
+        fetched()
+    assert len(server.asked) == tries
+    assert "hidden" not in str(failure.value)
+    assert list(tmp_path.glob("files/*")) == []
+
+
+def test_a_server_without_a_certificate_that_is_believed_is_not_asked(server: Server, tmp_path: Path) -> None:
+    server.answers = [(200, b"kernel")]
+    with pytest.raises(MissingPart, match="cannot be fetched"):
+        got(ImageStore(tmp_path, pause_seconds=0), image(file(b"kernel", f"{server.url}/k")))
+    assert server.asked == []
+
+
+def test_what_takes_long_goes_on_coming(server: Server, tmp_path: Path) -> None:
+    server.answers = [(200, b"kernel")]
+    wanted = image(file(b"kernel", f"{server.url}/k"))
+
+    async def run() -> Path:
+        store = ImageStore(tmp_path, server.believed)
+        with pytest.raises(MissingPart, match="not here yet"):
+            await store.get(wanted, disk=True, seconds=0)
+        return Path((await store.get(wanted, disk=True, seconds=20)).kernel)
+
+    assert asyncio.run(run()).read_bytes() == b"kernel"
+    assert len(server.asked) == 1
