@@ -13,6 +13,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from agent.network import guest_link
 from agent.overlay_state import (
+    FILTERS,
+    TABLE,
     Batches,
     KernelState,
     bridge_name,
@@ -57,7 +59,8 @@ class Overlay:
         self.public_key, self.port = self._tunnel.public_key, port
         self.mtu = guest_mtu(self._tunnel.mtu)
         self._kept = self._load()
-        self._tunnel.up()
+        if self._tunnel.up() or self._kept is None:
+            _nft(ruleset(self._tunnel.name, gateway=gateway))  # before the first peer: nothing gets in
         _probe_vxlan()
 
     @property
@@ -102,8 +105,8 @@ class Overlay:
         else:
             batches = changes(self._state, new, self.mtu)
             try:
-                _nft(batches.nft)
-            except MissingPart as problem:
+                _nft(batches.nft or [f"list chain {family} {TABLE} {chain}" for family, chain in FILTERS])
+            except MissingPart as problem:  # also where somebody has flushed what is ours
                 _LOG.warning("the filters are loaded anew: %s", problem)
                 _nft(self._whole_ruleset(new))
             _links(batches)

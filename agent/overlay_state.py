@@ -19,6 +19,8 @@ VXLAN_PORT = 4789
 VXLAN_OVERHEAD = 50
 """Outer IPv4 (20), UDP (8), VXLAN (8) and the guest's Ethernet header (14)."""
 TABLE = "shardwright"
+FILTERS = (("ip", "arriving"), ("bridge", "leaving"))
+"""(family, chain) of the two."""
 _FLOOD = "00:00:00:00:00:00"
 
 

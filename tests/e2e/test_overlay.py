@@ -300,6 +300,15 @@ def test_an_agent_that_starts_again_disturbs_nothing_and_clears_up(mesh: Mesh) -
     assert mesh.shards["s-b"].mac in mesh.told("c", "bridge fdb show")
 
 
+def test_filters_that_somebody_has_flushed_come_back(mesh: Mesh) -> None:
+    mesh.spread()
+    before = mesh.told("c", "nft -s list ruleset")
+    mesh.told("c", "nft flush ruleset")
+    mesh.spread(("c",))
+    assert mesh.told("c", "nft -s list ruleset") == before
+    assert mesh.arrives("s-b@b", "s-c@c")
+
+
 def test_a_node_that_is_gone_is_nobodys_peer(mesh: Mesh) -> None:
     key = mesh.overlays["a"].public_key
     assert key in mesh.told("c", "wg show all peers")

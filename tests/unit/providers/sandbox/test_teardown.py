@@ -1,4 +1,5 @@
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -6,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from providers.sandbox.processes import MARKER
-from providers.sandbox.teardown import TAG_PATTERN, Leftover, clear_state, leftovers, new_tag, tear_down
+from providers.sandbox.teardown import (
+    TAG_PATTERN,
+    Leftover,
+    clear_state,
+    leftovers,
+    new_tag,
+    remove_dead_sockets,
+    tear_down,
+)
 
 
 @pytest.mark.parametrize(
@@ -74,3 +83,17 @@ def test_the_command_line_lists_leftovers_and_counts_them_as_failure() -> None:
     listing = [sys.executable, "-m", "providers.sandbox", "leftovers", "--tag", "sw000000"]
     done = subprocess.run(listing, env=environment, capture_output=True, text=True, timeout=20, check=False)
     assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_sockets_that_nobody_serves_any_more_are_removed(tmp_path: Path) -> None:
+    served, dead, foreign = (tmp_path / name for name in ("swwg0a.sock", "swwg0b.sock", "wg0.sock"))
+    with socket.socket(socket.AF_UNIX) as living:
+        living.bind(str(served))
+        living.listen()
+        for path in (dead, foreign):
+            with socket.socket(socket.AF_UNIX) as gone:
+                gone.bind(str(path))
+                gone.listen()
+        remove_dead_sockets(tmp_path)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["swwg0a.sock", "wg0.sock"]
+    remove_dead_sockets(tmp_path / "nowhere")
