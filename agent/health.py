@@ -20,8 +20,8 @@ from engine.model.ids import ShardId
 from engine.model.value import Value
 
 TICK_SECONDS = 0.5
-REPORT_SECONDS = 5.0
-"""A change of state is told at the next tick."""
+REPORT_SECONDS = 10.0
+"""A change of state is told at the next tick; a node without shards has nothing to tell."""
 _LOG = logging.getLogger("agent.health")
 Ask = Callable[[HealthRequest], Awaitable[HealthOrders]]
 Probe = Callable[[Guest, HealthCheck], Awaitable[PortAnswer]]
@@ -105,7 +105,7 @@ class HealthKeeper:
         await asyncio.gather(*(self._check(shard, now) for shard in due))
         report = self._report()
         waited = now - self._told_at
-        if waited < (REPORT_SECONDS if report == self._told else TICK_SECONDS):
+        if waited < (REPORT_SECONDS if report == self._told else TICK_SECONDS) or not (report or self._told):
             return
         self._told_at = now
         try:

@@ -64,7 +64,7 @@ def stored_view(configuration: Configuration, store: "Store") -> "StoredView":
 
     workloads = {
         pool: tuple(sorted({f"{name.namespace}/{name.workload}" for name in names}))
-        for pool, names in components(configuration).items()
+        for pool, names in _served(configuration).items()
     }
     return StoredView(configuration.name, store, workloads)
 
@@ -84,6 +84,15 @@ def components(configuration: Configuration) -> Mapping[PoolId, tuple[ComponentN
             name = ComponentName(namespace=workload.namespace, workload=workload.name, component=component.name)
             found.setdefault(PoolId(component.pool), []).append(name)
     return {pool: tuple(names) for pool, names in found.items()}
+
+
+def _served(configuration: Configuration) -> Mapping[PoolId, tuple[ComponentName, ...]]:
+    """Which components use each pool, those whose data it holds included."""
+    found = dict(components(configuration))
+    for name, rule in composite_rules(configuration).items():
+        if rule.storage is not None:
+            found[rule.storage] = (*found.get(rule.storage, ()), name)
+    return found
 
 
 def composite_rules(configuration: Configuration) -> Mapping[ComponentName, CompositeRule]:

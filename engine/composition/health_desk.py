@@ -14,8 +14,12 @@ class HealthDesk:
 
     def __init__(self, shard_map: ShardMap, book: HealthBook, rules: Rules, observe: Observe) -> None:
         self._map, self._book, self._rules, self._observe = shard_map, book, rules, observe
+        self._asked = any(rule.check is not None or rule.storage is not None for rule in rules.values())
+        """Where no component asks for it, nothing is written down."""
 
     def __call__(self, node: NodeId, request: HealthRequest) -> HealthOrders:
+        if not self._asked:
+            return HealthOrders(checks=())
         told = [Reported.model_validate(one.model_dump()) for one in request.shards]
         for change in self._book.report(node, told):
             if change.state is HealthState.UNHEALTHY:

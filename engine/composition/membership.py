@@ -9,7 +9,7 @@ from engine.model.placement import Binding, ComponentName
 from engine.model.value import Value
 
 SILENT_AFTER = timedelta(seconds=30)
-"""A node reports every five seconds; so long without a word, and its shards are not counted on."""
+"""A node reports every ten seconds; so long without a word, and its shards are not counted on."""
 
 
 class Standing(Value):

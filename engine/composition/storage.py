@@ -10,11 +10,11 @@ import structlog
 
 from agent.wire import AccessRequest, AttachedDisk, AttachRequest, VolumeRequest
 from engine.composition.binding import Rules
-from engine.errors import ShardwrightError, UnknownName
+from engine.errors import ShardwrightError, StaleEpoch, UnknownName
 from engine.fleet.agent_client import AgentClient
 from engine.fleet.nodes import Carved
 from engine.model.ids import NodeId, ShardId
-from engine.model.placement import Binding, Node, Shard, ShardState
+from engine.model.placement import Binding, ComponentName, Node, Shard, ShardState
 from engine.store.attachments import Attachment, Attachments
 from engine.store.shard_map import ShardMap
 
@@ -28,6 +28,8 @@ class Storage:
         self, shard_map: ShardMap, attachments: Attachments, agents: Callable[[NodeId], AgentClient], rules: Rules
     ) -> None:
         self._map, self._attachments, self._agents, self._rules = shard_map, attachments, agents, rules
+        self._connected: dict[ComponentName, Attachment] = {}
+        """What the nodes have been told already, as far as this process knows."""
 
     # -- making and giving
 
@@ -77,7 +79,10 @@ class Storage:
     # -- connecting
 
     def connect_all(self) -> tuple[str, ...]:
-        """Every attached disk is at its replica's present shard; says what could not be done now."""
+        """Every attached disk is at its replica's present shard; says what could not be done now.
+
+        Nodes are asked only where something has changed since this process last told them.
+        """
         bound = {one.component: one for one in self._map.bindings()}
         problems = []
         for attachment in self._attachments.all():
@@ -91,15 +96,24 @@ class Storage:
         return tuple(problems)
 
     def _connect(self, attachment: Attachment, binding: Binding) -> None:
-        shard = self._map.get(binding.shard)
+        shard, storage = self._map.get(binding.shard), self._map.get(attachment.storage)
+        if self._is_current(attachment, shard, storage) and self._connected.get(binding.component) == attachment:
+            return
         disk = self._hold(attachment, shard)
         self._agents(shard.node).attach(shard.id, AttachRequest(epoch=shard.epoch, disk=disk))
+        self._connected[binding.component] = attachment.model_copy(
+            update={"shard": shard.id, "node": shard.node, "shard_epoch": shard.epoch, "epoch": disk.epoch}
+        )
+
+    @staticmethod
+    def _is_current(attachment: Attachment, shard: Shard, storage: Shard) -> bool:
+        known = (attachment.shard, attachment.node, attachment.shard_epoch, attachment.epoch)
+        return known == (shard.id, shard.node, shard.epoch, storage.epoch)
 
     def _hold(self, attachment: Attachment, shard: Shard) -> AttachedDisk:
         """The shard as it is now is the only user; any change, and a move that was given up, raises the epoch."""
         storage = self._map.get(attachment.storage)
-        known = (attachment.shard, attachment.node, attachment.shard_epoch, attachment.epoch)
-        if known != (shard.id, shard.node, shard.epoch, storage.epoch):
+        if not self._is_current(attachment, shard, storage):
             storage = self._map.move(storage.id, expected_epoch=storage.epoch, to_node=storage.node)
             self._attachments.grant(attachment.component, shard, storage.epoch)
         request = AccessRequest(epoch=storage.epoch, node=shard.node)
@@ -116,13 +130,19 @@ class Storage:
         return self._agents(storage.node).admit(storage.id, AccessRequest(epoch=storage.epoch, node=destination))
 
     def hand_over(self, shard_id: ShardId) -> None:
-        attachment = self._attachments.of_shard(shard_id)
-        if attachment is None:
-            return
-        try:
-            self._hold(attachment, self._map.get(shard_id))
-        except ShardwrightError as problem:  # the sweep asserts it; the source's guest does not run meanwhile
-            _log.warning("storage is handed over later", storage=attachment.storage, error=str(problem))
+        for last in (False, True):
+            attachment = self._attachments.of_shard(shard_id)
+            if attachment is None:
+                return
+            try:
+                self._hold(attachment, self._map.get(shard_id))
+                return
+            except ShardwrightError as problem:
+                if isinstance(problem, StaleEpoch) and not last:
+                    continue  # the sweep was there at the same moment
+                # It asserts the epoch once the node answers; the source's guest does not run meanwhile.
+                _log.warning("storage is handed over later", storage=attachment.storage, error=str(problem))
+                return
 
 
 def nearest(ready: Sequence[Shard], to: Node, nodes: Iterable[Node]) -> Shard | None:

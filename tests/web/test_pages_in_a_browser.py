@@ -115,7 +115,7 @@ def test_the_overview_holds_the_facts(browser: Browser, full: Served) -> None:
     shards = browser.run(ROWS, "shards")
     assert shards[1] == [
         "shard://shop/shop/web/1", "s-0002", "cpu.small", "bound", "gcp / europe-west1 shardwright-sandbox",
-        "sw-gcp-1", "10.86.0.11", "2",
+        "sw-gcp-1", "10.86.0.11", "2", "no unhealthy port 7000 is closed",
     ]  # fmt: skip
     assert [row[0] for row in shards][-1] == "–", "a ready shard has no component"
     moves = browser.run(ROWS, "moves")

@@ -115,6 +115,8 @@ def test_a_disk_that_cannot_be_made_says_why(world: World) -> None:
 def test_the_present_shard_is_the_user_at_a_new_epoch_and_a_repeat_changes_nothing(world: World) -> None:
     world.storage.assign()
     assert world.connect()[:2] == ["s1 hold d0 n1 2", "n1 attach c0 d0 2"]
+    assert world.connect() == []
+    world.storage = Storage(world.map, world.book, cast(Any, world.agents), RULES)  # the next process makes sure
     assert world.connect()[:2] == ["s1 hold d0 n1 2", "n1 attach c0 d0 2"]
 
 
@@ -155,10 +157,28 @@ def test_a_storage_node_that_is_silent_stops_no_move_and_is_told_later(world: Wo
     world.agents.down.add("s1")
     world.storage.hand_over(ShardId("c0"))
     problems = world.storage.connect_all()
-    assert len(problems) == 2
+    assert len(problems) == 1
     assert "shard://shop/web/api/0: its storage d0 is not attached" in problems[0]
     world.agents.down.clear()
     assert world.connect()[0] == "s1 hold d0 n2 3"
+
+
+def test_a_sweep_at_the_same_moment_does_not_leave_the_old_user(world: World) -> None:
+    world.storage.assign()
+    world.connect()
+    world.map.move(ShardId("c0"), expected_epoch=1, to_node=NodeId("n2"))
+    swap, tried = world.map.move, []
+
+    def late(shard_id: ShardId, **more: Any) -> Any:
+        if not tried:
+            tried.append(shard_id)
+            world.storage.connect_all()
+        return swap(shard_id, **more)
+
+    world.map.move = late  # type: ignore[method-assign,assignment]
+    world.storage.hand_over(ShardId("c0"))
+    assert world.agents.epochs[ShardId("d0")] == world.map.get(ShardId("d0")).epoch == 3
+    assert world.agents.told[-1] == "s1 hold d0 n2 3"
 
 
 def test_a_shard_without_storage_moves_without_it(world: World) -> None:
