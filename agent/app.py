@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from agent import __version__
+from agent.cold_restart import ColdRestartAgent
 from agent.config import AgentConfig
 from agent.moves import MoveAgent
 from agent.peer import peer_of
@@ -21,6 +22,7 @@ from agent.postcopy import PostCopyAgent
 from agent.shards import ShardHost
 from agent.wire import (
     NAME,
+    AbortRequest,
     CarveRequest,
     CommitRequest,
     EpochRequest,
@@ -74,6 +76,7 @@ class AgentApi:
         self._config, self._host, self._started_at = config, host, started_at
         self.moves = MoveAgent(host, config)
         self.post_copy = PostCopyAgent(self.moves, config)
+        self.cold_restart = ColdRestartAgent(host, self.moves)
 
     def app(self) -> Starlette:
         shard, move = "/v1/shards/{shard}", "/v1/shards/{shard}/move"
@@ -97,6 +100,7 @@ class AgentApi:
             ("POST", f"{move}/patch", self._patch),
             ("POST", f"{move}/commit", self._commit),
             ("POST", f"{move}/restart", self._restart),
+            ("POST", f"{move}/cease", self._cease),
             ("POST", f"{move}/claim", self._claim),
             ("POST", f"{move}/listen-again", self._listen_again),
             ("POST", f"{move}/send-again", self._send_again),
@@ -176,7 +180,10 @@ class AgentApi:
         return reply(await self.moves.commit(_shard_of(request), wanted))
 
     async def _restart(self, request: Request) -> Response:
-        return reply(await self.moves.restart(_shard_of(request), await body(request, MoveCommand)))
+        return reply(await self.cold_restart.restart(_shard_of(request), await body(request, MoveCommand)))
+
+    async def _cease(self, request: Request) -> Response:
+        return reply(await self.cold_restart.cease(_shard_of(request), await body(request, MoveCommand)))
 
     async def _claim(self, request: Request) -> Response:
         return reply(await self.post_copy.claim(_shard_of(request), await body(request, MoveCommand)))
@@ -195,7 +202,7 @@ class AgentApi:
         return Response(status_code=204)
 
     async def _abort(self, request: Request) -> Response:
-        return reply(await self.moves.abort(_shard_of(request), await body(request, MoveCommand)))
+        return reply(await self.moves.abort(_shard_of(request), await body(request, AbortRequest)))
 
     async def _resume(self, request: Request) -> Response:
         return reply(await self.moves.resume(_shard_of(request), await body(request, MoveCommand)))
