@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from agent import __version__
 from agent.attaching import Attacher
+from agent.cold_restart import ColdRestartAgent
 from agent.config import AgentConfig
 from agent.moves import MoveAgent
 from agent.peer import peer_of
@@ -23,6 +24,7 @@ from agent.shards import ShardHost
 from agent.volumes import VolumeHost
 from agent.wire import (
     NAME,
+    AbortRequest,
     AccessRequest,
     AttachRequest,
     CarveRequest,
@@ -80,6 +82,7 @@ class AgentApi:
         self.moves = MoveAgent(host, config)
         self.volumes, self.attacher = VolumeHost(host), Attacher(host)
         self.post_copy = PostCopyAgent(self.moves, config)
+        self.cold_restart = ColdRestartAgent(host, self.moves)
 
     def app(self) -> Starlette:
         shard, move = "/v1/shards/{shard}", "/v1/shards/{shard}/move"
@@ -107,6 +110,7 @@ class AgentApi:
             ("POST", f"{move}/patch", self._patch),
             ("POST", f"{move}/commit", self._commit),
             ("POST", f"{move}/restart", self._restart),
+            ("POST", f"{move}/cease", self._cease),
             ("POST", f"{move}/claim", self._claim),
             ("POST", f"{move}/listen-again", self._listen_again),
             ("POST", f"{move}/send-again", self._send_again),
@@ -201,7 +205,10 @@ class AgentApi:
         return reply(await self.moves.commit(_shard_of(request), wanted))
 
     async def _restart(self, request: Request) -> Response:
-        return reply(await self.moves.restart(_shard_of(request), await body(request, MoveCommand)))
+        return reply(await self.cold_restart.restart(_shard_of(request), await body(request, MoveCommand)))
+
+    async def _cease(self, request: Request) -> Response:
+        return reply(await self.cold_restart.cease(_shard_of(request), await body(request, MoveCommand)))
 
     async def _claim(self, request: Request) -> Response:
         return reply(await self.post_copy.claim(_shard_of(request), await body(request, MoveCommand)))
@@ -220,7 +227,7 @@ class AgentApi:
         return Response(status_code=204)
 
     async def _abort(self, request: Request) -> Response:
-        return reply(await self.moves.abort(_shard_of(request), await body(request, MoveCommand)))
+        return reply(await self.moves.abort(_shard_of(request), await body(request, AbortRequest)))
 
     async def _resume(self, request: Request) -> Response:
         return reply(await self.moves.resume(_shard_of(request), await body(request, MoveCommand)))

@@ -51,10 +51,13 @@ def may_run(record: GuestRecord, move: str | None, epoch: int) -> bool:
     return True
 
 
-def may_kill(record: GuestRecord, command: MoveCommand) -> bool:
-    """Whether what is here is a remainder of that move: it has never run here, or was given away."""
-    given_away = 0 < record.ceded_epoch <= command.epoch
-    return record.move == command.move and (record.incoming or given_away)
+def may_kill(record: GuestRecord, command: MoveCommand, *, given_away: bool = False) -> bool:
+    """Whether what is here is a remainder of that move: it has never run here, or was given away.
+
+    ``given_away``: the command brings the store's word for that, to a node that had not heard of it yet.
+    """
+    known = 0 < record.ceded_epoch <= command.epoch
+    return record.move == command.move and (record.incoming or known or given_away)
 
 
 def word_on(record: GuestRecord, migration: str) -> str:

@@ -24,6 +24,7 @@ from agent.postcopy import POST_COPY, allow_post_copy, capabilities, has_post_co
 from agent.sending import ENDED
 from agent.shards import ShardHost
 from agent.wire import (
+    AbortRequest,
     CarveRequest,
     CommitRequest,
     Committed,
@@ -40,7 +41,6 @@ from agent.wire import (
     Proceeded,
     ReserveRequest,
     SendRequest,
-    ShardStatus,
     SourceStatus,
     TuneRequest,
 )
@@ -49,7 +49,8 @@ from engine.model.ids import ShardId
 
 # AES-GCM makes GnuTLS renegotiate keys after 16 M records and QEMU crash with a return path; ChaCha20 does not.
 TLS_PRIORITY = "NORMAL:-AES-256-GCM:-AES-128-GCM:-AES-128-CCM"
-_TLS, _AUTHZ, _JOB, _TARGET, _EXPORT = "tls-move", "authz-move", "mirror-move", "target-move", "export-move"
+_TLS, _AUTHZ, _TARGET, _EXPORT = "tls-move", "authz-move", "target-move", "export-move"
+MIRROR_JOB = "mirror-move"
 _NO_THROTTLE, _THROTTLE = 100, 50
 """Per cent of what is sent that a guest may dirty before auto-converge slows it down; 100: as good as never."""
 _SWITCH_SECONDS = 30.0
@@ -135,21 +136,6 @@ class MoveAgent:
             began = await self._run_for_good(here)
         return Committed(seconds_since_running=time.perf_counter() - began)
 
-    async def restart(self, shard: ShardId, command: MoveCommand) -> ShardStatus:
-        """The store says that the shard belongs here, and its memory will never come: boot it from the disk that came.
-
-        A guest that has been told to run with all its memory is left alone, dead or not. Returns when the workload is
-        up. Raises MoveFailed when the memory has come after all.
-        """
-        async with self.driven(shard, command, fences.may_commit) as here:
-            if here.record.incoming or here.record.receiving:
-                if (await self.destination_status(shard)).arrived:
-                    raise MoveFailed(f"the memory of shard {shard} has arrived", why="it is to be committed")
-                await self._host.end_guest(here)
-                here.save(incoming=False, receiving=False, move=None)
-                await self._host.boot(here)
-        return await self._host.status(shard)
-
     async def _run_for_good(self, here: Guest) -> float:
         """The end of a commit; may be repeated. Returns when the guest ran, by ``time.perf_counter``."""
         await here.monitor.execute("cont")
@@ -200,7 +186,9 @@ class MoveAgent:
         here = self._host.guests.get(shard)
         if here is not None:
             async with here.busy:
-                if self._host.guests.get(shard) is here and fences.may_kill(here.record, command):
+                if self._host.guests.get(shard) is here and fences.may_kill(
+                    here.record, command, given_away=isinstance(command, AbortRequest) and command.given_away
+                ):
                     await self._host.discard(here)
         return await self.destination_status(shard)
 
@@ -271,7 +259,7 @@ class MoveAgent:
         word = fences.word_on(here.record, said.get("status", "none"))
         if word == "none":
             said = {}
-        job = next((one for one in await execute("query-block-jobs") if one["device"] == _JOB), None)
+        job = next((one for one in await execute("query-block-jobs") if one["device"] == MIRROR_JOB), None)
         memory = said.get("ram", {})
         return SourceStatus(
             running=bool(running),
@@ -307,7 +295,7 @@ class MoveAgent:
         server = {"type": "inet", "host": landing.host, "port": str(landing.disk_port)}
         target = {"driver": "nbd", "node-name": _TARGET, "server": server, "export": "disk"}
         await execute("blockdev-add", target | {"tls-creds": _TLS, "tls-hostname": landing.node})
-        job = {"job-id": _JOB, "device": "d0", "target": _TARGET, "sync": "full", "copy-mode": "write-blocking"}
+        job = {"job-id": MIRROR_JOB, "device": "d0", "target": _TARGET, "sync": "full", "copy-mode": "write-blocking"}
         await execute("blockdev-mirror", job)
 
     async def precopy(self, shard: ShardId, request: SendRequest) -> SourceStatus:
@@ -372,8 +360,8 @@ class MoveAgent:
         if status.migration != "pre-switchover" or not status.mirror_present:
             return status
         async with self.driven(shard, command):
-            await quietly(here, "block-job-cancel", device=_JOB)
-            await poll(lambda: _no_jobs(here), seconds=_SWITCH_SECONDS, every=0.002, what="the end of the mirror")
+            await quietly(here, "block-job-cancel", device=MIRROR_JOB)
+            await poll(lambda: no_jobs(here), seconds=_SWITCH_SECONDS, every=0.002, what="the end of the mirror")
             here.mirrored, here.exact = True, sending.exact(here, said)
         if not here.exact:
             # Beside the store's swap and the last of the copying: the guest is paused, its memory stays as it is.
@@ -463,8 +451,8 @@ class MoveAgent:
             return (await here.monitor.execute("query-migrate")).get("status", "none") in ENDED
 
         await poll(stopped, seconds=_CANCEL_SECONDS, what="giving up the move")
-        await quietly(here, "block-job-cancel", device=_JOB, force=True)
-        await poll(lambda: _no_jobs(here), seconds=_CANCEL_SECONDS, what="giving up the mirror")
+        await quietly(here, "block-job-cancel", device=MIRROR_JOB, force=True)
+        await poll(lambda: no_jobs(here), seconds=_CANCEL_SECONDS, what="giving up the mirror")
         await self._drop_target(here)
 
     async def _run_on(self, here: Guest) -> None:
@@ -510,7 +498,7 @@ class MoveAgent:
         }
 
 
-async def _no_jobs(here: Guest) -> bool:
+async def no_jobs(here: Guest) -> bool:
     return not await here.monitor.execute("query-block-jobs")
 
 

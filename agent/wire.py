@@ -372,6 +372,11 @@ class MoveCommand(Value):
     epoch: Epoch
 
 
+class AbortRequest(MoveCommand):
+    given_away: bool = False
+    """The store has given the shard to another node by this move, at this epoch."""
+
+
 class ReserveRequest(MoveCommand):
     resources: Resources
     ttl_seconds: Annotated[float, Field(gt=0, le=3600)] = 60.0

@@ -145,6 +145,9 @@ class AgentClient:
         path = f"/v1/shards/{shard}/move/switchover?wait={wait_seconds:g}"
         return self._post(path, command, SourceStatus, seconds=_MOVE_SECONDS + wait_seconds)
 
+    def cease(self, shard: ShardId, command: MoveCommand) -> SourceStatus:
+        return self._post(f"/v1/shards/{shard}/move/cease", command, SourceStatus, seconds=_MOVE_SECONDS)
+
     def proceed(self, shard: ShardId, command: MoveCommand) -> Proceeded:
         return self._post(f"/v1/shards/{shard}/move/proceed", command, Proceeded, seconds=_MOVE_SECONDS)
 

@@ -2,7 +2,16 @@
 
 from datetime import datetime
 
-from agent.wire import GuestState, Landing, MirrorRequest, MoveCommand, PrepareRequest, ReserveRequest, SourceStatus
+from agent.wire import (
+    AbortRequest,
+    GuestState,
+    Landing,
+    MirrorRequest,
+    MoveCommand,
+    PrepareRequest,
+    ReserveRequest,
+    SourceStatus,
+)
 from engine.errors import ConcurrentUpdate, MoveFailed, NotFound, StaleEpoch, UnknownName
 from engine.migration.base import MoveInDoubt, MovePlan, Transfer
 from engine.migration.decisions import Ownership, Removal, leftovers
@@ -144,7 +153,8 @@ class QemuMove(Sides):
         if removal is Removal.RESUME_SOURCE:
             self._source.resume(self._shard, command)
         elif removal is Removal.ABORT_SOURCE:
-            self._source.abort(self._shard, command)
+            given_away = AbortRequest(move=command.move, epoch=command.epoch, given_away=True)
+            self._source.abort(self._shard, given_away)
         elif removal is Removal.ABORT_DESTINATION:
             self._destination.abort(self._shard, command)
         else:

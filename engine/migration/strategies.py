@@ -5,7 +5,8 @@
 3. auto-converge, where it is allowed: the guest is slowed down (KVM only: under emulation it helps nobody)
 4. post-copy, where it is allowed: without a deadline, or with far more time than the copy takes, over a healthy link
 5. the deadline comes too near for another round: stop the guest and copy the rest
-6. nothing helps: give up, and the guest runs on. Without a deadline after the time that pre-copy may take, else when
+6. not even that fits: the memory is given up, and the shard boots on the destination from its disk
+7. nothing helps: give up, and the guest runs on. Without a deadline after the time that pre-copy may take, else when
    even the copy of the stopped guest stands still
 """
 
@@ -20,6 +21,10 @@ _RAISE_FACTOR = 1.3
 _STOP_FACTOR = 1.5
 _POST_COPY_FACTOR = 3.0
 """So many times what the rest takes must be left to a deadline: the source must live until all is there."""
+_MEASURED = 3
+"""Looks at the stopped guest's copy before its bandwidth is believed in."""
+_LAST_SECOND = 1.0
+"""A copy that needs no longer is waited for, deadline or not."""
 _FLOOR_BYTES_PER_SECOND = 1e6
 """Until bandwidth has been measured, assume little."""
 
@@ -38,6 +43,7 @@ class Verb(StrEnum):
     THROTTLE = "throttle"
     POST_COPY = "post_copy"
     STOP_GUEST = "stop_guest"
+    GIVE_UP_MEMORY = "give_up_memory"
     GIVE_UP = "give_up"
 
 
@@ -97,6 +103,8 @@ def advise(
     rest = now.remaining_bytes / rate
     stalled = seconds_stalled(samples) >= limits.stall
     if stopped:
+        if seconds_left is not None and len(samples) >= _MEASURED and rest > max(seconds_left, _LAST_SECOND):
+            return Advice(verb=Verb.GIVE_UP_MEMORY, reason=f"{rest:.1f} s of copying left, {seconds_left:.1f} s to go")
         # What stands still dirties nothing: without a new minimum the link is dead, and the guest waits for nothing.
         return Advice(verb=Verb.GIVE_UP, reason="the copy of a stopped guest stands still") if stalled else KEEP_ON
     if seconds_left is not None and seconds_left - limits.deadline_reserve <= rest * _STOP_FACTOR:

@@ -54,6 +54,9 @@ class Switch(Sides):
         self._committed_since: float | None = None
         self._heard = self._now()
         self._last_act: Act | None = None
+        self._stopped_at: float | None = None
+        """Where the guest stands still sooner than QEMU counts it as downtime."""
+        self._ran_at: float | None = None
         self._throttled = False
         self._left = 1 << 62
 
@@ -106,7 +109,9 @@ class Switch(Sides):
             return self._ended(MovePhase.IN_DOUBT, self._problem)
         self._destination.restart(self._shard, self._command(1))
         self._strategy = "cold-restart"
-        return self._ended(MovePhase.COMMITTED, "memory was lost before it had arrived")
+        self._stopped_at, self._ran_at = self._stopped_at or self._committed_since, self._now()
+        gone = "the source was gone" if seen.source is None else "the guest was gone"
+        return self._ended(MovePhase.COMMITTED, f"{gone} before its memory had arrived")
 
     def _may_run_there_still(self) -> bool:
         """A node that is given up may only be cut off; with run leases it is waited for until its lease has ended."""
@@ -213,6 +218,8 @@ class Switch(Sides):
             advice = self._advice()
             if advice.verb is Verb.GIVE_UP:
                 return self._ended(MovePhase.ROLLING_BACK, advice.reason)
+            if advice.verb is Verb.GIVE_UP_MEMORY:
+                return self._give_up_memory(advice)
             self._help(advice)
 
     def _advice(self) -> Advice:
@@ -243,14 +250,26 @@ class Switch(Sides):
             post_copy=advice.verb is Verb.POST_COPY,
         )
         self._source.tune(self._shard, tune)
+        if tune.stop_guest:
+            self._stopped_at = self._now()
         if advice.verb is not Verb.RAISE_DOWNTIME:
             self._samples.clear()
             self._throttled = True
             self._strategy = _STRATEGY_AFTER.get(advice.verb, self._strategy)
         self._downtime_limit_ms = advice.downtime_limit_ms or self._downtime_limit_ms
 
-    def _swap_and_finish(self) -> Transfer | None:
-        """The guest is paused: from here every millisecond counts, so the straight path does not look again."""
+    def _give_up_memory(self, advice: Advice) -> Transfer:
+        """Both disks are made equal, the store gives the shard away, and the destination boots from its own."""
+        self._stopped_at = self._stopped_at or self._now()
+        self._source.cease(self._shard, self._command(0))
+        self._swap()
+        self._strategy = "cold-restart"
+        self._destination.restart(self._shard, self._command(1))
+        self._ran_at = self._now()
+        return self._ended(MovePhase.COMMITTED, f"the memory was given up: {advice.reason}")
+
+    def _swap(self) -> None:
+        """The commit point."""
         self._enter(MovePhase.SWITCHING)
         self._swap_tried = True
         self._context.shards.move(
@@ -260,6 +279,10 @@ class Switch(Sides):
             move_id=self._request.id,
         )
         self._enter(MovePhase.COMMITTED)
+
+    def _swap_and_finish(self) -> Transfer | None:
+        """The guest is paused: from here every millisecond counts, so the straight path does not look again."""
+        self._swap()
         self._claim()
         proceeded = self._source.proceed(self._shard, self._command(1))
         self._last = proceeded.status
@@ -306,6 +329,7 @@ class Switch(Sides):
             done = self._destination.commit(self._shard, CommitRequest(move=move, epoch=epoch, memory=memory))
             if not done.differing:
                 self._seconds_to_run = max(0.0, self._now() - sent - done.seconds_since_running)
+                self._ran_at = self._now() - done.seconds_since_running
                 return
             for at in range(0, len(done.differing), _CHUNKS_A_PATCH):
                 indexes = done.differing[at : at + _CHUNKS_A_PATCH]
@@ -372,11 +396,17 @@ class Switch(Sides):
             phase=phase,
             strategy=self._strategy,
             epoch_after=self._plan.epoch + raised,
-            downtime_seconds=((last.downtime_ms / 1000 if last else 0.0) + self._seconds_to_run) if raised else 0.0,
+            downtime_seconds=self._downtime() if raised else 0.0,
             memory_bytes=last.transferred_bytes if last else 0,
             disk_bytes=self._disk_bytes,
             error=error,
         )
+
+    def _downtime(self) -> float:
+        """From the guest's standing still to its running again: by QEMU and us, or by the clock where we stopped it."""
+        if self._stopped_at is not None and self._ran_at is not None:
+            return max(0.0, self._ran_at - self._stopped_at)
+        return (self._last.downtime_ms / 1000 if self._last else 0.0) + self._seconds_to_run
 
     def _now(self) -> float:
         return self._context.clock.now().timestamp()

@@ -6,11 +6,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from agent.image import read_records
+from agent.wire import GuestState
 from engine.errors import NotFound
 from engine.migration import switch
 from engine.migration.base import MoveContext, MoveLimits
@@ -175,6 +177,41 @@ def post_copy_is_possible() -> Iterator[None]:
     UFFD.write_text(before)
 
 
+@contextmanager
+def slow_link(fleet: SmallFleet, node: str, rate: str) -> Iterator[None]:
+    """What the node sends is shaped."""
+    shape = ["ip", "netns", "exec", fleet.attachments[node].namespace, "tc", "qdisc"]
+    root = ["dev", "eth0", "root"]
+    subprocess.run([*shape, "add", *root, "tbf", "rate", rate, "burst", "256kb", "latency", "100ms"], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run([*shape, "del", *root], check=True)
+
+
+def test_memory_that_does_not_fit_into_the_time_left_is_given_up_and_no_acknowledged_write_with_it(
+    fleet: SmallFleet, mover: DurableMover, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A deadline that has come, and seven seconds of copying: the shard boots on the destination from its disk."""
+    shard, _ = fleet.carve("cold", "nA")
+    client = fleet.start_client(shard, answer_seconds=6)
+    client.wait_for_records(20)
+    hurried = request("m-cold", "cold", "nA", "nB").model_copy(update={"deadline": fleet.clock.now()})
+    with slow_link(fleet, "nA", "100mbit"):
+        report = mover.move(hurried)
+    summary = client.finish()
+    assert (report.phase, report.strategy, report.epoch_after) == (MovePhase.CLEANED, "cold-restart", 2)
+    assert "the memory was given up" in report.error
+    assert read_records(fleet.disk("nB", "cold"))[: summary.acked] == list(range(1, summary.acked + 1))
+    assert summary.acked >= 20
+    assert report.downtime_seconds > 1, "it was stopped, and had to boot"
+    assert fleet.clients(NodeId("nB")).shard(shard.id).state is GuestState.RUNNING
+    assert not fleet.disk("nA", "cold").exists()
+    with capsys.disabled():
+        print(f"\n{_line(report)}; {report.error}")
+    fleet.clients(NodeId("nB")).release(shard.id, 2)
+
+
 def test_a_guest_runs_on_the_destination_while_its_memory_follows(
     fleet: SmallFleet,
     mover: DurableMover,
@@ -182,7 +219,7 @@ def test_a_guest_runs_on_the_destination_while_its_memory_follows(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Over a link of 200 Mbit/s; when to take to post-copy is decided elsewhere (engine.migration.strategies)."""
+    """Over a link of 80 Mbit/s; when to take to post-copy is decided elsewhere (engine.migration.strategies)."""
     hasty = Advice(verb=Verb.POST_COPY, reason="as if it did not converge")
     monkeypatch.setattr(switch, "advise", lambda *_, post_copy, **__: hasty if post_copy else KEEP_ON)
     seen: list[MoveProgress] = []
@@ -195,13 +232,8 @@ def test_a_guest_runs_on_the_destination_while_its_memory_follows(
     shard, _ = fleet.carve("late", "nA")
     client = fleet.start_client(shard)
     client.wait_for_records(20)
-    namespace, device = fleet.attachments["nA"].namespace, "eth0"
-    shape = ["ip", "netns", "exec", namespace, "tc", "qdisc", "add", "dev", device, "root", "tbf"]
-    subprocess.run([*shape, "rate", "200mbit", "burst", "256kb", "latency", "100ms"], check=True)
-    try:
+    with slow_link(fleet, "nA", "80mbit"):
         report = mover.move(request("m-late", "late", "nA", "nB"))
-    finally:
-        subprocess.run([*shape[:6], "del", "dev", device, "root"], check=False)
     client.wait_for_records(client.acked() + 20)
     summary = client.finish()
     assert (report.phase, report.strategy, report.error) == (MovePhase.CLEANED, "post-copy", "")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from agent import fences
 from agent.guest import GuestRecord
 from agent.wire import (
+    AbortRequest,
     CommitRequest,
     Committed,
     DestinationStatus,
@@ -279,6 +280,15 @@ class SimNode:
             here.mirror_to, here.mirror_ready, here.mirrored = None, False, True
         return self.source_status()
 
+    def cease(self, command: MoveCommand) -> SourceStatus:
+        here = self._driven(command, fences.in_move)
+        if not here.mirrored:
+            if here.mirror_to is None or not here.mirror_ready:
+                raise MoveFailed("the disk is not mirrored")
+            here.running = False
+            here.mirror_to, here.mirror_ready, here.mirrored = None, False, True
+        return self.source_status()
+
     def proceed(self, command: MoveCommand) -> Proceeded:
         here, life = self._driven(command, fences.in_move), self.life
         if not here.record.ceded_epoch:
@@ -329,7 +339,8 @@ class SimNode:
     def abort(self, command: MoveCommand) -> DestinationStatus:
         self._accept(command)
         self.reservations.pop(command.move, None)
-        if self.guest is not None and fences.may_kill(self.guest.record, command):
+        given_away = isinstance(command, AbortRequest) and command.given_away
+        if self.guest is not None and fences.may_kill(self.guest.record, command, given_away=given_away):
             if self.guest.busy:
                 raise Busy
             self._discard()

@@ -35,7 +35,7 @@ def test_two_thousand_seeds_keep_every_law() -> None:
     assert set(ends) == {MovePhase.CLEANED, MovePhase.ABORTED}
     assert min(ends.values()) > SEEDS / 4, "the faults are so many, or so few, that one side is hardly tried"
     assert set(strategies) == {"pre-copy", "post-copy", "stop-and-copy", "cold-restart"}
-    assert strategies["post-copy"] > SEEDS / 50, strategies
+    assert min(strategies[name] for name in ("post-copy", "cold-restart")) > SEEDS / 50, strategies
 
 
 def test_a_seed_is_one_run() -> None:

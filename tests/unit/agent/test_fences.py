@@ -100,6 +100,12 @@ def test_only_a_newer_yes_for_the_same_move_lets_it_run_on() -> None:
     assert not fences.may_run_on(record(move=M2), M1, Verdict(yours=True, epoch=3))
 
 
+def test_the_stores_word_that_it_was_given_away_is_enough_for_that_move() -> None:
+    assert fences.may_kill(record(move=M1), command(), given_away=True)
+    assert not fences.may_kill(record(move=M2), command(), given_away=True)
+    assert not fences.may_kill(record(move=M1), command())
+
+
 def test_the_end_of_an_earlier_migration_is_not_this_moves() -> None:
     assert fences.word_on(record(move=M1, sent_for=M1), "cancelled") == "cancelled"
     assert fences.word_on(record(move=M2, sent_for=M1), "cancelled") == "none"

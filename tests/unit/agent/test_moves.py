@@ -12,7 +12,6 @@ from agent.config import AgentConfig
 from agent.guest import GuestRecord
 from agent.monitor import GuestRefused
 from agent.moves import MoveAgent
-from agent.node_guest import Guest
 from agent.shards import ShardHost
 from agent.wire import (
     CommitRequest,
@@ -351,34 +350,6 @@ def test_an_aborted_landing_is_proven_dead(config: AgentConfig, left_behind: Lea
     assert not asyncio.run(moves.abort(S1, command(1))).present
     assert S1 not in host.guests
     assert record.pid
-
-
-def test_memory_that_never_comes_is_given_up_and_the_disk_is_booted(
-    config: AgentConfig, left_behind: Leave, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    left_behind(move="m1", sent_for="m1", incoming=True)
-    monitor = ScriptedMonitor(migration="active", running=False)
-    moves, host = agent(config, monitor)
-    booted: list[GuestRecord] = []
-
-    async def boot(here: Guest) -> None:
-        booted.append(here.record)
-
-    monkeypatch.setattr(host, "boot", boot)
-    for _ in range(2):
-        asyncio.run(moves.restart(S1, command(2)))
-    assert [(record.incoming, record.move) for record in booted] == [(False, None)]
-    assert not host.guests[S1].alive  # what waited for memory is dead before anything is booted
-
-
-def test_memory_that_has_come_is_not_thrown_away(
-    config: AgentConfig, left_behind: Leave, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    left_behind(move="m1", sent_for="m1", incoming=True)
-    moves, host = agent(config, ScriptedMonitor(migration="completed", running=False))
-    with pytest.raises(MoveFailed, match="has arrived"):
-        asyncio.run(moves.restart(S1, command(2)))
-    assert host.guests[S1].record.incoming
 
 
 def test_a_prepare_that_waited_while_its_move_was_given_up_leaves_nothing(config: AgentConfig) -> None:

@@ -53,8 +53,19 @@ def test_a_stopped_guest_waits_for_a_copy_that_goes_on_only() -> None:
         return advise(samples, seconds_left=-5.0, downtime_limit_ms=100, stopped=True, limits=LIMITS).verb
 
     assert stopped(sample(0, 100), sample(9, 100)) is Verb.KEEP_ON
-    assert stopped(sample(0, 100), sample(9, 90), sample(15, 80)) is Verb.KEEP_ON
+    assert stopped(sample(0, 100), sample(9, 90), sample(15, 20)) is Verb.KEEP_ON
     assert stopped(sample(0, 100), sample(10, 100)) is Verb.GIVE_UP
+
+
+def test_memory_that_does_not_fit_into_the_time_left_is_given_up_once_its_bandwidth_is_known() -> None:
+    def stopped(left: float, *samples: Sample) -> Verb:
+        return advise(samples, seconds_left=left, downtime_limit_ms=100, stopped=True, limits=LIMITS).verb
+
+    copy = (sample(0, 100), sample(1, 75), sample(2, 50))  # two seconds are left of it
+    assert stopped(3, *copy) is Verb.KEEP_ON
+    assert stopped(1, *copy) is Verb.GIVE_UP_MEMORY
+    assert stopped(1, *copy[:2]) is Verb.KEEP_ON
+    assert stopped(-5, *copy, sample(3, 20)) is Verb.KEEP_ON, "less than a second is waited for"
 
 
 def further(*samples: Sample, left: float | None = None, throttle: bool = False, post_copy: bool = True) -> Verb:
