@@ -61,7 +61,8 @@ def test_the_gate_is_the_planners_and_stops_no_operator(shard_map: ShardMap) -> 
     assert gate.saving.amount * 40 == 24 * 1, "half of 0.05 an hour, for 24 hours, into room that is paid for anyway"
     assert gate.passes
     costs = PlanPolicy().moves.model_copy(update={"egress_gib": 100.0})
-    fleet = SeenFleet.of(shard_map, Inventory(nodes=tuple(_bought(shard_map, name) for name in (AWS, AZURE))))
+    bought = Inventory(nodes=tuple(_bought(shard_map, name) for name in (AWS, AZURE)))
+    fleet = SeenFleet.of(shard_map, bought, frozenset())
     dear = choose(move_order("azure"), fleet, {}, PlanPolicy(moves=costs), NOW)
     assert [(one.request.gate and one.request.gate.passes) for one in dear.intentions] == [False]
 
