@@ -52,10 +52,12 @@ class QemuMove:
         self._enter(MovePhase.RESERVED)
 
     def prepare(self, plan: MovePlan) -> Landing:
+        storage = self._context.storage
+        attached = storage.admit(self._shard, self._request.destination) if plan.attached else None
         request = PrepareRequest(
             move=self._request.id, epoch=plan.epoch, source=self._request.source, resources=plan.resources,
             image=plan.image, address=plan.address, mac=plan.mac, disk_mib=plan.disk_mib, profile=plan.profile,
-            attached=self._context.storage.admit(self._shard, self._request.destination),
+            attached=attached,
         )  # fmt: skip
         landing = self._destination.prepare(self._shard, request)
         self._enter(MovePhase.PREPARED)
