@@ -16,14 +16,16 @@ from agent.attached_disk import (
     tls_options,
     written_at,
 )
-from agent.monitor import GuestRefused
+from agent.monitor import GuestRefused, poll
 from agent.node_guest import Guest, quietly
 from agent.shards import ShardHost
 from agent.wire import AttachedDisk, AttachRequest, ShardStatus
-from engine.errors import NotFound, ShardwrightError, StaleEpoch, UsageError
+from engine.errors import MoveFailed, NotFound, ShardwrightError, StaleEpoch, UsageError
 from engine.model.ids import ShardId
 
 EVERY_SECONDS = 5.0
+_NOTICE_SECONDS = 10.0
+"""Under TCG a guest takes about a tenth of a second to find a new device."""
 _LOG = logging.getLogger("agent.attaching")
 
 
@@ -105,7 +107,23 @@ class Attacher:
         devices = {one["name"] for one in await execute("qom-list", {"path": "/machine/peripheral"})}
         if DEVICE not in devices:
             await execute("device_add", device_options())
+            await _taken_up(here)
         for one in old:
             await quietly(here, "blockdev-del", node_name=f"remote-{one}")
             await quietly(here, "object-del", id=tls_name(one))
         here.save(attached_with=stamp)
+
+
+async def _taken_up(here: Guest) -> None:
+    """Wait until the guest has read from its new disk: a kernel looks for partitions when it finds one."""
+
+    async def read() -> bool:
+        return any(
+            DEVICE in one.get("qdev", "") and one["stats"]["rd_operations"] > 0
+            for one in await here.monitor.execute("query-blockstats")
+        )
+
+    try:
+        await poll(read, seconds=_NOTICE_SECONDS, every=0.02)
+    except MoveFailed:
+        _LOG.warning("shard %s: the guest takes no notice of its new disk", here.record.shard)

@@ -20,6 +20,8 @@ from engine.model.ids import ShardId
 from engine.model.value import Value
 
 TICK_SECONDS = 0.5
+_MOST_TOLD = 500
+"""As many as a request may hold."""
 REPORT_SECONDS = 10.0
 """A change of state is told at the next tick; a node without shards has nothing to tell."""
 _LOG = logging.getLogger("agent.health")
@@ -128,7 +130,11 @@ class HealthKeeper:
         if guest is None or (guest.record.move is not None and guest.busy.locked()):
             return  # in a switchover: paused for a moment, and not ill
         before = self._tallies.get(shard, Tally())
-        after = self._tallies[shard] = counted(before, await self._probe(guest, check), check)
+        try:
+            answer = await self._probe(guest, check)
+        except ShardwrightError as problem:
+            answer = PortAnswer(open=False, reason=f"the guest cannot be asked: {problem}")
+        after = self._tallies[shard] = counted(before, answer, check)
         if after.state is not before.state:
             _LOG.info("shard %s is %s%s", shard, after.state, f": {after.reason}" if after.reason else "")
 
@@ -146,7 +152,7 @@ class HealthKeeper:
             for shard in here
             for tally in (self._tallies.get(shard, Tally()),)
         ]
-        return (*found, *self._beside())
+        return (*found, *self._beside())[:_MOST_TOLD]
 
     def _obey(self, orders: HealthOrders) -> None:
         self._checks = {one.shard: one.check for one in orders.checks}

@@ -3,19 +3,20 @@
 Gauges say how things stand, counters and histograms what has happened since the process started.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from prometheus_client import Counter, Gauge, Histogram
 
 from engine.billing.reconciliation import Reconciliation
 from engine.billing.report import CostReport
+from engine.composition.membership import Standing
 from engine.errors import ShardwrightError
 from engine.market.discovery import MarketView
 from engine.model.capacity import CapacityTarget
 from engine.model.ids import provider_of
 from engine.model.market import ReclaimNotice
 from engine.model.move import MoveReport
-from engine.model.placement import Node, NodeState, Shard, ShardState
+from engine.model.placement import ComponentName, Node, NodeState, Shard, ShardState
 from engine.model.plan import Plan
 from engine.retraining.base import Retraining
 from providers.base import EventKind
@@ -41,6 +42,9 @@ POOL_SHARDS = Gauge("shardwright_pool_shards", "Shards of a pool: current, desir
 POOL_SHORTFALL = Gauge("shardwright_pool_shortfall_probability", "Probability that the pool falls short.", ["pool"])
 NODES = Gauge("shardwright_nodes", "Nodes that are not gone.", ["provider", "state"])
 SHARDS = Gauge("shardwright_shards", "Shards by state.", ["state"])
+REPLICAS = Gauge(
+    "shardwright_replicas", "Replicas of a component, by whether its name leads to them.", ["component", "serves"]
+)
 RECLAIMS = Counter("shardwright_reclaim_notices", "Nodes that a provider took back.", ["provider"])
 PROVIDER_EVENTS = Counter(
     "shardwright_provider_events", "Changes of its market that a provider told as they happened.", ["provider", "kind"]
@@ -110,6 +114,15 @@ def observe_fleet(nodes: Sequence[Node], shards: Sequence[Shard]) -> None:
             NODES.labels(provider_of(node.cell), node.state).inc()
     for state in ShardState:
         SHARDS.labels(state).set(sum(shard.state is state for shard in shards))
+
+
+def observe_replicas(standings: Iterable[tuple[ComponentName, Standing]]) -> None:
+    """Who serves under each name now."""
+    REPLICAS.clear()
+    for name, standing in standings:
+        component = f"{name.namespace}/{name.workload}/{name.component}"
+        for serves in (True, False):
+            REPLICAS.labels(component, "yes" if serves else "no").inc(standing.serves is serves)
 
 
 def observe_reclaim(notice: ReclaimNotice) -> None:

@@ -138,7 +138,9 @@ def _operations(view: ControlView) -> APIRouter:
     def exposition() -> Response:
         """Prometheus text; what stands now is read from the store at each scrape."""
         with one_scrape:
-            metrics.observe_fleet(view.nodes(), [row.shard for row in view.shards()])
+            rows = view.shards()
+            metrics.observe_fleet(view.nodes(), [row.shard for row in rows])
+            metrics.observe_replicas((row.component, row.standing) for row in rows if row.component and row.standing)
             return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     @router.get("/bills.csv", response_class=StreamingResponse)

@@ -18,6 +18,9 @@ from engine.model.placement import Binding, ComponentName, Node, Shard, ShardSta
 from engine.store.attachments import Attachment, Attachments
 from engine.store.shard_map import ShardMap
 
+PATIENCE = 4
+"""How many looks a shard that has moved is left to its move, which hands the storage over at the right moment. A sweep
+comes every ten seconds: by then the move has done so, or is over."""
 _log = structlog.get_logger()
 
 
@@ -30,6 +33,8 @@ class Storage:
         self._map, self._attachments, self._agents, self._rules = shard_map, attachments, agents, rules
         self._connected: dict[ComponentName, Attachment] = {}
         """What the nodes have been told already, as far as this process knows."""
+        self._moved: dict[ComponentName, tuple[NodeId, int, int]] = {}
+        """Shards that are elsewhere than their storage knows: node, epoch, how often that was seen."""
 
     # -- making and giving
 
@@ -99,11 +104,23 @@ class Storage:
         shard, storage = self._map.get(binding.shard), self._map.get(attachment.storage)
         if self._is_current(attachment, shard, storage) and self._connected.get(binding.component) == attachment:
             return
+        if self._may_be_moving(attachment, shard, storage):
+            return
         disk = self._hold(attachment, shard)
         self._agents(shard.node).attach(shard.id, AttachRequest(epoch=shard.epoch, disk=disk))
         self._connected[binding.component] = attachment.model_copy(
             update={"shard": shard.id, "node": shard.node, "shard_epoch": shard.epoch, "epoch": disk.epoch}
         )
+
+    def _may_be_moving(self, attachment: Attachment, shard: Shard, storage: Shard) -> bool:
+        """Between the store's swap and the last bytes of its memory, a move still needs the source's connection."""
+        if self._is_current(attachment, shard, storage) or attachment.shard != shard.id:
+            self._moved.pop(attachment.component, None)
+            return False
+        node, epoch, seen = self._moved.get(attachment.component, (shard.node, shard.epoch, 0))
+        seen = seen + 1 if (node, epoch) == (shard.node, shard.epoch) else 1
+        self._moved[attachment.component] = (shard.node, shard.epoch, seen)
+        return seen < PATIENCE
 
     @staticmethod
     def _is_current(attachment: Attachment, shard: Shard, storage: Shard) -> bool:

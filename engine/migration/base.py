@@ -116,6 +116,8 @@ class MovePlan(Value):
     mac: str
     disk_mib: int
     profile: GuestProfile
+    attached: bool = False
+    """Whether the guest has a disk from elsewhere; it stays where it is."""
     started_at: Utc
 
     @classmethod
@@ -123,7 +125,7 @@ class MovePlan(Value):
         return cls(
             request=request, epoch=shard.epoch, resources=status.resources, image=status.image,
             address=status.address, mac=status.mac, disk_mib=status.disk_mib, profile=status.profile,
-            started_at=started_at,
+            attached=status.attached is not None, started_at=started_at,
         )  # fmt: skip
 
 

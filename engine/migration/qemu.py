@@ -54,11 +54,12 @@ class QemuMove(Sides):
 
     def prepare(self, plan: MovePlan) -> Landing:
         self._require_wanted()
+        storage = self._context.storage
+        attached = storage.admit(self._shard, self._request.destination) if plan.attached else None
         request = PrepareRequest(
             move=self._request.id, epoch=plan.epoch, source=self._request.source, resources=plan.resources,
             image=plan.image, address=plan.address, mac=plan.mac, disk_mib=plan.disk_mib, profile=plan.profile,
-            attached=self._context.storage.admit(self._shard, self._request.destination),
-            post_copy=self._context.limits.post_copy,
+            attached=attached, post_copy=self._context.limits.post_copy,
         )  # fmt: skip
         landing = self._destination.prepare(self._shard, request)
         self._enter(MovePhase.PREPARED)

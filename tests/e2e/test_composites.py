@@ -99,15 +99,16 @@ def renew_certificate(fleet: SmallFleet, node: str) -> None:
     os.utime(file)
 
 
-def connects_as(fleet: SmallFleet, node: str, port: int) -> str:
-    """What a client with the node's certificate hears from a disk server, from the node itself."""
+def connects_as(fleet: SmallFleet, node: str, port: int, *, plain: bool = False) -> str:
+    """What a client with the node's certificate, or with none, hears from a disk server, from the node itself."""
     tls = f"tls-creds-x509,id=t,dir={fleet.agent_folder(node) / 'tls'},endpoint=client,verify-peer=on"
     address = fleet.attachments[STORAGE].underlay_address
-    image = f"driver=nbd,server.type=inet,server.host={address},server.port={port},export=disk,tls-creds=t"
+    image = f"driver=nbd,server.type=inet,server.host={address},server.port={port},export=disk"
+    image += "" if plain else f",tls-creds=t,tls-hostname={STORAGE}"
     namespace = netns.NAMESPACES / fleet.attachments[node].namespace
     done = subprocess.run(
         ["nsenter", f"--net={namespace}", "--", "qemu-img", "info", "--object", tls, "--image-opts",
-         f"{image},tls-hostname={STORAGE}"],
+         image],
         capture_output=True, text=True, timeout=20, check=False,
     )  # fmt: skip
     return done.stdout + done.stderr
@@ -165,6 +166,7 @@ def test_records_on_a_disk_of_another_node_survive_everything_but_that_node(
     assert "Connection refused" in connects_as(fleet, "nA", old.port)
     assert "file format: raw" not in connects_as(fleet, "nA", disk.port)
     assert "virtual size: 64 MiB" in connects_as(fleet, "nB", disk.port)
+    assert "TLS" in connects_as(fleet, "nB", disk.port, plain=True)
 
     client.wait_for_records(client.acked() + 10)
     summary = client.finish()

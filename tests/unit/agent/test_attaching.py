@@ -31,10 +31,14 @@ class Machine:
 
     async def execute(self, command: str, arguments: dict[str, Any] | None = None) -> Any:
         given = arguments or {}
-        if command == "query-named-block-nodes":
-            return [{"node-name": name} for name in self.nodes]
-        if command == "qom-list":
-            return [{"name": name} for name in self.devices]
+        answers: dict[str, Any] = {
+            "query-named-block-nodes": [{"node-name": name} for name in self.nodes],
+            "query-blockstats": [
+                {"qdev": f"/machine/peripheral/{name}/x", "stats": {"rd_operations": 1}} for name in self.devices
+            ],
+            "qom-list": [{"name": name} for name in self.devices],
+            "query-status": {"running": True},
+        }
         if command == "object-add":
             self._new(given["id"], self.objects)
         elif command == "object-del":
@@ -53,9 +57,7 @@ class Machine:
         elif command == "device_add":
             self._new(given["id"], self.devices)
             self.devices.add(given["id"])
-        elif command == "query-status":
-            return {"running": True}
-        return {}
+        return answers.get(command, {})
 
     def _new(self, name: str, among: set[str]) -> None:
         if name in among:

@@ -74,6 +74,17 @@ def test_the_fleet_as_it_stands() -> None:
     assert REGISTRY.get_sample_value("shardwright_shards", {"state": "ready"}) == 0
 
 
+def test_replicas_by_whether_their_name_leads_to_them() -> None:
+    rows = [(row.component, row.standing) for row in SampleView().shards() if row.component and row.standing]
+    metrics.observe_replicas(rows)
+    component = "/".join(str(rows[1][0]).removeprefix("shard://").split("/")[:-1])
+    same = [standing.serves for name, standing in rows if str(name).startswith(f"shard://{component}/")]
+    assert value("replicas", component=component, serves="no") == 1
+    assert value("replicas", component=component, serves="yes") == len(same) - 1
+    metrics.observe_replicas([])
+    assert REGISTRY.get_sample_value("shardwright_replicas", {"component": component, "serves": "no"}) is None
+
+
 def test_moves_count_by_cause_and_end_and_measure_downtime_and_bytes() -> None:
     before = value("move_downtime_seconds_sum", cause="reclaim")
     quick = value("move_downtime_seconds_bucket", cause="reclaim", le="0.1")

@@ -1,15 +1,22 @@
 from collections.abc import Sequence
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
 
+from engine.clock import ManualClock
 from engine.model.capacity import Resources, ShardType
-from engine.model.ids import PoolId
-from engine.model.market import Quote
+from engine.model.composite import CompositeRule
+from engine.model.ids import PoolId, RoundId
+from engine.model.market import Offer, OfferQuery, Quote
+from engine.model.plan import Plan
 from engine.planner.inventory import Inventory
 from engine.planner.parts import Divided, cheapest_cover, divide, in_parts
 from engine.planner.policy import PlanPolicy
+from engine.store.database import Database
+from tests.unit.engine.composition.cases import API
 from tests.unit.engine.planner.cases import CELLS, NOW, certain, inventory_of, offer, plan_of, pool, quote
+from tests.unit.engine.small_round import Seller, SmallRound
 
 BIG = ShardType(name="cpu.large", resources=Resources(vcpus=6, memory_gib=12, storage_iops=6000))
 WEB = pool("web", BIG)
@@ -95,3 +102,43 @@ def test_the_cheapest_cover() -> None:
     assert cheapest_cover([(4, Decimal(8), 1)], 5) is None
     assert cheapest_cover([], 0) == Decimal(0)
     assert cheapest_cover([(0, Decimal(1), 5)], 1) is None
+
+
+LARGE = pool("web", ShardType(name="cpu.large", resources=Resources(vcpus=6, memory_gib=12)))
+ROUND = RoundId("r1")
+
+
+class Shop(Seller):
+    """Shows only what is as large as what it is asked for."""
+
+    def offers(self, need: OfferQuery) -> tuple[Offer, ...]:  # type: ignore[override]
+        return tuple(one for one in super().offers(need) if one.resources.holds(need.at_least) > 0)
+
+
+def decided(database: Database, clock: ManualClock, max_parts: int) -> tuple[Plan, SmallRound]:
+    small = offer("harbor-1", "0.05", cell=CELLS[3]).model_copy(update={"available": 20})
+    world = SmallRound(database, clock, LARGE, Shop("harbor", clock, small))
+    composition = replace(
+        world.steps.composition,
+        pools=(LARGE,),
+        components={PoolId("web"): (API,)},
+        rules={API: CompositeRule(max_parts=max_parts)},
+    )
+    steps = replace(world.steps, composition=composition)
+    world.demand.now = (certain(LARGE, 2),)
+    targets = steps.forecast(ROUND)
+    view = steps.discover(targets)
+    return steps.decide(targets, view, steps.negotiate(ROUND, targets, view), ()), world
+
+
+def test_a_need_that_no_offer_holds_is_discovered_quoted_and_planned_in_parts(
+    database: Database, clock: ManualClock
+) -> None:
+    plan, world = decided(database, clock, 4)
+    (parts,) = plan.parts
+    assert (parts.parts, plan.parts_of(PoolId("web"))) == (3, 3)
+    assert any(line.startswith("decide: web: met by 3 parts of 2 vCPU, 4 GiB each: no offer") for line in world.said)
+    slots = [slot for cell in plan.cells for node in cell.nodes for slot in node.slots]
+    assert {slot.shard_type for slot in slots} == {"cpu.large.p3"}
+    assert sum(slot.count for slot in slots) == 6
+    assert Plan.model_validate_json(plan.model_dump_json()) == plan
