@@ -69,7 +69,8 @@ def test_an_empty_command_line_shows_the_help_as_an_error(command: InProcess) ->
     [
         (("forecats",), ("Did you mean 'forecast'", "next:  shardwright --help")),
         (("bills", "fetch", "--nope"), ("No such option: --nope", "next:  shardwright bills fetch --help")),
-        (("run", "--rounds", "0"), ("--rounds", "greater than or equal to 1")),
+        (("run", "--rounds", "-1"), ("--rounds", "greater than or equal to 0")),
+        (("run", "--rounds", "0"), ("no rounds and no --serve", "shardwright run --serve --rounds 0")),
         (("offers", "--vcpus", "-1"), ("--vcpus",)),
         (("plan", "--output", "yaml"), ("'yaml' is not one of 'table', 'json'",)),
         (("bills", "fetch", "--start", "yesterday"), ("--start",)),
