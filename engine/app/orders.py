@@ -92,8 +92,14 @@ def follow_order(store: "Store", order: Order, clock: Clock) -> Iterator[Watched
 
 
 def follow_moves(store: "Store", clock: Clock, *, only: MoveId | None = None) -> Iterator[Watched]:
-    """All that is under way, or that one move, again and again until nothing is."""
+    """All that is under way, or that one move, again and again until nothing is.
+
+    Raises ShardwrightError where nobody drives them any more.
+    """
+    from engine.store.state_lock import state_is_held
+
     seen: list[MoveId] = [] if only is None else [only]
+    held_at = clock.now()
     while True:
         under_way = tuple(one for one in store.moves.under_way() if only in (None, one.progress.request.id))
         seen += [one.progress.request.id for one in under_way if one.progress.request.id not in seen]
@@ -103,6 +109,13 @@ def follow_moves(store: "Store", clock: Clock, *, only: MoveId | None = None) ->
         yield Watched(under_way=under_way, ended=ended, over=over)
         if over:
             return
+        held_at = clock.now() if state_is_held(store.database) else held_at
+        if clock.now() - held_at > TAKEN_WITHIN:
+            raise ShardwrightError(
+                "moves are under way, and no control plane drives them",
+                why="it has ended; the next one on this state goes on with them",
+                next_step=f"{_RUN}, then shardwright moves --follow",
+            )
         clock.sleep(EVERY_SECONDS)
 
 

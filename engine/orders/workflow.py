@@ -54,10 +54,14 @@ def configure(context: OrderContext) -> None:
 
 
 def take_orders() -> None:
-    """Begin what has been asked for; what has begun already is only found."""
-    for order in _context().orders.asked():
-        with SetWorkflowID(order.id):
-            DBOS.start_workflow(carry_out, order.id)
+    """Begin what has been asked for; what has begun already is only found. One that broke off is ended."""
+    for order in _context().orders.open():
+        if order.state is OrderState.ASKED:
+            with SetWorkflowID(order.id):
+                DBOS.start_workflow(carry_out, order.id)
+        status = DBOS.get_workflow_status(order.id)
+        if status is not None and status.status == "ERROR":
+            _end(order.id, ShardwrightError(f"{order} broke off", why=str(status.error), next_step="shardwright moves"))
 
 
 @DBOS.workflow(name=NAME)

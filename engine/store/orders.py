@@ -37,9 +37,9 @@ class Orders:
             raise UnknownName(f"order {order_id} is not known")
         return Order.model_validate_json(found)
 
-    def asked(self) -> tuple[Order, ...]:
-        """Those that nobody has taken yet, oldest first."""
-        query = select(orders.c.document).where(orders.c.state == OrderState.ASKED.value)
+    def open(self) -> tuple[Order, ...]:
+        """Those that have not ended, oldest first."""
+        query = select(orders.c.document).where(orders.c.state != OrderState.ENDED.value)
         with self._database.transaction() as connection:
             found = connection.execute(query.order_by(orders.c.asked_at, orders.c.id)).scalars()
             return tuple(Order.model_validate_json(text) for text in found)

@@ -8,7 +8,7 @@ import pytest
 from agent.config import AgentConfig
 from agent.monitor import GuestRefused
 from agent.postcopy import PostCopyAgent, allow_post_copy
-from agent.wire import MoveCommand, TuneRequest
+from agent.wire import MoveCommand, SendRequest, TuneRequest
 from engine.errors import ConcurrentUpdate, NotFound
 from engine.model.ids import MoveId
 from tests.unit.agent.test_moves import MOVE, S1, Leave, ScriptedMonitor, agent, command, commit_request, mirror_request
@@ -42,6 +42,27 @@ def test_the_guest_pauses_for_the_switchover_however_much_is_left(config: AgentC
     moves, _ = agent(config, monitor)
     asyncio.run(moves.tune(S1, TuneRequest(move=MOVE, epoch=1, post_copy=True)))
     assert monitor.done == ["migrate-start-postcopy"]
+
+
+def test_a_guest_may_be_slowed_down_only_once_it_is_asked_for(config: AgentConfig, left_behind: Leave) -> None:
+    left_behind(move="m1")
+    said: list[tuple[str, Any]] = []
+
+    class Noting(PostCopyMonitor):
+        async def execute(self, command: str, arguments: dict[str, Any] | None = None) -> Any:
+            if command.startswith("migrate-set"):
+                said.append((command, arguments))
+            answer = await super().execute(command, arguments)
+            return answer | {"ram": {"dirty-sync-count": 1}} if command == "query-migrate" else answer
+
+    moves, _ = agent(config, Noting(migration="none", running=True))
+    moves._host.guests[S1].monitor.jobs = 1  # type: ignore[attr-defined]
+    request = SendRequest(**dict(mirror_request()), auto_converge=True)
+    asyncio.run(moves.precopy(S1, request))
+    asyncio.run(moves.tune(S1, TuneRequest(move=MOVE, epoch=1, throttle=True)))
+    asked = {one["capability"]: one["state"] for one in said[0][1]["capabilities"]}
+    assert asked == {"pause-before-switchover": True, "postcopy-ram": False, "auto-converge": True}
+    assert [one["throttle-trigger-threshold"] for _, one in said[1:]] == [100, 50]
 
 
 def test_the_source_has_done_its_part_once_the_destination_may_run(config: AgentConfig, left_behind: Leave) -> None:

@@ -56,8 +56,9 @@ def taking(config: Path, *, phase: MovePhase = MovePhase.CLEANED, problem: Probl
         with open_store(load(config)) as store, hold_state(store.database):
             ready.set()
             while not over.wait(0.05):
-                for order in store.orders.asked():
-                    take(store, order)
+                for order in store.orders.open():
+                    if order.state is OrderState.ASKED:
+                        take(store, order)
 
     ready = threading.Event()
     thread = threading.Thread(target=run, daemon=True)
@@ -79,7 +80,7 @@ def test_a_dry_run_tells_where_and_why_and_changes_nothing(command: InProcess, c
     shown = command("drain", AWS, "--dry-run", "--config", config)
     assert "sw-aws-s1" in shown.out
     with open_store(load(config)) as store:
-        assert store.orders.asked() == ()
+        assert store.orders.open() == ()
         assert store.shard_map.node(AWS).state is NodeState.JOINED
 
 
@@ -89,10 +90,10 @@ def test_without_a_control_plane_nothing_is_asked_and_the_next_command_is_told(
     told = command("move", NAME, "--config", config)
     told.refused(ExitCode.ERROR, "no control plane runs", "shardwright run --serve --rounds 0")
     with open_store(load(config)) as store:
-        assert store.orders.asked() == ()
+        assert store.orders.open() == ()
     assert command("move", NAME, "--no-wait", "--config", config).code == ExitCode.OK
     with open_store(load(config)) as store:
-        assert [str(order) for order in store.orders.asked()] == ["move shard://shop/web/api/0"]
+        assert [str(order) for order in store.orders.open()] == ["move shard://shop/web/api/0"]
 
 
 def test_a_move_is_followed_to_its_end(command: InProcess, config: Path) -> None:

@@ -89,6 +89,24 @@ def test_what_keeps_an_order_from_beginning_is_told_in_it(world: World) -> None:
     assert "evacuated" in ended.problem.why
 
 
+def test_an_order_that_broke_off_is_ended_so_that_nobody_waits_for_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_requests: object) -> None:
+        raise RuntimeError("the database is locked")
+
+    monkeypatch.setattr(world, "run", broken)
+    world.orders.put(move_order("gcp"))
+    take_orders()
+    with pytest.raises(RuntimeError):
+        DBOS.retrieve_workflow("order-1").get_result()
+    take_orders()
+    ended = world.orders.get(move_order().id)
+    assert ended.state is OrderState.ENDED
+    assert ended.problem is not None
+    assert "the database is locked" in ended.problem.why
+
+
 def test_a_spare_gives_way_and_one_that_is_bound_meanwhile_stays(world: World) -> None:
     for name in ("gone", "kept"):
         spare = world.shard_map.add_shard(

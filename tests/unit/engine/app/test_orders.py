@@ -1,0 +1,35 @@
+"""Following orders and moves from a process that does not carry them out."""
+
+from pathlib import Path
+
+import pytest
+
+from engine.app.orders import EVERY_SECONDS, TAKEN_WITHIN, follow_moves, follow_order
+from engine.clock import ManualClock
+from engine.errors import ShardwrightError
+from engine.store.opened import opened_store
+from engine.store.state_lock import hold_state
+from tests.small_orders import NOW, a_report, a_request, move_order
+
+
+def test_an_order_that_nobody_takes_is_not_waited_for_without_end(tmp_path: Path) -> None:
+    clock = ManualClock(NOW)
+    with opened_store(f"sqlite:///{tmp_path / 'control.sqlite'}", clock) as store:
+        store.orders.put(move_order())
+        with pytest.raises(ShardwrightError, match="nobody has taken up order-1"):
+            list(follow_order(store, move_order(), clock))
+    assert clock.now() - NOW > TAKEN_WITHIN
+
+
+def test_moves_that_nobody_drives_are_not_watched_without_end(tmp_path: Path) -> None:
+    clock = ManualClock(NOW)
+    with opened_store(f"sqlite:///{tmp_path / 'control.sqlite'}", clock) as store:
+        store.moves.announce([a_request()], NOW)
+        with pytest.raises(ShardwrightError, match="no control plane drives them"):
+            list(follow_moves(store, clock))
+        with hold_state(store.database):
+            stages = follow_moves(store, clock)
+            for _ in range(int(2 * TAKEN_WITHIN.total_seconds() / EVERY_SECONDS)):
+                assert not next(stages).over
+            store.moves.put(a_report(a_request()))
+            assert [(one.over, one.ended) for one in stages] == [(True, (a_report(a_request()),))]
