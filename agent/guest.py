@@ -14,7 +14,7 @@ from ipaddress import IPv4Interface
 from pathlib import Path
 
 from agent import memory_size, processes
-from agent.guest_scripts import READY_MARK, RECORD_PORT
+from agent.guest_scripts import READY_MARK, RECORD_PORT, WAITS_MARK
 from agent.image import GuestImage
 from agent.memory import BACKEND
 from agent.monitor import SOCKET_NAME
@@ -87,15 +87,20 @@ def memory_mib(resources: Resources) -> int:
     return memory_size.mib(resources.memory_gib)
 
 
-def command_line(record: GuestRecord, *, direct_io: bool, mtu: int | None, tap: int | None) -> list[str]:
+def command_line(
+    record: GuestRecord, *, direct_io: bool, mtu: int | None, tap: int | None, restoring: bool = False
+) -> list[str]:
     """QEMU's arguments; file names are relative to RUN_FOLDER, ``tap`` is an open tap's descriptor.
 
-    Both ends of a move use the same, but for the descriptor.
+    Both ends of a move use the same, but for the descriptor. ``restoring``: it waits for a template.
     """
     machine, accelerator = f"{record.profile.machine},hpet=off", record.profile.accelerator
     # On a busy host an emulated timer ticks too late for the kernel's test of it, which would then give up booting.
-    words = f"console=ttyS0 quiet panic=1 mitigations=off no_timer_check shard.address={record.address}"
-    words += f" shard.mtu={mtu}" if mtu else ""
+    words = "console=ttyS0 quiet panic=1 mitigations=off no_timer_check"
+    if record.speaks:
+        words += " shard.waits=1"  # for its identity, on the console: a template has none
+    else:
+        words += f" shard.address={record.address}" + (f" shard.mtu={mtu}" if mtu else "")
     boot_mib, growth_mib = record.profile.memory_mib or memory_mib(record.resources), record.profile.memory_growth_mib
     words += f" {memory_size.KERNEL_WORDS}" if growth_mib else ""
     own = record.profile.image
@@ -125,7 +130,7 @@ def command_line(record: GuestRecord, *, direct_io: bool, mtu: int | None, tap: 
     # move mirrors, and QEMU mirrors root nodes only.
     arguments += ["-device", f"virtio-blk-pci,drive=d0,id={_DISK}"]
     arguments += memory_size.devices(record.profile, BACKEND)
-    if record.incoming:
+    if record.incoming or restoring:
         # -S: the guest must not run before the store says that it belongs here.
         arguments += ["-incoming", "defer", "-S"]
     return arguments
@@ -279,15 +284,21 @@ def console(folder: Path) -> str:
         return ""
 
 
+def waits(folder: Path) -> bool:
+    """For its identity."""
+    return WAITS_MARK in console(folder)
+
+
 def is_ready(folder: Path) -> bool:
     return READY_MARK in console(folder)
 
 
-def measured(folder: Path, boot_seconds: float | None) -> MeasuredPerformance:
+def measured(folder: Path, boot_seconds: float | None, *, from_template: bool = False) -> MeasuredPerformance:
     """What the guest wrote about itself while it booted."""
     said = {name: int(value) for name, value in MEASURED.findall(console(folder))}
     return MeasuredPerformance(
         boot_seconds=boot_seconds,
+        from_template=from_template,
         cpu_rounds_per_second=said.get("cpu_rounds_per_second"),
         read_iops=said.get("read_iops"),
         memory_mib=said["memory_kib"] // 1024 if "memory_kib" in said else None,

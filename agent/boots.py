@@ -1,0 +1,96 @@
+"""From nothing to a guest that is up: restored from a template where its image allows that, else booted."""
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from agent import console, guest, network, readiness
+from agent.monitor import poll
+from agent.node_guest import Guest
+from agent.templates import Templates, identity, key
+from engine.clock import Clock
+from engine.errors import MissingPart
+from engine.model.ids import ShardId
+
+_IDENTITY_SECONDS = 10.0
+_USUAL_MTU = 1400
+_LOG = logging.getLogger("agent.boots")
+
+
+class Launcher(Protocol):
+    async def launch(self, here: Guest, *, restoring: bool = False) -> None:
+        """Start its QEMU; ``restoring``: one that waits for a template."""
+
+    async def end_guest(self, here: Guest) -> None:
+        """Prove its process dead."""
+
+
+class Boots:
+    """One guest at a time: the caller sees to that."""
+
+    def __init__(self, launcher: Launcher, templates: Templates, clock: Clock) -> None:
+        self._launcher, self._templates, self._clock = launcher, templates, clock
+
+    async def boot(self, here: Guest) -> None:
+        """Returns when the workload is up. Raises MissingPart, MoveFailed when it takes too long."""
+        began, record = time.monotonic(), here.record
+        copies = record.speaks and record.tap is not None
+        from_template = copies and self._templates.find(shape(here)) is not None
+        restored = copies and await self._restored(here)
+        if not restored:
+            await self._launcher.launch(here)
+        if record.speaks:
+            if not restored:
+                await self._until(here, "the guest's boot", guest.waits)
+            mtu = _USUAL_MTU if record.tap is None else network.bridge_mtu()
+            await console.ask(here.run, identity(here, mtu, self._clock), "identity", _IDENTITY_SECONDS)
+
+        async def up() -> bool:
+            _require_life(here)
+            return await readiness.is_up(here.record, here.run)
+
+        await poll(up, seconds=readiness.seconds(record), every=0.02, what="the guest's boot")
+        seconds = round(time.monotonic() - began, 3)
+        here.save(measured=guest.measured(here.run, seconds, from_template=from_template and restored))
+
+    async def _restored(self, here: Guest) -> bool:
+        """The first guest of a shape makes the template, and is itself restored from it: all are alike."""
+        name = shape(here)
+        template = self._templates.find(name)
+        if template is None:
+            await self._launcher.launch(here)
+            await self._until(here, "the first boot of its kind", guest.waits)
+            template = await self._templates.keep(name, here)
+            await self._launcher.end_guest(here)
+            if template is None:
+                return False
+            _LOG.info("template %s kept, %d MiB", name[:16], template.stat().st_size >> 20)
+        await self._launcher.launch(here, restoring=True)
+        if await self._templates.restore(template, here):
+            return True
+        await self._launcher.end_guest(here)
+        return False
+
+    async def _until(self, here: Guest, what: str, reached: Callable[[Path], bool]) -> None:
+        async def look() -> bool:
+            _require_life(here)
+            return reached(here.run)
+
+        await poll(look, seconds=readiness.seconds(here.record), every=0.02, what=what)
+
+
+def shape(here: Guest) -> str:
+    """The template's name: what two guests must share so that one's memory may become the other's."""
+    alike = here.record.model_copy(update={"shard": ShardId("any"), "mac": "52:54:00:00:00:00", "incoming": False})
+    direct = guest.supports_direct_io(here.folder / "disk.raw")
+    line = guest.command_line(alike, direct_io=direct, mtu=None, tap=0)
+    # The disk's size is in the guest's memory, and in no argument.
+    return key([*line, f"disk {here.record.disk_mib}"], here.record.profile)
+
+
+def _require_life(here: Guest) -> None:
+    if not here.alive:
+        lines = guest.console(here.run).strip().splitlines()
+        raise MissingPart("the guest died while booting", why=lines[-1] if lines else "")
