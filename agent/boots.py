@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
 
@@ -28,50 +29,69 @@ class Launcher(Protocol):
 
 
 class Boots:
-    """One guest at a time: the caller sees to that."""
+    """``turn``: whoever boots waits for it; guests that boot side by side without KVM starve each other."""
 
-    def __init__(self, launcher: Launcher, templates: Templates, clock: Clock) -> None:
-        self._launcher, self._templates, self._clock = launcher, templates, clock
+    def __init__(
+        self,
+        launcher: Launcher,
+        templates: Templates,
+        clock: Clock,
+        turn: Callable[[], AbstractAsyncContextManager[None]],
+    ) -> None:
+        self._launcher, self._templates, self._clock, self._turn = launcher, templates, clock, turn
 
     async def boot(self, here: Guest) -> None:
         """Returns when the workload is up. Raises MissingPart, MoveFailed when it takes too long."""
-        began, record = time.monotonic(), here.record
-        copies = record.speaks and record.tap is not None
-        from_template = copies and self._templates.find(shape(here)) is not None
-        restored = copies and await self._restored(here)
-        if not restored:
-            await self._launcher.launch(here)
+        began = time.monotonic()
+        copies = here.record.speaks and here.record.tap is not None
+        had = copies and self._templates.find(shape(here)) is not None
+        if copies and await self._restored(here):
+            await self._come_up(here)
+        else:
+            had = False
+            async with self._turn():
+                await self._launcher.launch(here)
+                if here.record.speaks:
+                    await self._until(here, "the guest's boot", guest.waits)
+                await self._come_up(here)
+        seconds = round(time.monotonic() - began, 3)
+        here.save(measured=guest.measured(here.run, seconds, from_template=had))
+
+    async def _come_up(self, here: Guest) -> None:
+        record = here.record
         if record.speaks:
-            if not restored:
-                await self._until(here, "the guest's boot", guest.waits)
             mtu = _USUAL_MTU if record.tap is None else network.bridge_mtu()
             await console.ask(here.run, identity(here, mtu, self._clock), "identity", _IDENTITY_SECONDS)
 
         async def up() -> bool:
             _require_life(here)
-            return await readiness.is_up(here.record, here.run)
+            return await readiness.is_up(record, here.run)
 
         await poll(up, seconds=readiness.seconds(record), every=0.02, what="the guest's boot")
-        seconds = round(time.monotonic() - began, 3)
-        here.save(measured=guest.measured(here.run, seconds, from_template=from_template and restored))
 
     async def _restored(self, here: Guest) -> bool:
         """The first guest of a shape makes the template, and is itself restored from it: all are alike."""
         name = shape(here)
         template = self._templates.find(name)
         if template is None:
-            await self._launcher.launch(here)
-            await self._until(here, "the first boot of its kind", guest.waits)
-            template = await self._templates.keep(name, here)
-            await self._launcher.end_guest(here)
-            if template is None:
-                return False
-            _LOG.info("template %s kept, %d MiB", name[:16], template.stat().st_size >> 20)
+            async with self._turn():
+                template = self._templates.find(name) or await self._made(name, here)
+        if template is None:
+            return False
         await self._launcher.launch(here, restoring=True)
         if await self._templates.restore(template, here):
             return True
         await self._launcher.end_guest(here)
         return False
+
+    async def _made(self, name: str, here: Guest) -> Path | None:
+        await self._launcher.launch(here)
+        await self._until(here, "the first boot of its kind", guest.waits)
+        template = await self._templates.keep(name, here)
+        await self._launcher.end_guest(here)
+        if template is not None:
+            _LOG.info("template %s kept, %d MiB", name[:16], template.stat().st_size >> 20)
+        return template
 
     async def _until(self, here: Guest, what: str, reached: Callable[[Path], bool]) -> None:
         async def look() -> bool:

@@ -56,7 +56,8 @@ class ShardHost:
         self._images = Path(config.image_dir) if config.image_dir else cache_root()
         self._image: GuestImage | None = None
         self._store = ImageStore(self._images)
-        self._boots = Boots(self, Templates(self._images / "templates"), clock or SystemClock())
+        templates = Templates(self._images / "templates")
+        self._boots = Boots(self, templates, clock or SystemClock(), self._one_boot_at_a_time)
         self._cgroups = Cgroups()
         self._reservations: dict[MoveId, _Reservation] = {}
         self.carving = asyncio.Lock()
@@ -340,17 +341,16 @@ class ShardHost:
 
     async def boot(self, here: Guest) -> None:
         """From its disk; returns when the workload is up. Raises MissingPart, MoveFailed when it takes too long."""
-        async with self._one_boot_at_a_time():
-            await self._boots.boot(here)
-            grown = guest.memory_mib(here.record.resources) - here.record.profile.memory_mib
-            if here.record.profile.memory_growth_mib and grown:
-                await memory_size.plug(here.monitor, grown)  # it had been given more than it boots with
-                await measuring.measure_memory(here, grown)
+        await self._boots.boot(here)
+        grown = guest.memory_mib(here.record.resources) - here.record.profile.memory_mib
+        if here.record.profile.memory_growth_mib and grown:
+            await memory_size.plug(here.monitor, grown)  # it had been given more than it boots with
+            await measuring.measure_memory(here, grown)
         await self.apply_limits(here, here.record.resources)
 
     @asynccontextmanager
     async def _one_boot_at_a_time(self) -> AsyncIterator[None]:
-        """Guests that boot side by side without KVM starve each other past any limit; so do agents of one host."""
+        """Of all agents of this host."""
         with (self._images / "boot.lock").open("w") as lock:
             while True:
                 try:

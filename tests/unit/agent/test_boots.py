@@ -1,7 +1,8 @@
 """Which way a guest comes up, with a launcher and templates that note what they are told."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,7 +28,9 @@ Leave = Callable[..., GuestRecord]
 class Stage:
     """Launcher and templates in one: a guest that is launched waits at once."""
 
-    def __init__(self, folder: Path, *, keeps: bool = True, restores: bool = True) -> None:
+    def __init__(self, folder: Path, *, keeps: bool = True, restores: bool = True, meanwhile: bool = False) -> None:
+        """``meanwhile``: another agent has made the template when it is this one's turn to boot."""
+        self.meanwhile = meanwhile
         self.template, self.keeps, self.restores = folder / "template", keeps, restores
         self.told: list[str] = []
 
@@ -37,6 +40,13 @@ class Stage:
 
     async def end_guest(self, here: Guest) -> None:
         self.told.append("end")
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        self.told.append("turn")
+        if self.meanwhile:
+            self.template.write_bytes(b"")
+        yield
 
     def find(self, _name: str) -> Path | None:
         return self.template if self.template.exists() else None
@@ -74,13 +84,13 @@ def here(config: AgentConfig, left_behind: Leave, monkeypatch: pytest.MonkeyPatc
 
 def boot(here: Guest, stage: Stage) -> None:
     clock = ManualClock(datetime(2026, 1, 2, tzinfo=UTC))
-    asyncio.run(Boots(stage, stage, clock).boot(here))  # type: ignore[arg-type]
+    asyncio.run(Boots(stage, stage, clock, stage.turn).boot(here))  # type: ignore[arg-type]
 
 
 def test_the_first_makes_the_template_and_the_next_ones_are_restored(here: Guest, tmp_path: Path) -> None:
     stage = Stage(tmp_path)
     boot(here, stage)
-    assert stage.told == ["boot", "keep", "end", "wait for template", "restore"]
+    assert stage.told == ["turn", "boot", "keep", "end", "wait for template", "restore"]
     assert (here.record.measured.from_template, here.record.measured.read_iops) == (False, 7)
     stage.told.clear()
     boot(here, stage)
@@ -88,10 +98,16 @@ def test_the_first_makes_the_template_and_the_next_ones_are_restored(here: Guest
     assert here.record.measured.from_template
 
 
+def test_whoever_waits_for_a_turn_to_boot_finds_the_template_of_another(here: Guest, tmp_path: Path) -> None:
+    stage = Stage(tmp_path, meanwhile=True)
+    boot(here, stage)
+    assert stage.told == ["turn", "wait for template", "restore"]
+
+
 def test_without_a_template_it_boots(here: Guest, tmp_path: Path) -> None:
     stage = Stage(tmp_path, keeps=False)
     boot(here, stage)
-    assert stage.told == ["boot", "keep", "end", "boot"]
+    assert stage.told == ["turn", "boot", "keep", "end", "turn", "boot"]
     assert not here.record.measured.from_template
 
 
@@ -99,7 +115,7 @@ def test_a_template_that_is_of_no_use_costs_a_boot(here: Guest, tmp_path: Path) 
     stage = Stage(tmp_path, restores=False)
     stage.template.write_bytes(b"")
     boot(here, stage)
-    assert stage.told == ["wait for template", "restore", "end", "boot"]
+    assert stage.told == ["wait for template", "restore", "end", "turn", "boot"]
     assert not here.record.measured.from_template
 
 
@@ -109,7 +125,7 @@ def test_an_image_that_does_not_speak_is_never_copied(here: Guest, tmp_path: Pat
     here.save(profile=PROFILE.model_copy(update={"image": own}))
     stage = Stage(tmp_path)
     boot(here, stage)
-    assert stage.told == ["boot"]
+    assert stage.told == ["turn", "boot"]
 
 
 def test_a_guest_that_dies_on_the_way_says_what_it_said_last(
