@@ -7,7 +7,7 @@ from pathlib import Path
 from agent.guest import CONSOLE_SOCKET, MEASURED, console
 from engine.errors import NotFound
 
-_POLL_SECONDS = 0.05
+_POLL_SECONDS = 0.02
 _GRACE_SECONDS = 20.0
 """On top of what was asked for: a busy host starts a guest's programs late."""
 

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from agent import memory_size, processes
 from agent.attached_disk import disk_arguments
-from agent.guest_scripts import READY_MARK, RECORD_PORT
+from agent.guest_scripts import READY_MARK, RECORD_PORT, WAITS_MARK
 from agent.image import GuestImage
 from agent.memory import BACKEND
 from agent.monitor import SOCKET_NAME
@@ -96,16 +96,21 @@ def memory_mib(resources: Resources) -> int:
     return memory_size.mib(resources.memory_gib)
 
 
-def command_line(record: GuestRecord, *, direct_io: bool, mtu: int | None, tap: int | None) -> list[str]:
+def command_line(
+    record: GuestRecord, *, direct_io: bool, mtu: int | None, tap: int | None, restoring: bool = False
+) -> list[str]:
     """QEMU's arguments; file names are relative to RUN_FOLDER, ``tap`` is an open tap's descriptor.
 
-    Both ends of a move use the same, but for the descriptor.
+    Both ends of a move use the same, but for the descriptor. ``restoring``: it waits for a template.
     """
     machine, accelerator = f"{record.profile.machine},hpet=off", record.profile.accelerator
     # On a busy host an emulated timer ticks too late for the kernel's test of it, which would then give up booting.
     # What the guest has freed is zero, so that a move need not send it: 54 of 128 MB are sent instead of 92.
-    words = f"console=ttyS0 quiet panic=1 mitigations=off no_timer_check init_on_free=1 shard.address={record.address}"
-    words += f" shard.mtu={mtu}" if mtu else ""
+    words = "console=ttyS0 quiet panic=1 mitigations=off no_timer_check init_on_free=1"
+    if record.speaks:
+        words += " shard.waits=1"  # for its identity, on the console: a template has none
+    else:
+        words += f" shard.address={record.address}" + (f" shard.mtu={mtu}" if mtu else "")
     boot_mib, growth_mib = record.profile.memory_mib or memory_mib(record.resources), record.profile.memory_growth_mib
     words += f" {memory_size.KERNEL_WORDS}" if growth_mib else ""
     own = record.profile.image
@@ -137,7 +142,7 @@ def command_line(record: GuestRecord, *, direct_io: bool, mtu: int | None, tap: 
     arguments += memory_size.devices(record.profile, BACKEND)
     if record.attached is not None:
         arguments += disk_arguments(record.attached)
-    if record.incoming:
+    if record.incoming or restoring:
         # -S: the guest must not run before the store says that it belongs here.
         arguments += ["-incoming", "defer", "-S"]
     return arguments
@@ -312,15 +317,21 @@ def console(folder: Path) -> str:
         return ""
 
 
+def waits(folder: Path) -> bool:
+    """For its identity."""
+    return WAITS_MARK in console(folder)
+
+
 def is_ready(folder: Path) -> bool:
     return READY_MARK in console(folder)
 
 
-def measured(folder: Path, boot_seconds: float | None) -> MeasuredPerformance:
+def measured(folder: Path, boot_seconds: float | None, *, from_template: bool = False) -> MeasuredPerformance:
     """What the guest wrote about itself while it booted."""
     said = {name: int(value) for name, value in MEASURED.findall(console(folder))}
     return MeasuredPerformance(
         boot_seconds=boot_seconds,
+        from_template=from_template,
         cpu_rounds_per_second=said.get("cpu_rounds_per_second"),
         read_iops=said.get("read_iops"),
         memory_mib=said["memory_kib"] // 1024 if "memory_kib" in said else None,

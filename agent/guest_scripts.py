@@ -2,30 +2,29 @@
 
 RECORD_PORT = 7000
 """Where the record server listens inside the guest."""
+WAITS_MARK = "shardwright-waits"
+"""What it writes when it waits for its identity."""
 READY_MARK = "shardwright-ready"
 """What the guest writes on its serial console once the record server listens."""
 
-INIT = """#!/bin/busybox sh
+INIT = (
+    """#!/bin/busybox sh
 b=/bin/busybox
 $b mount -t proc proc /proc
 $b mount -t sysfs sys /sys
 $b mount -t devtmpfs dev /dev
 $b mount -t tmpfs run /run
 for module in /lib/*.ko; do $b insmod $module; done
+$b stty -echo < /dev/ttyS0
 for word in $($b cat /proc/cmdline); do
   case $word in
     shard.address=*) address=${word#*=} ;;
     shard.mtu=*) mtu=${word#*=} ;;
     shard.gateway=*) gateway=${word#*=} ;;
     shard.port=*) port=${word#*=} ;;
+    shard.waits=*) waits=${word#*=} ;;
   esac
 done
-$b ip link set lo up
-if [ -n "$address" ]; then
-  $b ip addr add "$address" dev eth0
-  $b ip link set eth0 mtu "${mtu:-1400}" up
-  [ -n "$gateway" ] && $b ip route add default via "$gateway"
-fi
 now() { read -r up idle < /proc/uptime; echo "${up%.*}${up#*.}"; }
 said() { echo "shardwright-measured $1 $2" > /dev/ttyS0; }
 memory() { while read -r name value unit; do [ "$name" = "$1": ] && echo "$value"; done < /proc/meminfo; }
@@ -34,7 +33,29 @@ memory() { while read -r name value unit; do [ "$name" = "$1": ] && echo "$value
 rounds=0; began=$(now)
 while [ $rounds -lt 20000 ]; do rounds=$((rounds+1)); done
 took=$(( $(now) - began )); [ $took -lt 1 ] && took=1
-said cpu_rounds_per_second $((rounds * 100 / took))
+score=$((rounds * 100 / took))
+
+if [ -n "$waits" ]; then
+  # Until here all guests are alike: a copy of this moment may become any shard. Whatever makes it one comes below, and
+  # without randomness of its own it does not go on.
+  exec 4< /dev/ttyS0
+  echo WAITS_MARK > /dev/ttyS0
+  while read -r what address mac mtu seconds name seed <&4; do [ "$what" = become ] && break; done
+  exec 4<&-
+  echo "$seed" | $b xxd -r -p | /bin/reseed || exit 1
+  unset seed
+  $b date -s "@$seconds" > /dev/null
+  $b hostname "$name"
+  $b ip link set eth0 address "$mac"
+  said identity 1
+fi
+$b ip link set lo up
+if [ -n "$address" ]; then
+  $b ip addr add "$address" dev eth0
+  $b ip link set eth0 mtu "${mtu:-1400}" up
+  [ -n "$gateway" ] && $b ip route add default via "$gateway"
+fi
+said cpu_rounds_per_second $score
 said memory_kib "$(memory MemTotal)"
 
 if [ -b /dev/vda ]; then
@@ -50,7 +71,7 @@ until $b grep -qi "$(printf ':%04x 0' $port)" /proc/net/tcp /proc/net/tcp6 2>/de
 echo READY_MARK > /dev/ttyS0
 
 # Asked on the console to measure itself: "cpu SECONDS", "disk READS", "received SECONDS", "flood SECONDS ADDRESS",
-# "memory 1", "hold KIB". One answer a line.
+# "memory 1", "hold KIB", "random 1". One answer a line.
 while read -r what amount address; do
   case $amount in ''|*[!0-9]*) continue ;; esac
   case $what in
@@ -88,6 +109,7 @@ while read -r what amount address; do
       read -r last < $bytes
       said flooded_bytes $((last - first))
       ;;
+    random) said random $(($($b od -An -N4 -tu4 /dev/urandom))) ;;
     memory)
       said available_kib "$(memory MemAvailable)"
       said memory_kib "$(memory MemTotal)"
@@ -103,15 +125,21 @@ while read -r what amount address; do
   esac
 done < /dev/ttyS0 &
 wait
-""".replace("READY_MARK", READY_MARK).replace("RECORD_PORT", str(RECORD_PORT))
+""".replace("READY_MARK", READY_MARK)
+    .replace("WAITS_MARK", WAITS_MARK)
+    .replace("RECORD_PORT", str(RECORD_PORT))
+)
 
 POSITION = """#!/bin/busybox sh
-# Records lie in consecutive sectors: the first empty one of disk $1 is found by bisection.
+# Records lie in consecutive sectors: the first empty one of disk $1 is found by bisection, on a new disk at once.
 b=/bin/busybox
-low=0; high=$(( $($b blockdev --getsize64 /dev/$1) / 512 ))
+disk=/dev/$1
+used() { [ -n "$($b dd if=$disk bs=512 skip=$1 count=1 2>/dev/null | $b tr -d '\\000 \\n')" ]; }
+low=0; high=0
+used 0 && high=$(( $($b blockdev --getsize64 $disk) / 512 ))
 while [ $low -lt $high ]; do
   middle=$(( (low + high) / 2 ))
-  if [ -n "$($b dd if=/dev/$1 bs=512 skip=$middle count=1 2>/dev/null | $b tr -d '\\000 \\n')" ]; then
+  if used $middle; then
     low=$((middle + 1))
   else
     high=$middle

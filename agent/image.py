@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from fcntl import LOCK_EX, flock
 from pathlib import Path
 
+from agent import reseed
 from agent.guest_scripts import INIT, POSITION, RECORD_SERVER
 from engine.errors import MissingPart, ShardwrightError
 from engine.model.value import Value
@@ -200,7 +201,8 @@ def _build_initrd(root: Path, unpacked: Path, progress: Progress) -> GuestImage:
     kernel = next(iter(sorted((unpacked / "boot").glob("vmlinuz-*"))))
     version = kernel.name.removeprefix("vmlinuz-")
     busybox = find_busybox()
-    digest = _digest([kernel, busybox], "\n".join((INIT, POSITION, RECORD_SERVER, *_MODULES)))
+    scripts = (INIT, POSITION, RECORD_SERVER)
+    digest = _digest([kernel, busybox], "\n".join((*scripts, reseed.program().hex(), *_MODULES)))
     initrd = root / f"records-{digest[:16]}.cpio.gz"
     if not initrd.exists():
         progress("building the guest's initramfs")
@@ -227,6 +229,7 @@ def _entries(busybox: Path, modules: list[tuple[str, bytes]]) -> list[tuple[str,
     entries.append(("bin/busybox", stat.S_IFREG | 0o755, busybox.read_bytes()))
     entries.append(("init", stat.S_IFREG | 0o755, INIT.encode()))
     entries.append(("bin/position", stat.S_IFREG | 0o755, POSITION.encode()))
+    entries.append(("bin/reseed", stat.S_IFREG | 0o755, reseed.program()))
     entries.append(("bin/records", stat.S_IFREG | 0o755, RECORD_SERVER.encode()))
     for order, (name, data) in enumerate(modules):
         entries.append((f"lib/{order:02d}-{name}.ko", stat.S_IFREG | 0o644, data))

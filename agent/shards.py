@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 
-from agent import guest, measuring, memory_size, network, readiness
+from agent import guest, measuring, memory_size, network
 from agent.attached_disk import ATTACHED_TLS, written_at
+from agent.boots import USUAL_MTU, Boots
 from agent.config import AgentConfig
 from agent.epochs import EpochStore
 from agent.guest import GuestRecord
@@ -22,7 +23,9 @@ from agent.monitor import poll
 from agent.node_guest import Guest
 from agent.overlay import Overlay
 from agent.probe import accelerator
+from agent.templates import Templates
 from agent.wire import CarveRequest, GuestProfile, NetworkMode, ShardStatus
+from engine.clock import Clock, SystemClock
 from engine.errors import ConcurrentUpdate, InsufficientCapacity, MissingPart, MoveFailed, NotFound, UsageError
 from engine.model.capacity import Resources
 from engine.model.ids import MoveId, ShardId
@@ -43,8 +46,11 @@ class _Reservation:
 class ShardHost:
     """Everything under ``work/shards``. One instance per agent process; use from one event loop."""
 
-    def __init__(self, config: AgentConfig, overlay: Overlay | None = None) -> None:
-        """``overlay``: None where this node has none; guests get QEMU's own network then."""
+    def __init__(self, config: AgentConfig, overlay: Overlay | None = None, clock: Clock | None = None) -> None:
+        """``overlay``: None where this node has none; guests get QEMU's own network then.
+
+        ``clock``: tells guests the time; None: the system's.
+        """
         self.config, self._overlay = config, overlay
         self.epochs = EpochStore(config.work / "epochs")
         self.network = NetworkMode.USER if overlay is None else NetworkMode.BRIDGE
@@ -55,6 +61,9 @@ class ShardHost:
         self._images = Path(config.image_dir) if config.image_dir else cache_root()
         self._image: GuestImage | None = None
         self._store = ImageStore(self._images)
+        templates = Templates(self._images / "templates")
+        mtu = USUAL_MTU if overlay is None else overlay.mtu
+        self._boots = Boots(self, templates, clock or SystemClock(), self._one_boot_at_a_time, mtu)
         self._cgroups = Cgroups()
         self._reservations: dict[MoveId, _Reservation] = {}
         self.carving = asyncio.Lock()
@@ -177,8 +186,11 @@ class ShardHost:
         self.guests[request.shard] = here
         return here
 
-    async def launch(self, here: Guest) -> None:
-        """Start the guest's QEMU and apply every limit but the CPU's. Its monitor answers on return."""
+    async def launch(self, here: Guest, *, restoring: bool = False) -> None:
+        """Start the guest's QEMU and apply every limit but the CPU's. Its monitor answers on return.
+
+        ``restoring``: it waits for a template.
+        """
         record = here.record
         image = await self.image(record.profile.image, disk=False)
         direct = guest.supports_direct_io(here.folder / "disk.raw")
@@ -191,7 +203,7 @@ class ShardHost:
             here.save(attached_with=written_at(tls))
             record = here.record
         if record.tap is None:
-            line = guest.command_line(record, direct_io=direct, mtu=None, tap=None)
+            line = guest.command_line(record, direct_io=direct, mtu=None, tap=None, restoring=restoring)
             process = guest.start(line, here.folder, user=user, groups=groups)
         elif self._overlay is None:
             raise MissingPart("this node has lost its overlay", why="the agent's log says what is missing")
@@ -200,7 +212,7 @@ class ShardHost:
             await asyncio.to_thread(network.add_tap, record.tap, mtu)
             await asyncio.to_thread(self._overlay.join_link, record.shard)
             with network.opened_tap(record.tap) as tap:  # by us: an unprivileged QEMU could not
-                line = guest.command_line(record, direct_io=direct, mtu=mtu, tap=tap)
+                line = guest.command_line(record, direct_io=direct, mtu=mtu, tap=tap, restoring=restoring)
                 process = guest.start(line, here.folder, user=user, groups=groups, keep=[tap])
         here.save(pid=process.pid, start_ticks=guest.start_ticks(process.pid))
 
@@ -347,25 +359,16 @@ class ShardHost:
 
     async def boot(self, here: Guest) -> None:
         """From its disk; returns when the workload is up. Raises MissingPart, MoveFailed when it takes too long."""
-        async with self._one_boot_at_a_time():
-            began = time.monotonic()
-            await self.launch(here)
-
-            async def up() -> bool:
-                if not here.alive:
-                    raise MissingPart("the guest died while booting", why=_last_line(here.run / guest.CONSOLE_LOG))
-                return await readiness.is_up(here.record, here.run)
-
-            await poll(up, seconds=readiness.seconds(here.record), every=0.05, what="the guest's boot")
-            here.save(measured=guest.measured(here.run, round(time.monotonic() - began, 3)))
-            if grown := memory_size.plugged_mib(here.record.profile, here.record.resources):
-                await memory_size.plug(here.monitor, grown)  # it had been given more than it boots with
-                await measuring.measure_memory(here, grown)
+        await self._boots.boot(here)
+        grown = guest.memory_mib(here.record.resources) - here.record.profile.memory_mib
+        if here.record.profile.memory_growth_mib and grown:
+            await memory_size.plug(here.monitor, grown)  # it had been given more than it boots with
+            await measuring.measure_memory(here, grown)
         await self.apply_limits(here, here.record.resources)
 
     @asynccontextmanager
     async def _one_boot_at_a_time(self) -> AsyncIterator[None]:
-        """Guests that boot side by side without KVM starve each other past any limit; so do agents of one host."""
+        """Of all agents of this host."""
         with (self._images / "boot.lock").open("w") as lock:
             while True:
                 try:

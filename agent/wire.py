@@ -295,6 +295,8 @@ class MeasuredPerformance(Value):
     """As the guest counted it, on this node; None: not measured yet."""
 
     boot_seconds: float | None = None
+    from_template: bool = False
+    """It did not boot but was restored; ``cpu_rounds_per_second`` is then what its template counted on this host."""
     cpu_rounds_per_second: int | None = None
     """Rounds of a fixed interpreter loop, one core."""
     read_iops: int | None = None

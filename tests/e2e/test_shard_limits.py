@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from agent import console
-from agent.guest import RUN_FOLDER, GuestRecord, stopped
+from agent.guest import CONSOLE_LOG, RUN_FOLDER, GuestRecord, stopped
+from agent.guest_scripts import WAITS_MARK
+from agent.image import read_records
 from agent.limits import Cgroups
 from agent.wire import GuestState, ShardStatus
 from engine.errors import InsufficientCapacity, UsageError
@@ -91,6 +93,26 @@ def test_memory_grows_is_used_and_is_given_back_once_the_guest_lets_go(fleet: Sm
     assert resized(0.125) == pytest.approx(at_first, abs=4)
     with pytest.raises(UsageError, match="128 to 512 MiB"):
         resized(1.0)
+
+
+def test_guests_from_one_template_are_each_their_own(fleet: SmallFleet) -> None:
+    """Two copies of one guest: reachable each at its own address, on its own disk, with random numbers of its own."""
+    found = []
+    for name in ("copy-1", "copy-2"):
+        shard, status = fleet.carve(name, "nA", disk_mib=16)  # the first may have to make the template
+        run = fleet.disk("nA", name).parent / RUN_FOLDER
+        assert WAITS_MARK not in (run / CONSOLE_LOG).read_text()  # it has not booted
+        client = fleet.start_client(shard)
+        client.wait_for_records(5)
+        assert client.finish().error == ""
+        found.append((status, asyncio.run(console.ask(run, "random 1", "random", 5))))
+    (first, random_first), (second, random_second) = found
+    assert random_first != random_second
+    assert second.measured.from_template
+    assert first.address != second.address
+    for status, _ in found:
+        assert read_records(fleet.disk("nA", status.shard))[0] == 1
+        fleet.clients(A).release(status.shard, 1)
 
 
 def test_a_node_sells_no_more_than_it_has(fleet: SmallFleet) -> None:
