@@ -78,7 +78,6 @@ def here(config: AgentConfig, left_behind: Leave, monkeypatch: pytest.MonkeyPatc
         return 1
 
     monkeypatch.setattr("agent.console.ask", ask)
-    monkeypatch.setattr("agent.network.bridge_mtu", lambda: 1450)
     return found
 
 

@@ -8,7 +8,7 @@ import pytest
 from agent.config import AgentConfig
 from agent.monitor import GuestRefused
 from agent.postcopy import PostCopyAgent, allow_post_copy
-from agent.wire import MoveCommand, SendRequest, TuneRequest
+from agent.wire import MoveCommand, TuneRequest
 from engine.errors import ConcurrentUpdate, NotFound
 from engine.model.ids import MoveId
 from tests.unit.agent.test_moves import MOVE, S1, Leave, ScriptedMonitor, agent, command, commit_request, mirror_request
@@ -44,7 +44,10 @@ def test_the_guest_pauses_for_the_switchover_however_much_is_left(config: AgentC
     assert monitor.done == ["migrate-start-postcopy"]
 
 
-def test_a_guest_may_be_slowed_down_only_once_it_is_asked_for(config: AgentConfig, left_behind: Leave) -> None:
+def test_a_guest_may_be_slowed_down_only_once_it_is_asked_for(
+    config: AgentConfig, left_behind: Leave, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.memory.PageSample", lambda _pid: None)
     left_behind(move="m1")
     said: list[tuple[str, Any]] = []
 
@@ -57,7 +60,7 @@ def test_a_guest_may_be_slowed_down_only_once_it_is_asked_for(config: AgentConfi
 
     moves, _ = agent(config, Noting(migration="none", running=True))
     moves._host.guests[S1].monitor.jobs = 1  # type: ignore[attr-defined]
-    request = SendRequest(**dict(mirror_request()), auto_converge=True)
+    request = mirror_request().model_copy(update={"auto_converge": True})
     asyncio.run(moves.precopy(S1, request))
     asyncio.run(moves.tune(S1, TuneRequest(move=MOVE, epoch=1, throttle=True)))
     asked = {one["capability"]: one["state"] for one in said[0][1]["capabilities"]}
