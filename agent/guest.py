@@ -62,6 +62,8 @@ class GuestRecord(Value):
     """With the pid: names one process, even when pids come round again."""
     incoming: bool = False
     """Started for a move and not committed yet: it has never run here."""
+    booting: bool = False
+    """Nobody has seen its workload up yet: an agent that finds this begins the boot again."""
     committing: bool = False
     """Told to run here, for good; only that it does has yet to be seen to."""
     ceded_epoch: int = 0

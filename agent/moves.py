@@ -137,7 +137,8 @@ class MoveAgent:
                 if (await self.destination_status(shard)).arrived:
                     raise MoveFailed(f"the memory of shard {shard} has arrived", why="it is to be committed")
                 await self._host.end_guest(here)
-                here.save(incoming=False, move=None)
+                here.save(incoming=False, move=None, booting=True)
+            if here.record.booting:  # maybe since an earlier agent began it
                 await self._host.boot(here)
         return await self._host.status(shard)
 
