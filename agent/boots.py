@@ -47,7 +47,19 @@ class Boots:
         self._mtu = mtu
 
     async def boot(self, here: Guest) -> None:
-        """Returns when the workload is up. Raises MissingPart, MoveFailed when it takes too long."""
+        """Returns when the workload is up; an earlier try that never ended is ended first.
+
+        Raises MissingPart, MoveFailed when it takes too long; then nothing runs.
+        """
+        await self._launcher.end_guest(here)
+        here.save(booting=True)
+        try:
+            await self._boot(here)
+        except Exception:
+            await self._launcher.end_guest(here)
+            raise
+
+    async def _boot(self, here: Guest) -> None:
         began = time.monotonic()
         copies = here.record.speaks and here.record.tap is not None
         had = copies and self._templates.find(shape(here)) is not None
@@ -61,7 +73,7 @@ class Boots:
                     await self._until(here, "the guest's boot", guest.waits)
                 await self._come_up(here)
         seconds = round(time.monotonic() - began, 3)
-        here.save(measured=guest.measured(here.run, seconds, from_template=had))
+        here.save(measured=guest.measured(here.run, seconds, from_template=had), booting=False)
 
     async def _come_up(self, here: Guest) -> None:
         record = here.record

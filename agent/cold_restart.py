@@ -45,6 +45,7 @@ class ColdRestartAgent:
                 if (await self._moves.destination_status(shard)).arrived:
                     raise MoveFailed(f"the memory of shard {shard} has arrived", why="it is to be committed")
                 await self._host.end_guest(here)
-                here.save(incoming=False, receiving=False, move=None)
+                here.save(incoming=False, receiving=False, move=None, booting=True)
+            if here.record.booting:  # maybe since an earlier agent began it
                 await self._host.boot(here)
         return await self._host.status(shard)

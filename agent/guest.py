@@ -66,6 +66,8 @@ class GuestRecord(Value):
     """Started for a move and not committed yet: it has never run here."""
     receiving: bool = False
     """Told to run before all its memory was here (post-copy): its source must live until it is."""
+    booting: bool = False
+    """Nobody has seen its workload up yet: an agent that finds this begins the boot again."""
     committing: bool = False
     """Told to run here, for good; only that it does has yet to be seen to."""
     ceded_epoch: int = 0

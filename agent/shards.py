@@ -152,7 +152,7 @@ class ShardHost:
             async with here.busy:
                 if not here.record.lives_here:
                     raise UsageError(f"shard {request.shard} is in a move on this node")
-                if not here.alive:
+                if not here.alive or here.record.booting:
                     await self.boot(here)
         return await self.status(request.shard)
 

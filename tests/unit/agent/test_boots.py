@@ -17,7 +17,7 @@ from agent.node_guest import Guest
 from agent.shards import ShardHost
 from agent.wire import NetworkMode
 from engine.clock import ManualClock
-from engine.errors import MissingPart
+from engine.errors import MissingPart, NotFound
 from engine.model.ids import ShardId
 from engine.model.workload_image import ImageFile, ReadyCheck, WorkloadImage
 from tests.unit.agent.conftest import PROFILE
@@ -89,24 +89,24 @@ def boot(here: Guest, stage: Stage) -> None:
 def test_the_first_makes_the_template_and_the_next_ones_are_restored(here: Guest, tmp_path: Path) -> None:
     stage = Stage(tmp_path)
     boot(here, stage)
-    assert stage.told == ["turn", "boot", "keep", "end", "wait for template", "restore"]
+    assert stage.told == ["end", "turn", "boot", "keep", "end", "wait for template", "restore"]
     assert (here.record.measured.from_template, here.record.measured.read_iops) == (False, 7)
     stage.told.clear()
     boot(here, stage)
-    assert stage.told == ["wait for template", "restore"]
+    assert stage.told == ["end", "wait for template", "restore"]
     assert here.record.measured.from_template
 
 
 def test_whoever_waits_for_a_turn_to_boot_finds_the_template_of_another(here: Guest, tmp_path: Path) -> None:
     stage = Stage(tmp_path, meanwhile=True)
     boot(here, stage)
-    assert stage.told == ["turn", "wait for template", "restore"]
+    assert stage.told == ["end", "turn", "wait for template", "restore"]
 
 
 def test_without_a_template_it_boots(here: Guest, tmp_path: Path) -> None:
     stage = Stage(tmp_path, keeps=False)
     boot(here, stage)
-    assert stage.told == ["turn", "boot", "keep", "end", "turn", "boot"]
+    assert stage.told == ["end", "turn", "boot", "keep", "end", "turn", "boot"]
     assert not here.record.measured.from_template
 
 
@@ -114,7 +114,7 @@ def test_a_template_that_is_of_no_use_costs_a_boot(here: Guest, tmp_path: Path) 
     stage = Stage(tmp_path, restores=False)
     stage.template.write_bytes(b"")
     boot(here, stage)
-    assert stage.told == ["wait for template", "restore", "end", "turn", "boot"]
+    assert stage.told == ["end", "wait for template", "restore", "end", "turn", "boot"]
     assert not here.record.measured.from_template
 
 
@@ -124,7 +124,7 @@ def test_an_image_that_does_not_speak_is_never_copied(here: Guest, tmp_path: Pat
     here.save(profile=PROFILE.model_copy(update={"image": own}))
     stage = Stage(tmp_path)
     boot(here, stage)
-    assert stage.told == ["turn", "boot"]
+    assert stage.told == ["end", "turn", "boot"]
 
 
 def test_a_guest_that_dies_on_the_way_says_what_it_said_last(
@@ -134,6 +134,23 @@ def test_a_guest_that_dies_on_the_way_says_what_it_said_last(
     here.save(start_ticks=here.record.start_ticks + 1)
     with pytest.raises(MissingPart, match=WAITS_MARK):
         boot(here, Stage(tmp_path))
+
+
+def test_a_boot_that_fails_leaves_nothing_running_and_is_begun_again(
+    here: Guest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def deaf(*_: object) -> int:
+        raise NotFound("no answer")
+
+    stage = Stage(tmp_path)
+    with monkeypatch.context() as deafened:
+        deafened.setattr("agent.console.ask", deaf)
+        with pytest.raises(NotFound):
+            boot(here, stage)
+    assert stage.told[-1] == "end"
+    assert here.record.booting
+    boot(here, stage)
+    assert not here.record.booting
 
 
 def test_two_shards_of_one_shape_share_a_template_and_another_disk_does_not(here: Guest) -> None:

@@ -7,7 +7,7 @@ import pytest
 from agent.cold_restart import ColdRestartAgent
 from agent.config import AgentConfig
 from agent.guest import GuestRecord
-from agent.shards import Guest
+from agent.node_guest import Guest
 from engine.errors import MoveFailed
 from tests.unit.agent.test_moves import S1, Leave, ScriptedMonitor, agent, command
 
@@ -22,11 +22,12 @@ def test_memory_that_never_comes_is_given_up_and_the_disk_is_booted(
 
     async def boot(here: Guest) -> None:
         booted.append(here.record)
+        here.save(booting=len(booted) < 2)  # the first time an agent dies over it
 
     monkeypatch.setattr(host, "boot", boot)
-    for _ in range(2):
+    for _ in range(3):
         asyncio.run(ColdRestartAgent(host, moves).restart(S1, command(2)))
-    assert [(record.incoming, record.move) for record in booted] == [(False, None)]
+    assert [(record.incoming, record.move) for record in booted] == [(False, None)] * 2
     assert not host.guests[S1].alive  # what waited for memory is dead before anything is booted
 
 

@@ -7,8 +7,9 @@ import pytest
 
 from agent.config import AgentConfig
 from agent.guest import GuestRecord, alive
+from agent.node_guest import Guest
 from agent.shards import ShardHost
-from agent.wire import GuestState, ShardStatus
+from agent.wire import CarveRequest, GuestState, ShardStatus
 from engine.errors import ConcurrentUpdate, InsufficientCapacity, NotFound, StaleEpoch
 from engine.model.capacity import Resources
 from engine.model.ids import ShardId
@@ -176,3 +177,22 @@ def test_a_shard_in_a_move_keeps_its_memory(growing: Callable[[Plugging], ShardH
     with pytest.raises(ConcurrentUpdate, match="cannot change now"):
         memory_of(host, 256)
     assert monitor.asked == []
+
+
+@pytest.mark.parametrize("booting", [True, False])
+def test_a_boot_that_an_agent_died_over_is_begun_again(
+    config: AgentConfig, left_behind: Leave, monkeypatch: pytest.MonkeyPatch, booting: bool
+) -> None:
+    record = left_behind(booting=booting)
+    host, booted = ShardHost(config), list[ShardId]()
+
+    async def boot(here: Guest) -> None:
+        booted.append(here.record.shard)
+
+    monkeypatch.setattr(host, "boot", boot)
+    host.guests[S1].monitor = Plugging()  # type: ignore[assignment]
+    request = CarveRequest(
+        shard=S1, epoch=1, resources=record.resources, address=record.address, mac=record.mac, disk_mib=1
+    )
+    asyncio.run(host.carve(request))
+    assert booted == [S1] * booting
