@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from agent.wire import OverlayEntry, OverlayRequest
@@ -21,8 +23,8 @@ def key(letter: str) -> OverlayRequest:
 
 
 @pytest.fixture
-def shard_map(database: Database, clock: ManualClock) -> ShardMap:
-    made = ShardMap(database, clock)
+def shard_map(store: Database, clock: ManualClock) -> ShardMap:
+    made = ShardMap(store, clock)
     for node in (A, B):
         made.put_node(
             Node(
@@ -40,8 +42,8 @@ def shard_map(database: Database, clock: ManualClock) -> ShardMap:
 
 
 @pytest.fixture
-def overlay(database: Database, shard_map: ShardMap) -> OverlayMap:
-    made = OverlayMap(database)
+def overlay(store: Database, shard_map: ShardMap) -> OverlayMap:
+    made = OverlayMap(store)
     assert made.register(A, key("A"))
     assert made.register(B, key("B"))
     return made
@@ -138,6 +140,21 @@ def test_a_gateway_is_a_peer_with_an_address_in_its_namespace(shard_map: ShardMa
     overlay.remove_gateway(CLIENT)
     assert [one.node for one in overlay.view(A).peers] == [B]
     assert overlay.gateways() == ()
+
+
+def test_what_is_entered_at_once_gets_numbers_of_its_own(shard_map: ShardMap, overlay: OverlayMap) -> None:
+    for number in range(8):
+        shard_map.add_shard(ShardId(f"s{number}"), shard_type="t", pool=PoolId("p"), node=A, nominal=SIZE)
+
+    def enter(number: int) -> None:
+        component = ComponentName(namespace=f"tenant-{number}", workload="w", component="c")
+        shard_map.bind(component, ShardId(f"s{number}"))
+        overlay.add_gateway(NodeId(f"gate-{number}"), f"tenant-{number}")
+
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        list(pool.map(enter, range(8)))
+    assert len({entry.vni for entry in overlay.view(A).entries}) == 8
+    assert len({gateway.address for gateway in overlay.gateways()}) == 8
 
 
 def test_gateways_that_make_no_sense(overlay: OverlayMap) -> None:
