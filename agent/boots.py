@@ -60,20 +60,20 @@ class Boots:
             raise
 
     async def _boot(self, here: Guest) -> None:
-        began = time.monotonic()
         copies = here.record.speaks and here.record.tap is not None
-        had = copies and self._templates.find(shape(here)) is not None
-        if copies and await self._restored(here):
+        began = await self._restored(here) if copies else None
+        from_template = began is not None
+        if began is not None:
             await self._come_up(here)
         else:
-            had = False
             async with self._turn():
+                began = time.monotonic()
                 await self._launcher.launch(here)
                 if here.record.speaks:
                     await self._until(here, "the guest's boot", guest.waits)
                 await self._come_up(here)
         seconds = round(time.monotonic() - began, 3)
-        here.save(measured=guest.measured(here.run, seconds, from_template=had), booting=False)
+        here.save(measured=guest.measured(here.run, seconds, from_template=from_template), booting=False)
 
     async def _come_up(self, here: Guest) -> None:
         record = here.record
@@ -86,20 +86,24 @@ class Boots:
 
         await poll(up, seconds=readiness.seconds(record), every=0.02, what="the guest's boot")
 
-    async def _restored(self, here: Guest) -> bool:
-        """The first guest of a shape makes the template, and is itself restored from it: all are alike."""
+    async def _restored(self, here: Guest) -> float | None:
+        """When that began, by ``time.monotonic``; None: there is no template to be had.
+
+        The first guest of a shape makes the template, and is itself restored from it: all are alike.
+        """
         name = shape(here)
         template = self._templates.find(name)
         if template is None:
             async with self._turn():
                 template = self._templates.find(name) or await self._made(name, here)
         if template is None:
-            return False
+            return None
+        began = time.monotonic()
         await self._launcher.launch(here, restoring=True)
         if await self._templates.restore(template, here):
-            return True
+            return began
         await self._launcher.end_guest(here)
-        return False
+        return None
 
     async def _made(self, name: str, here: Guest) -> Path | None:
         await self._launcher.launch(here)
