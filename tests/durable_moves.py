@@ -38,7 +38,7 @@ def durable_mover(
     )
     context = MoveContext(
         agents=agents or fleet.clients, shards=fleet.shard_map, clock=fleet.clock, limits=limits or MoveLimits(),
-        observer=observer,
+        observer=observer, storage=fleet.storage,
     )  # fmt: skip
     configure(context)
     DBOS.launch()

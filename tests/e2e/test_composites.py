@@ -16,8 +16,7 @@ from agent.volumes import VolumeRecord
 from agent.wire import AccessRequest, AttachRequest
 from engine.composition.membership import standings
 from engine.errors import StaleEpoch
-from engine.migration.base import MoveContext
-from engine.migration.workflow import DurableMover, configure
+from engine.migration.workflow import DurableMover
 from engine.model.capacity import Resources
 from engine.model.composite import CompositeRule, HealthCheck, HealthState
 from engine.model.ids import MoveId, NodeId, PoolId, ShardId
@@ -25,6 +24,7 @@ from engine.model.move import MovePhase, MoveReport, MoveRequest
 from engine.model.placement import ComponentName, Shard, ShardState
 from engine.model.plan import MoveCause
 from providers.sandbox import netns
+from tests.durable_moves import durable_mover
 from tests.small_fleet import SmallFleet, wait_for
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(170)]
@@ -47,22 +47,8 @@ def fleet() -> Iterator[SmallFleet]:
 
 @pytest.fixture
 def mover(fleet: SmallFleet) -> Iterator[DurableMover]:
-    from dbos import DBOS
-
-    DBOS.destroy()
-    DBOS(
-        config={
-            "name": "shardwright-test",
-            "system_database_url": f"sqlite:///{fleet.folder / 'dbos.sqlite'}",
-            "application_version": "test",
-            "run_admin_server": False,
-            "log_level": "ERROR",
-        }
-    )
-    configure(MoveContext(agents=fleet.clients, shards=fleet.shard_map, clock=fleet.clock, storage=fleet.storage))
-    DBOS.launch()
-    yield DurableMover()
-    DBOS.destroy()
+    with durable_mover(fleet) as launched:
+        yield launched
 
 
 def make_storage(fleet: SmallFleet, name: str) -> Shard:
