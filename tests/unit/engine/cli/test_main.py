@@ -110,6 +110,9 @@ def test_every_command_that_prints_data_can_print_json() -> None:
         "network accept",
         "network describe",
         "lab play",
+        "gateway add",
+        "gateway remove",
+        "storage forget",
     }
 
 
