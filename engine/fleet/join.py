@@ -208,7 +208,13 @@ class ControlListener:
 
     async def _view(self, request: Request) -> Response:
         node = _itself(request)
-        return reply(await self._overlay.view(node, await body(request, OverlayRequest)))
+        asked = await body(request, OverlayRequest)
+        try:
+            return reply(await self._overlay.view(node, asked))
+        except AuthenticationFailed as error:
+            # No alarm: a node that was given up asks until its provider has ended it.
+            _log.info("no overlay", node=node, error=str(error))
+            return refusal(error)
 
     @staticmethod
     def _guarded(handler: Callable[[Request], object]) -> Callable[[Request], object]:
