@@ -64,10 +64,16 @@ class Templates:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             with _listening(here) as listener:
                 receiving = asyncio.create_task(asyncio.to_thread(_receive, listener, scratch))
-                await here.monitor.execute("stop")
-                await here.monitor.execute("migrate-set-parameters", {"max-bandwidth": 0})
-                await here.monitor.execute("migrate", {"uri": f"unix:{_SOCKET}"})
-                await _completed(here)
+                try:
+                    await here.monitor.execute("stop")
+                    await here.monitor.execute("migrate-set-parameters", {"max-bandwidth": 0})
+                    await here.monitor.execute("migrate", {"uri": f"unix:{_SOCKET}"})
+                    await _completed(here)
+                except _FAILURES:
+                    with suppress(OSError):  # whoever waits for a connection is woken
+                        listener.shutdown(socket.SHUT_RDWR)
+                        await receiving
+                    raise
                 await receiving
             return self._enter(scratch, name)
         except _FAILURES as problem:
