@@ -60,7 +60,7 @@ class Boots:
             raise
 
     async def _boot(self, here: Guest) -> None:
-        copies = here.record.speaks and here.record.tap is not None
+        copies = here.record.speaks and here.record.tap is not None and here.record.attached is None
         began = await self._restored(here) if copies else None
         from_template = began is not None
         if began is not None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from engine.app.configured import CONFIGURATION_NAME, load, stored_view
 from engine.app.leaving import end_children, interruptible, undisturbed
+from engine.clock import SystemClock
 from engine.config import Configuration, load_configuration
 from engine.errors import ConfigurationError, ShardwrightError, UsageError
 from engine.events import Event
@@ -176,11 +177,13 @@ def web_page(configuration: Configuration, store: object) -> Iterator[str]:
 def dns_server(configuration: Configuration, store: "Store") -> Iterator[str]:
     """Answer A and SRV questions on loopback; where. Raises ConfigurationError."""
     from agent.guest_scripts import RECORD_PORT
+    from engine.composition.standing_now import StandingNow
     from engine.namespace.dns import DnsServer
     from engine.namespace.resolver import Resolver
 
+    resolver = Resolver(store.shard_map, StandingNow(store, SystemClock()))
     try:
-        server = DnsServer(Resolver(store.shard_map), port=configuration.control.dns_port, service_port=RECORD_PORT)
+        server = DnsServer(resolver, port=configuration.control.dns_port, service_port=RECORD_PORT)
     except OSError as problem:
         raise ConfigurationError(
             f"names cannot be answered on 127.0.0.1:{configuration.control.dns_port}",

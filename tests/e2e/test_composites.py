@@ -25,10 +25,11 @@ from engine.model.placement import ComponentName, Shard, ShardState
 from engine.model.plan import MoveCause
 from providers.sandbox import netns
 from tests.durable_moves import durable_mover
-from tests.small_fleet import SmallFleet, wait_for
+from tests.small_fleet import NAMESPACE, SmallFleet, wait_for
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(170)]
-DB = ComponentName(namespace="shop", workload="web", component="db")
+DB = ComponentName(namespace=NAMESPACE, workload="w", component="db1")
+"""What SmallFleet binds a shard of that name to."""
 CHECK = HealthCheck(interval_seconds=1, timeout_seconds=0.9, rise=1)
 RULES = {DB: CompositeRule(check=CHECK, storage=PoolId("disks"))}
 STORAGE, DISK_GIB_SHARD = NodeId("nS"), Resources(vcpus=0.1, memory_gib=0.05, storage_iops=2000)
@@ -105,7 +106,6 @@ def test_records_on_a_disk_of_another_node_survive_everything_but_that_node(
 ) -> None:
     storage = make_storage(fleet, "disk1")
     shard, _ = fleet.carve("db1", "nA")
-    fleet.shard_map.bind(DB, shard.id)
     assert [one.storage for one in fleet.storage.assign()] == ["disk1"]
     assert fleet.storage.assign() == ()
     assert fleet.shard_map.get(storage.id).state is ShardState.BOUND

@@ -149,7 +149,8 @@ def test_a_hung_agent_does_not_keep_its_guests_running(tmp_path: Path) -> None:
         record = GuestRecord.model_validate_json(
             (leased.agent_folder("nA") / "shards" / status.shard / "shard.json").read_bytes()
         )
-        wait_for(lambda: (leased.agent_folder("nA") / "leases" / status.shard).exists(), 10, lambda: "no lease")
+        lease = leased.agent_folder("nA") / "leases" / status.shard
+        wait_for(lambda: lease.exists() and f" {record.pid} " in lease.read_text(), 10, lambda: "no lease")
         assert not stopped(record)
         leased.agents[A].send_signal(signal.SIGSTOP)
         wait_for(lambda: stopped(record), 10, lambda: "the guest runs on without a lease")
