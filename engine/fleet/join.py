@@ -11,6 +11,7 @@ POST /v1/nodes/NODE/overlay   mutual TLS, that node or gateway only -> the overl
 """
 
 import asyncio
+import logging
 import secrets
 import socket
 import ssl
@@ -141,6 +142,7 @@ class ControlListener:
         """Ends within about a second. Not started = success."""
         if self._server is not None and self._thread is not None:
             self._overlay.close()
+            logging.getLogger("uvicorn.error").addFilter(_of_no_use)
             self._server.should_exit = True
             self._thread.join(_START_SECONDS)
 
@@ -257,6 +259,11 @@ def _itself(request: Request) -> NodeId:
     if request.path_params["node"] != node:
         raise AuthenticationFailed(f"node {node} may only speak for itself")
     return node
+
+
+def _of_no_use(record: logging.LogRecord) -> bool:
+    """Connections of nodes that have just gone do not say goodbye; that there are such is no error."""
+    return "timeout graceful shutdown exceeded" not in record.msg
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -30,6 +30,7 @@ from engine.store.shard_tables import (
     read_binding,
     read_node,
     read_shard,
+    removed_shards,
     shard_row,
     shards,
 )
@@ -131,16 +132,20 @@ class ShardMap:
         nominal: Resources,
         state: ShardState = ShardState.HELD,
     ) -> Shard:
-        """A new shard at epoch 1 with an overlay address and MAC of its own; the same id again is the same shard."""
+        """A new shard with an overlay address and MAC of its own; the same id again is the same shard.
+
+        At epoch 1, or where a shard of that id was removed, beyond that one's last.
+        """
         with self._database.transaction() as connection:
             _one(connection, select(nodes.c.id).where(nodes.c.id == node), f"node {node}")
             known = connection.execute(select(shards).where(shards.c.id == shard_id)).mappings().one_or_none()
             if known is not None:
                 return _same_shard(read_shard(known), shard_type, pool)
+            last = connection.execute(select(removed_shards.c.epoch).where(removed_shards.c.id == shard_id)).scalar()
             address, mac = self._free_address(connection)
             shard = Shard(
                 id=shard_id, shard_type=shard_type, pool=pool, node=node, state=state, nominal=nominal,
-                address=address, mac=mac,
+                address=address, mac=mac, epoch=(last or 0) + 1,
             )  # fmt: skip
             connection.execute(self._database.insert(shards).values(shard_row(shard)))
         return shard
@@ -228,7 +233,12 @@ class ShardMap:
         """With its binding; frees its address. Already gone = success."""
         with self._changing_overlay() as connection:
             connection.execute(delete(bindings).where(bindings.c.shard == shard_id))
-            connection.execute(delete(shards).where(shards.c.id == shard_id))
+            gone = delete(shards).where(shards.c.id == shard_id).returning(shards.c.epoch)
+            epoch = connection.execute(gone).scalar_one_or_none()
+            if epoch is not None:
+                insert = self._database.insert(removed_shards).values(id=shard_id, epoch=epoch)
+                newer = insert.on_conflict_do_update(index_elements=[removed_shards.c.id], set_={"epoch": epoch})
+                connection.execute(newer)
 
     # -- bindings
 

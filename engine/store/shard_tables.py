@@ -46,6 +46,14 @@ shards = Table(
     Column("address", String(15), nullable=False, unique=True),
     Column("mac", String(17), nullable=False, unique=True),
 )
+removed_shards = Table(
+    "removed_shards",
+    metadata,
+    Column("id", String(128), primary_key=True),
+    Column("epoch", Integer, nullable=False),
+)
+"""The last epoch of every shard that was: nodes remember it, and refuse a shard of the same id that starts below."""
+
 bindings = Table(
     "bindings",
     metadata,
@@ -63,7 +71,7 @@ overlay_cursor = Table(
 )
 """One row: where the search for a free overlay address starts, so that an address is reused as late as possible."""
 
-TABLES = (nodes, shards, bindings, overlay_cursor, *OVERLAY_TABLES)
+TABLES = (nodes, shards, removed_shards, bindings, overlay_cursor, *OVERLAY_TABLES)
 """Everything that ShardMap writes."""
 
 _FIRST_NET, _LAST_NET, _PER_NET = 1, 254, 254

@@ -257,3 +257,12 @@ def test_removing_a_shard_removes_its_binding(shard_map: ShardMap) -> None:
     shard_map.remove(ShardId("s1"))
     assert shard_map.bindings() == ()
     assert shard_map.search() == ()
+
+
+def test_a_shard_of_an_id_that_was_removed_begins_beyond_what_nodes_remember(shard_map: ShardMap) -> None:
+    add(shard_map, "s1")
+    shard_map.move(ShardId("s1"), expected_epoch=1, to_node=NodeId("n1"))
+    shard_map.remove(ShardId("s1"))
+    assert add(shard_map, "s1").epoch == 3
+    shard_map.remove(ShardId("s1"))
+    assert add(shard_map, "s1").epoch == 4
