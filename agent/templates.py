@@ -27,7 +27,7 @@ from engine.errors import MoveFailed, NotFound
 _SOCKET = "template.sock"
 _SECONDS = 30.0
 _MOST_KEPT = 6
-"""About 50 MB each for a small guest."""
+"""About 90 MB each for a small guest."""
 _FAILURES = (GuestRefused, MoveFailed, NotFound, OSError)
 _LOG = logging.getLogger("agent.templates")
 

@@ -35,14 +35,20 @@ def examine(extra: Iterable[Check] = ()) -> tuple[Part, ...]:
     checks += [
         _program("qemu-system-x86_64", "apt-get install qemu-system-x86", "shards"),
         _program("qemu-img", "apt-get install qemu-utils", "shards"),
+        _program("qemu-storage-daemon", "apt-get install qemu-system-x86", "storage from another node"),
         _program("ip", "apt-get install iproute2", "nodes in namespaces"),
+        _program("nsenter", "apt-get install util-linux", "nodes in namespaces"),
         _program("nft", "apt-get install nftables", "the overlay between nodes"),
         _program("wg", "apt-get install wireguard-tools", "the overlay between nodes"),
         _root,
         _tun,
         _kvm,
         _cgroups,
-        _program("go", "only where Pulumi's own download is out of reach: install Go >= 1.25", "building Pulumi"),
+        _program(
+            "go",
+            "only where Pulumi's own download is out of reach: install Go >= 1.25",
+            "building Pulumi and wireguard-go",
+        ),
         _program("chromium", "apt-get install chromium", "the web page's tests"),
     ]
     return tuple(check() for check in [*checks, *extra])

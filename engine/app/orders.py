@@ -53,14 +53,19 @@ def preview(configuration: Configuration, store: "Store", order: Order, clock: C
     return choose(order, fleet, placements, plan_policy(configuration), clock.now())
 
 
-def require_control_plane(store: "Store", again: str) -> None:
-    """Raises ShardwrightError where nobody would take the order up; ``again``: the command to give then."""
+def require_control_plane(
+    store: "Store", again: str, *, sofar: str = "nothing was asked for and nothing was changed"
+) -> None:
+    """Raises ShardwrightError where nobody would take the order up; ``again``: the command to give then.
+
+    ``sofar``: what has been done already.
+    """
     from engine.store.state_lock import state_is_held
 
     if not state_is_held(store.database):
         raise ShardwrightError(
             "no control plane runs on this state, and only that one may move shards",
-            why="nothing was asked for and nothing was changed",
+            why=sofar,
             next_step=f"{_RUN}   (it buys nothing), and beside it: {again}",
         )
 

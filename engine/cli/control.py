@@ -33,7 +33,8 @@ def run(
     metric: Annotated[str | None, typer.Option(help="column of the usage history, where it has several")] = None,
     every: Annotated[float, typer.Option(min=0, help="seconds between rounds")] = 0.0,
     serve: Annotated[
-        bool, typer.Option("--serve", help="stay up after the rounds: web page, agents, evacuations")
+        bool,
+        typer.Option("--serve", help="stay up after the rounds: web page, agents, evacuations, orders, names over DNS"),
     ] = False,
     output: Annotated[Output, typer.Option(help="table or json")] = Output.TABLE,
 ) -> None:

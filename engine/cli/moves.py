@@ -110,7 +110,7 @@ def cancel(
         if no_wait:
             err().print(f"{move_id} is marked as not wanted", markup=False)
             return
-        require_control_plane(store, f"shardwright cancel {move_id}")
+        require_control_plane(store, "shardwright moves", sofar=f"{move_id} is marked as not wanted, for the next one")
         ended = _watch(follow_moves(store, SystemClock(), only=MoveId(move_id)))
     _print_ended(output, f"Cancelling {move_id}", ended)
     report = ended[0]

@@ -18,8 +18,9 @@ def replicas_to_replace(
     now: datetime,
     listening_since: datetime,
 ) -> tuple[Binding, ...]:
-    """At most one of a component at a time, the one that is bad for longest, and only while more than half of its
-    replicas are well: when most of them look bad at once, the check is likelier to be wrong than they are.
+    """At most one of a component at a time, the one that is bad for longest, and only while half of its replicas
+    are well: when most of them look bad at once, the check is likelier to be wrong than they are. So a component's only
+    replica is never replaced.
     """
     by_component: dict[ComponentName, list[Binding]] = {}
     for one in bindings:
@@ -33,7 +34,7 @@ def replicas_to_replace(
         bad = {one.component: bad_for(health.get(one.shard), now, listening_since) for one in replicas}
         well = sum(is_well(health.get(one.shard), now) for one in replicas)
         due = [one for one in replicas if bad[one.component] > rule.replace_after]
-        if due and 2 * well > len(replicas):
+        if due and 2 * well >= len(replicas):
             chosen.append(max(due, key=lambda one: (bad[one.component], -one.component.index)))
     return tuple(chosen)
 

@@ -25,7 +25,6 @@ class MovePhase(StrEnum):
     CLEANED = "cleaned"
     ROLLING_BACK = "rolling_back"
     ABORTED = "aborted"
-    COLD_RESTART = "cold_restart"
     IN_DOUBT = "in_doubt"
 
 

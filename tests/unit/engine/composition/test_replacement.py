@@ -31,6 +31,12 @@ def test_when_most_of_them_look_ill_nobody_is_replaced() -> None:
     assert replaced(ill("a", 100), ill("b", 1)) == []
 
 
+def test_of_two_the_ill_one_is_replaced() -> None:
+    known = {one.shard: one for one in (ill("a", 70), health("b"))}
+    found = replicas_to_replace([bound(0, "a"), bound(1, "b")], known, RULES, now=NOW, listening_since=LONG_AGO)
+    assert [one.shard for one in found] == ["a"]
+
+
 def test_one_of_a_component_at_a_time() -> None:
     five = [bound(index, name) for index, name in enumerate("abcde")]
     known = {one.shard: one for one in (ill("a", 70), ill("c", 90))}
