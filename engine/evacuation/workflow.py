@@ -1,6 +1,7 @@
 """Leaving a node that its provider takes back, as a durable workflow: choose, make room, move, give up the rest."""
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -8,7 +9,7 @@ from dbos import DBOS, SetWorkflowID, WorkflowHandle
 
 from engine.composition.leaving import Drains
 from engine.composition.storage import Storage
-from engine.errors import ShardwrightError, UnknownName
+from engine.errors import ProviderUnavailable, ShardwrightError, UnknownName
 from engine.evacuation.choice import Evacuation, plan_evacuation
 from engine.events import Event, Observe
 from engine.fleet.nodes import Fleet
@@ -101,14 +102,15 @@ def _make_room(choice: Evacuation) -> None:
 
 
 def make_room(shard_map: ShardMap, fleet: Fleet, displaced: Iterable[ShardId]) -> None:
-    """Give up those that are still spare: one that a component was bound to meanwhile stays."""
+    """Give up those that are still spare: one that a component was bound to meanwhile stays, drained or not.
+
+    Where a node does not answer, a round gives its spare up later; only a move that needs that room now fails.
+    """
     for shard_id in displaced:
-        try:
+        with suppress(UnknownName, ProviderUnavailable):
             shard = shard_map.get(shard_id)
-        except UnknownName:
-            continue
-        if shard.state is not ShardState.BOUND:
-            fleet.release(shard)
+            if shard.state not in (ShardState.BOUND, ShardState.DRAINING):
+                fleet.release(shard)
 
 
 def _drain(choice: Evacuation, deadline: datetime) -> None:
