@@ -69,7 +69,7 @@ def evacuate(node: NodeId, deadline: datetime) -> tuple[MoveReport, ...]:
     DBOS.run_step({"name": "make_room"}, _make_room, choice)
     DBOS.run_step({"name": "drain"}, _drain, choice, deadline)
     reports = context.moves.run(choice.moves)
-    DBOS.run_step({"name": "leave"}, _leave, node)
+    DBOS.run_step({"name": "leave"}, _leave, node, deadline)
     DBOS.run_step({"name": "give_back", "retries_allowed": True, "max_attempts": 5}, context.give_back, node)
     return reports
 
@@ -121,13 +121,14 @@ def _drain(choice: Evacuation, deadline: datetime) -> None:
     context.drains.begin(names, by=deadline - _DEADLINE_RESERVE)
 
 
-def _leave(node: NodeId) -> None:
+def _leave(node: NodeId, deadline: datetime) -> None:
     """Whatever is still on the node goes with it; the next round replaces it."""
     context = _context()
-    context.drains.wait_for([node])
+    context.drains.wait_for([node], by=deadline - _DEADLINE_RESERVE)
     context.shard_map.update_node(node, state=NodeState.GONE)
     for shard in context.shard_map.search(node=node):
-        context.fleet.release(shard)
+        with suppress(UnknownName):  # a drained one, given up just now
+            context.fleet.release(shard)
 
 
 def succeeded(reports: tuple[MoveReport, ...]) -> bool:
