@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from dbos import DBOS, SetWorkflowID, WorkflowHandle
 
+from engine.clock import Clock, wait_until
 from engine.composition.leaving import Drains
 from engine.composition.storage import Storage
 from engine.errors import ProviderUnavailable, ShardwrightError, UnknownName
@@ -17,7 +18,7 @@ from engine.migration.several import Moves
 from engine.model.capacity import Placement
 from engine.model.ids import NodeId, PoolId, ShardId
 from engine.model.market import ReclaimNotice
-from engine.model.move import MovePhase, MoveReport
+from engine.model.move import MovePhase, MoveReport, MoveUnderWay
 from engine.model.placement import NodeState, ShardState
 from engine.model.plan import MoveCause
 from engine.store.shard_map import ShardMap
@@ -34,10 +35,15 @@ class EvacuationContext:
     """Ends what was bought for a node that has left; idempotent."""
     drains: Drains
     storage: Storage
+    clock: Clock
+    under_way: Callable[[], tuple[MoveUnderWay, ...]]
+    """Every move that has not ended, whoever asked for it."""
 
 
 _DEADLINE_RESERVE = timedelta(seconds=5)
 """Kept of the notice for giving back what was drained."""
+_LOOK_SECONDS = 0.2
+_FIRST, _SECOND = "reclaim", "reclaim-2"
 _contexts: list[EvacuationContext] = []
 
 
@@ -63,19 +69,28 @@ def start_evacuation(notice: ReclaimNotice) -> WorkflowHandle[tuple[MoveReport, 
 @DBOS.workflow(name="evacuate")
 def evacuate(node: NodeId, deadline: datetime) -> tuple[MoveReport, ...]:
     """Moves every bound shard off the node before the deadline; what finds no place leaves its name at once, and is
-    given up once its drain time or the deadline has come."""
+    given up once its drain time or the deadline has come.
+
+    A shard that somebody else is moving already is left to that move. What is still there when all moves have ended
+    is tried once more while there is time. Returns the last report of each shard.
+    """
     context = _context()
-    choice = DBOS.run_step({"name": "choose"}, _choose, node, deadline)
-    DBOS.run_step({"name": "make_room"}, _make_room, choice)
-    DBOS.run_step({"name": "drain"}, _drain, choice, deadline)
-    reports = context.moves.run(choice.moves)
+    reports: dict[ShardId, MoveReport] = {}
+    for attempt in (_FIRST, _SECOND):
+        choice = DBOS.run_step({"name": "choose"}, _choose, node, deadline, attempt)
+        DBOS.run_step({"name": "make_room"}, _make_room, choice)
+        DBOS.run_step({"name": "drain"}, _drain, choice, deadline)
+        reports |= {report.request.shard: report for report in context.moves.run(choice.moves)}
+        DBOS.run_step({"name": "wait_for_others"}, _wait_for_others, node, deadline)
     DBOS.run_step({"name": "leave"}, _leave, node, deadline)
     DBOS.run_step({"name": "give_back", "retries_allowed": True, "max_attempts": 5}, context.give_back, node)
-    return reports
+    return tuple(reports.values())
 
 
-def _choose(node: NodeId, deadline: datetime) -> Evacuation:
+def _choose(node: NodeId, deadline: datetime, attempt: str) -> Evacuation:
     context = _context()
+    if attempt == _SECOND and context.clock.now() >= deadline - _DEADLINE_RESERVE:
+        return Evacuation(displaced=(), moves=(), stranded=())
     choice = plan_evacuation(
         node,
         context.shard_map.nodes(),
@@ -83,17 +98,30 @@ def _choose(node: NodeId, deadline: datetime) -> Evacuation:
         context.placements,
         cause=MoveCause.RECLAIM,
         deadline=deadline,
-        attempt="reclaim",
+        attempt=attempt,
         fixed=context.storage.in_use(),
     )
-    context.observe(
-        Event(
-            step="evacuation",
-            text=f"{node} is taken back at {deadline:%H:%M:%S} UTC: {len(choice.moves)} shards move, "
-            f"{len(choice.displaced)} spares give way, {len(choice.stranded)} find no place",
+    if attempt == _FIRST or choice.moves or choice.stranded:
+        context.observe(
+            Event(
+                step="evacuation",
+                text=f"{node} is taken back at {deadline:%H:%M:%S} UTC: {len(choice.moves)} shards move"
+                f"{' after all' if attempt == _SECOND else ''}, "
+                f"{len(choice.displaced)} spares give way, {len(choice.stranded)} find no place",
+            )
         )
-    )
     return choice
+
+
+def _wait_for_others(node: NodeId, deadline: datetime) -> None:
+    """Until no move leaves the node any more: a drain or a round may have been moving a shard off it already."""
+    context = _context()
+    left = deadline - _DEADLINE_RESERVE - context.clock.now()
+
+    def over() -> bool:
+        return all(one.progress.request.source != node for one in context.under_way())
+
+    wait_until(over, context.clock, timeout_seconds=left.total_seconds(), every_seconds=_LOOK_SECONDS)
 
 
 def _make_room(choice: Evacuation) -> None:
