@@ -14,7 +14,7 @@ from engine.market_watch import MarketWatch
 from engine.model.capacity import Resources
 from engine.model.ids import NodeId, PoolId, ShardId
 from engine.model.market import Hold, Quote, Reservation
-from engine.model.placement import NodeState, ShardState
+from engine.model.placement import NodeState, Shard, ShardState
 from engine.model.plan import Plan
 from engine.planner.policy import PlanPolicy
 from engine.steps import ControlSteps, Terms
@@ -95,9 +95,12 @@ class World:
         return cast(Plan, kept.model_copy(update={"cells": cells, "leaving": leaving}))
 
     def bind(self, node: NodeId) -> ShardId:
+        return self.add(node, ShardState.BOUND)
+
+    def add(self, node: NodeId, state: ShardState) -> ShardId:
         shard = self.map.add_shard(
             ShardId(f"{node}-s0"), shard_type="cpu.small", pool=PoolId("web"), node=node,
-            nominal=Resources(vcpus=1, memory_gib=1), state=ShardState.BOUND,
+            nominal=Resources(vcpus=1, memory_gib=1), state=state,
         )  # fmt: skip
         return shard.id
 
@@ -166,6 +169,57 @@ def test_a_drained_node_is_given_back_by_the_next_plan_once_it_is_empty(world: W
     world.steps.shrink(after)
     assert node not in world.cells.last
     assert world.map.node(node).state is NodeState.GONE
+
+
+def test_nothing_moves_to_a_node_that_did_not_join_or_takes_nothing(world: World) -> None:
+    world.buy()
+    world.steps.grow(world.plan)
+    node, other = _of(world, "aws"), _of(world, "harbor")
+    world.map.update_node(node, state=NodeState.DRAINING)
+    shard = world.bind(node)
+    after = world.keeping(node)
+    for state in (NodeState.EXPECTED, NodeState.DRAINING, NodeState.RECLAIMING):
+        world.map.update_node(other, state=state)
+        assert world.steps.moves_off(after) == ()
+    world.map.update_node(other, state=NodeState.JOINED)
+    assert [(one.shard, one.destination) for one in world.steps.moves_off(after)] == [(shard, other)]
+
+
+def test_a_shard_that_comes_while_nodes_are_given_back_keeps_its_node(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.buy()
+    world.steps.grow(world.plan)
+    first, second = _of(world, "aws"), _of(world, "harbor")
+    for node in (first, second):
+        world.map.update_node(node, state=NodeState.JOINED)
+    spare = world.add(first, ShardState.READY)
+    seen: list[NodeState] = []
+    release = world.fleet.release
+
+    def slowly(shard: Shard) -> None:
+        seen.append(world.map.node(second).state)
+        world.bind(second)
+        release(shard)
+
+    monkeypatch.setattr(world.fleet, "release", slowly)
+    world.steps.shrink(world.keeping(first, second))
+    assert world.fleet.released == [spare]
+    assert seen == [NodeState.DRAINING], "nobody is sent to a node that is given back"
+    assert second in world.cells.last
+    assert (world.map.node(first).state, world.map.node(second).state) == (NodeState.GONE, NodeState.JOINED)
+
+
+@pytest.mark.parametrize("state", [ShardState.BOUND, ShardState.DRAINING])
+def test_a_node_whose_replica_is_drained_stays_too(world: World, state: ShardState) -> None:
+    world.buy()
+    world.steps.grow(world.plan)
+    node = _of(world, "aws")
+    world.map.update_node(node, state=NodeState.JOINED)
+    world.add(node, state)
+    world.steps.shrink(world.keeping(node))
+    assert world.fleet.released == []
+    assert node in world.cells.last
 
 
 def test_nothing_is_carved_on_or_bound_to_a_drained_node(world: World) -> None:
