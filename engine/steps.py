@@ -330,6 +330,7 @@ class ControlSteps:
         return self.moves.run(requests)
 
     def carve(self, plan: Plan, targets: Sequence[CapacityTarget]) -> CarveReport:
+        self._give_up(self.shard_map.search(state=ShardState.RELEASED))
         joined = {node.id for node in self.fleet.wait_joined(self._there(plan))}
         drained = self._drained()
         absent = sorted({planned.node.id for planned in _planned(plan)} - joined)
@@ -340,11 +341,16 @@ class ControlSteps:
         for problem in problems:
             self._say("carve", problem)
         nodes = [planned for planned in _planned(plan) if planned.node.id in joined]
-        carving = plan_carving(nodes, self.shard_map.search())
-        for shard_id in carving.surplus:
-            self.fleet.release(self.shard_map.get(shard_id))
+        shards = self.shard_map.search()
+        carving = plan_carving(nodes, shards)
+        self._give_up([shard for shard in shards if shard.id in carving.surplus])
         types = self.composition.shard_types()
-        for new in carving.new:
+        unfinished = [shard for shard in shards if shard.id in carving.unfinished]
+        unknown = [one for one in (*unfinished, *carving.new) if one.shard_type not in types]
+        for one in unknown:
+            problems.append(f"{one.id}: its type {one.shard_type} is not configured any more")
+            self._say("carve", problems[-1])
+        fresh = [
             self.shard_map.add_shard(
                 new.id,
                 shard_type=new.shard_type,
@@ -352,11 +358,27 @@ class ControlSteps:
                 node=new.node,
                 nominal=types[new.shard_type].resources,
             )
-        shards = [self.shard_map.get(shard_id) for shard_id in (*carving.unfinished, *(n.id for n in carving.new))]
-        problems += self._carve_all([shard for shard in shards if not types[shard.shard_type].is_storage])
-        problems += self.composition.create_disks(shards)
+            for new in carving.new
+            if new.shard_type in types
+        ]
+        known = [shard for shard in (*unfinished, *fresh) if shard.shard_type in types]
+        problems += self._carve_all([shard for shard in known if not types[shard.shard_type].is_storage])
+        problems += self.composition.create_disks(known)
         problems += self.composition.bind({target.pool.id: target.current for target in targets}, plan)
         return CarveReport(shards=self.shard_map.search(), problems=tuple(problems))
+
+    def _give_up(self, shards: Sequence[Shard]) -> None:
+        """Where a node is silent, the next round asks again: what was given up has its memory there until then."""
+        silent: set[NodeId] = set()
+        for shard in shards:
+            try:
+                if shard.node not in silent:
+                    self.fleet.release(shard)
+            except UnknownName:
+                continue  # somebody else has given it up
+            except ProviderUnavailable as problem:
+                silent.add(shard.node)
+                self._say("carve", f"{shard.id} is given up once its node answers: {problem}")
 
     def _carve_all(self, shards: Sequence[Shard]) -> list[str]:
         """What went wrong."""
