@@ -346,9 +346,9 @@ class ControlSteps:
         self._give_up([shard for shard in shards if shard.id in carving.surplus])
         types = self.composition.shard_types()
         unfinished = [shard for shard in shards if shard.id in carving.unfinished]
-        unknown = [one for one in (*unfinished, *carving.new) if one.shard_type not in types]
-        for one in unknown:
-            problems.append(f"{one.id}: its type {one.shard_type} is not configured any more")
+        asked = [(shard.id, shard.shard_type) for shard in unfinished] + [(n.id, n.shard_type) for n in carving.new]
+        for shard_id, unknown in (one for one in asked if one[1] not in types):
+            problems.append(f"{shard_id}: its type {unknown} is not configured any more")
             self._say("carve", problems[-1])
         fresh = [
             self.shard_map.add_shard(
