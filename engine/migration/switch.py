@@ -28,6 +28,7 @@ from engine.migration.decisions import (
 from engine.migration.sides import Sides
 from engine.migration.strategies import Advice, Sample, Verb, advise
 from engine.model.move import MovePhase, MoveRequest
+from engine.model.placement import BEYOND_ALL
 
 _FIRST_DOWNTIME_LIMIT_MS = 100
 _LOOK_SECONDS = 0.1
@@ -107,6 +108,7 @@ class Switch(Sides):
         in_post_copy = there is not None and (there.receiving or there.migration.startswith(POST_COPY))
         if seen.source_sight is Sight.NODE_GONE and not in_post_copy and self._may_run_there_still():
             return self._ended(MovePhase.IN_DOUBT, self._problem)
+        self._context.storage.hand_over(self._shard)
         self._destination.restart(self._shard, self._command(1))
         self._strategy = "cold-restart"
         self._stopped_at, self._ran_at = self._stopped_at or self._committed_since, self._now()
@@ -263,6 +265,7 @@ class Switch(Sides):
         self._stopped_at = self._stopped_at or self._now()
         self._source.cease(self._shard, self._command(0))
         self._swap()
+        self._context.storage.hand_over(self._shard)
         self._strategy = "cold-restart"
         self._destination.restart(self._shard, self._command(1))
         self._ran_at = self._now()
@@ -413,11 +416,14 @@ class Switch(Sides):
 
 
 def owner_now(shards: ShardOwnership, request: MoveRequest, epoch_before: int) -> tuple[Ownership, int]:
-    """Who owns the shard, and the epoch to speak with: that of the map; for a shard it does not know, one above all."""
+    """Who owns the shard, and the epoch to speak with: that of the map; for a shard it does not know, one above all.
+
+    A shard that is made anew under that id begins beyond it (``ShardMap.add_shard``).
+    """
     try:
         shard = shards.get(request.shard)
     except UnknownName:
-        return ownership(request, epoch_before, None), epoch_before + 2
+        return ownership(request, epoch_before, None), epoch_before + BEYOND_ALL
     return ownership(request, epoch_before, (shard.node, shard.epoch)), shard.epoch
 
 
