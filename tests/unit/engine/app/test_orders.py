@@ -17,7 +17,7 @@ def test_an_order_that_nobody_takes_is_not_waited_for_without_end(tmp_path: Path
     clock = ManualClock(NOW)
     with opened_store(f"sqlite:///{tmp_path / 'control.sqlite'}", clock) as store:
         store.orders.put(move_order())
-        with pytest.raises(ShardwrightError, match="nobody has taken up order-1"):
+        with pytest.raises(ShardwrightError, match="nobody works on order-1 any more"):
             list(follow_order(store, move_order(), clock))
     assert clock.now() - NOW > TAKEN_WITHIN
 
