@@ -196,8 +196,10 @@ class MoveAgent:
         here = self._host.guests.get(shard)
         if here is None:
             return DestinationStatus(present=False)
-        committed = here.record.lives_here
-        gone = DestinationStatus(present=False, committed=committed, receiving=here.record.receiving)
+        committed, booting = here.record.lives_here, here.record.booting
+        gone = DestinationStatus(
+            present=False, committed=committed, receiving=here.record.receiving, booting=booting
+        )  # fmt: skip
         if not here.alive:
             return gone
         try:
@@ -212,6 +214,7 @@ class MoveAgent:
             landed=migration in ("completed", "postcopy-active") and status["status"] != "inmigrate",
             receiving=here.record.receiving,
             running=bool(status["running"]),
+            booting=booting,
             migration=migration,
         )
 
