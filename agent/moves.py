@@ -120,6 +120,7 @@ class MoveAgent:
             status = await self._arrived(shard)
             if status.committed and status.running and not here.record.committing:
                 if status.arrived and status.receiving:
+                    await self._forget_tls(here)
                     here.save(receiving=False, move=None)
                 return Committed()
             if command.memory is not None and not status.committed:
@@ -141,11 +142,16 @@ class MoveAgent:
         await here.monitor.execute("cont")
         began = time.perf_counter()
         await quietly(here, "announce-self", initial=20, max=300, rounds=6, step=60)
-        await quietly(here, "object-del", id=_TLS)
-        await quietly(here, "object-del", id=_AUTHZ)
+        if not here.record.receiving:
+            await self._forget_tls(here)
         await self._host.apply_limits(here, here.record.resources)
         here.save(committing=False)
         return began
+
+    async def _forget_tls(self, here: Guest) -> None:
+        """Once nothing more comes: QEMU looks for it at every connection, also at one that is made again."""
+        await quietly(here, "object-del", id=_TLS)
+        await quietly(here, "object-del", id=_AUTHZ)
 
     async def finish_commit(self, here: Guest) -> None:
         """Where an agent has died in the middle of it."""

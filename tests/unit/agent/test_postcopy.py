@@ -20,8 +20,11 @@ class PostCopyMonitor(ScriptedMonitor):
     def __init__(self, *, migration: str, running: bool = False, refuses: str = "") -> None:
         super().__init__(migration=migration, running=running)
         self.refuses = refuses
+        self.removed: list[str] = []
 
     async def execute(self, command: str, arguments: dict[str, Any] | None = None) -> Any:
+        if command == "object-del":
+            self.removed.append((arguments or {})["id"])
         if command == self.refuses:
             raise GuestRefused("not allowed")
         return await super().execute(command, arguments)
@@ -93,12 +96,14 @@ def test_a_guest_that_runs_before_all_is_here_stays_in_its_move_until_it_is(
     record = lambda: host.guests[S1].record  # noqa: E731
     asyncio.run(moves.commit(S1, commit_request(2)))
     assert (record().receiving, record().move, record().incoming, monitor.running) == (True, MOVE, False, True)
+    assert monitor.removed == [], "a connection that is made again needs its certificate"
     assert asyncio.run(host.status(S1)).move == MOVE, "another move must not begin"
     with pytest.raises(ConcurrentUpdate):
         asyncio.run(moves.mirror(S1, mirror_request(epoch=2, move=MoveId("m2"))))
     monitor.migration = "completed"
     asyncio.run(moves.commit(S1, commit_request(2)))
     assert (record().receiving, record().move) == (False, None)
+    assert monitor.removed == ["tls-move", "authz-move"]
 
 
 def test_a_connection_that_broke_is_made_again_from_both_ends(config: AgentConfig, left_behind: Leave) -> None:
