@@ -20,7 +20,7 @@ from agent.config import AgentConfig
 from agent.guest import GuestRecord
 from agent.monitor import poll
 from agent.node_guest import Guest, quietly
-from agent.postcopy import POST_COPY, allow_post_copy, capabilities, has_post_copy
+from agent.postcopy import POST_COPY, allow_post_copy, capabilities, has_post_copy, start_post_copy
 from agent.sending import ENDED
 from agent.shards import ShardHost
 from agent.wire import (
@@ -297,7 +297,7 @@ class MoveAgent:
 
     async def _start_mirror(self, here: Guest, landing: Landing) -> None:
         execute = here.monitor.execute
-        here.mirrored = False
+        here.mirrored, here.exact, here.digesting = False, False, None  # what an earlier move has found
         self._host.lift_cpu(here)
         await self._drop_target(here)
         await execute("object-add", self._tls_object(here, "client"))
@@ -342,7 +342,7 @@ class MoveAgent:
             if request.throttle:
                 await here.monitor.execute("migrate-set-parameters", {"throttle-trigger-threshold": _THROTTLE})
             if request.post_copy:
-                await here.monitor.execute("migrate-start-postcopy")
+                await start_post_copy(here)
         return await self.source_status(shard)
 
     async def switchover(self, shard: ShardId, command: MoveCommand, wait_seconds: float) -> SourceStatus:
