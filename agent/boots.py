@@ -50,6 +50,7 @@ class Boots:
     async def boot(self, here: Guest) -> None:
         """Returns when the workload is up; an earlier try that never ended is ended first.
 
+        The record says ``booting`` from then on, until the caller has done with the guest what else belongs to it.
         Raises MissingPart, MoveFailed when it takes too long; then nothing runs.
         """
         await self._launcher.end_guest(here)
@@ -73,7 +74,7 @@ class Boots:
                     await self._until(here, "the guest's boot", guest.waits)
                 await self._come_up(here)
         seconds = round(time.monotonic() - began, 3)
-        here.save(measured=guest.measured(here.run, seconds, from_template=from_template), booting=False)
+        here.save(measured=guest.measured(here.run, seconds, from_template=from_template))
 
     async def _come_up_restored(self, here: Guest) -> None:
         """A template of no use may restore well: the next try boots."""
