@@ -269,6 +269,8 @@ class SimNode:
 
     def tune(self, request: TuneRequest) -> SourceStatus:
         here = self._driven(request, fences.in_move)
+        if request.post_copy and self.world.dice.random() < 0.2 * self.world.chaos:
+            raise MoveFailed("memory may have been lost on its way")
         self.world.converges_sooner(here)
         if request.stop_guest:
             here.running = False
