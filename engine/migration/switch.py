@@ -59,6 +59,7 @@ class Switch(Sides):
         """Where the guest stands still sooner than QEMU counts it as downtime."""
         self._ran_at: float | None = None
         self._throttled = False
+        self._post_copy_refused = False
         self._left = 1 << 62
 
     def run(self) -> Transfer:
@@ -232,7 +233,7 @@ class Switch(Sides):
             downtime_limit_ms=self._downtime_limit_ms,
             stopped=self._strategy == "stop-and-copy",
             throttle=self._context.limits.auto_converge and self._under_kvm and not self._throttled,
-            post_copy=self._landing is not None and self._landing.post_copy,
+            post_copy=self._landing is not None and self._landing.post_copy and not self._post_copy_refused,
             limits=self._context.limits,
         )
 
@@ -251,7 +252,13 @@ class Switch(Sides):
             throttle=advice.verb is Verb.THROTTLE,
             post_copy=advice.verb is Verb.POST_COPY,
         )
-        self._source.tune(self._shard, tune)
+        try:
+            self._source.tune(self._shard, tune)
+        except MoveFailed:
+            if not tune.post_copy:
+                raise
+            self._post_copy_refused = True  # its memory may have to be compared: the ladder goes on without
+            return
         if tune.stop_guest:
             self._stopped_at = self._now()
         if advice.verb is not Verb.RAISE_DOWNTIME:
