@@ -12,7 +12,7 @@ from pathlib import Path
 
 from dbos import DBOS, DBOSConfig
 
-WORKFLOW_VERSION = "3"
+WORKFLOW_VERSION = "4"
 """Raise when the order or meaning of a workflow's recorded steps changes."""
 
 

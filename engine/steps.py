@@ -12,7 +12,7 @@ from engine.carving import plan_carving
 from engine.cell_updates import CellUpdates
 from engine.clock import Clock
 from engine.composition.composition import Composition
-from engine.errors import NoOfferFits, ProviderUnavailable, ShardwrightError
+from engine.errors import NoOfferFits, ProviderUnavailable, ShardwrightError, UnknownName
 from engine.events import Event, Observe
 from engine.fleet.nodes import Fleet
 from engine.inventory import current_inventory
@@ -302,11 +302,12 @@ class ControlSteps:
         return plan.model_copy(update={"cells": cells})
 
     def moves_off(self, plan: Plan) -> tuple[MoveRequest, ...]:
-        self.fleet.wait_joined(self._there(plan))
+        joined = {node.id for node in self.fleet.wait_joined(self._there(plan))}
+        there = _without(plan, {planned.node.id for planned in _planned(plan)} - joined)
         inventory = self.inventory()
         data = self.composition.storage.in_use()
         movable = [shard for shard in self.shard_map.search() if shard.id not in data]
-        proposals = propose_moves(self.terms.policy, plan, inventory, movable)
+        proposals = propose_moves(self.terms.policy, there, inventory, movable)
         requests = tuple(
             MoveRequest(
                 id=MoveId(f"move-{proposal.shard}-g{plan.generation}"),
@@ -329,6 +330,7 @@ class ControlSteps:
         return self.moves.run(requests)
 
     def carve(self, plan: Plan, targets: Sequence[CapacityTarget]) -> CarveReport:
+        self._give_up(self.shard_map.search(state=ShardState.RELEASED))
         joined = {node.id for node in self.fleet.wait_joined(self._there(plan))}
         drained = self._drained()
         absent = sorted({planned.node.id for planned in _planned(plan)} - joined)
@@ -339,11 +341,16 @@ class ControlSteps:
         for problem in problems:
             self._say("carve", problem)
         nodes = [planned for planned in _planned(plan) if planned.node.id in joined]
-        carving = plan_carving(nodes, self.shard_map.search())
-        for shard_id in carving.surplus:
-            self.fleet.release(self.shard_map.get(shard_id))
+        shards = self.shard_map.search()
+        carving = plan_carving(nodes, shards)
+        self._give_up([shard for shard in shards if shard.id in carving.surplus])
         types = self.composition.shard_types()
-        for new in carving.new:
+        unfinished = [shard for shard in shards if shard.id in carving.unfinished]
+        asked = [(shard.id, shard.shard_type) for shard in unfinished] + [(n.id, n.shard_type) for n in carving.new]
+        for shard_id, unknown in (one for one in asked if one[1] not in types):
+            problems.append(f"{shard_id}: its type {unknown} is not configured any more")
+            self._say("carve", problems[-1])
+        fresh = [
             self.shard_map.add_shard(
                 new.id,
                 shard_type=new.shard_type,
@@ -351,11 +358,27 @@ class ControlSteps:
                 node=new.node,
                 nominal=types[new.shard_type].resources,
             )
-        shards = [self.shard_map.get(shard_id) for shard_id in (*carving.unfinished, *(n.id for n in carving.new))]
-        problems += self._carve_all([shard for shard in shards if not types[shard.shard_type].is_storage])
-        problems += self.composition.create_disks(shards)
+            for new in carving.new
+            if new.shard_type in types
+        ]
+        known = [shard for shard in (*unfinished, *fresh) if shard.shard_type in types]
+        problems += self._carve_all([shard for shard in known if not types[shard.shard_type].is_storage])
+        problems += self.composition.create_disks(known)
         problems += self.composition.bind({target.pool.id: target.current for target in targets}, plan)
         return CarveReport(shards=self.shard_map.search(), problems=tuple(problems))
+
+    def _give_up(self, shards: Sequence[Shard]) -> None:
+        """Where a node is silent, the next round asks again: what was given up has its memory there until then."""
+        silent: set[NodeId] = set()
+        for shard in shards:
+            try:
+                if shard.node not in silent:
+                    self.fleet.release(shard)
+            except UnknownName:
+                continue  # somebody else has given it up
+            except ProviderUnavailable as problem:
+                silent.add(shard.node)
+                self._say("carve", f"{shard.id} is given up once its node answers: {problem}")
 
     def _carve_all(self, shards: Sequence[Shard]) -> list[str]:
         """What went wrong."""
@@ -373,20 +396,12 @@ class ControlSteps:
 
         One that is being evacuated stays: a shard that has just been bound elsewhere may still be on its way.
         """
-        leaving = set(plan.leaving)
-        self.composition.drains.wait_for(leaving)
-        stuck = {shard.node for shard in self.shard_map.search(state=ShardState.BOUND) if shard.node in leaving}
-        for node_id in sorted(stuck):
-            self._say("shrink", f"{node_id} stays: a component is still bound to one of its shards")
-        stuck |= {node.id for node in self.shard_map.nodes(states=[NodeState.RECLAIMING]) if node.id in leaving}
-        gone = [node_id for node_id in plan.leaving if node_id not in stuck]
-        for node_id in gone:
-            for shard in self.shard_map.search(node=node_id):
-                try:
-                    self.fleet.release(shard)
-                except ProviderUnavailable as problem:  # its instance ends in a moment
-                    self._say("shrink", f"{shard.id} goes with its node: {problem}")
-                    self.shard_map.remove(shard.id)
+        self.composition.drains.wait_for(plan.leaving)
+        closed = {node_id for node_id in plan.leaving if self._close(node_id)}
+        gone = [node_id for node_id in plan.leaving if self._emptied(node_id)]
+        stuck = set(plan.leaving) - set(gone)
+        for node_id in closed & stuck:
+            self.shard_map.change_state(node_id, NodeState.JOINED, only_from=[NodeState.DRAINING])
         there = _without(self._with_purchases(plan), self.watch.denied_nodes() - self._made())
         final = self._with_leaving(there.model_copy(update={"leaving": tuple(sorted(stuck))}))
         results = self._update(final, "shrink")
@@ -397,6 +412,28 @@ class ControlSteps:
                 self.shard_map.update_node(node_id, state=NodeState.GONE)
                 self.give_back(node_id)
         return results
+
+    def _close(self, node_id: NodeId) -> bool:
+        """From here on no evacuation and no order moves anything there; False where that was so before."""
+        return self.shard_map.change_state(node_id, NodeState.DRAINING, only_from=[NodeState.JOINED])
+
+    def _emptied(self, node_id: NodeId) -> bool:
+        """Once the spare shards of the node are given up; False, and nothing given up, where it has to stay."""
+        if self.shard_map.node(node_id).state is NodeState.RECLAIMING:
+            return False
+        shards = self.shard_map.search(node=node_id)
+        if any(shard.state in (ShardState.BOUND, ShardState.DRAINING) for shard in shards):
+            self._say("shrink", f"{node_id} stays: a component is still bound to one of its shards")
+            return False
+        for shard in shards:
+            try:
+                self.fleet.release(shard)
+            except UnknownName:
+                continue  # a drained one, given up just now
+            except ProviderUnavailable as problem:  # its instance ends in a moment
+                self._say("shrink", f"{shard.id} goes with its node: {problem}")
+                self.shard_map.remove(shard.id)
+        return True
 
     def give_back(self, node_id: NodeId) -> None:
         """What was bought for a node that has left. Nothing there = success."""

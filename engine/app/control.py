@@ -232,6 +232,8 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
                 give_back=steps.give_back,
                 drains=drains,
                 storage=storage,
+                clock=clock,
+                under_way=store.moves.under_way,
             )
         )
         orders.configure(

@@ -9,13 +9,14 @@ from engine import errors
 from engine.app.configured import plan_policy
 from engine.clock import Clock
 from engine.config import Configuration
-from engine.errors import ConcurrentUpdate, ShardwrightError, UnknownName
+from engine.errors import ConcurrentUpdate, ShardwrightError, UnknownName, UsageError
 from engine.inventory import current_inventory
 from engine.market_watch import MarketWatch
 from engine.model.ids import MoveId, NodeId, OrderId
 from engine.model.move import MoveReport, MoveUnderWay
 from engine.model.order import Order, OrderKind, OrderState, Problem
 from engine.model.placement import ComponentName, NodeState, ShardState
+from engine.model.plan import MoveCause
 from engine.model.value import Value
 from engine.orders.choice import Choice, SeenFleet, choose
 
@@ -140,7 +141,14 @@ def undo_drain(store: "Store", node_id: NodeId) -> bool:
 
 
 def cancel(store: "Store", move: MoveId, clock: Clock) -> None:
-    """Mark the move as not wanted. Raises UsageError for one that has ended, UnknownName."""
+    """Mark the move as not wanted. Raises UsageError for one that has ended or leaves a reclaimed node, UnknownName."""
+    requests = (one.progress.request for one in store.moves.under_way())
+    if any(request.id == move and request.cause is MoveCause.RECLAIM for request in requests):
+        raise UsageError(
+            f"move {move} cannot be cancelled",
+            why="the node goes away: there is nothing to stay on",
+            next_step="shardwright moves --follow",
+        )
     store.moves.cancel(move, clock.now())
 
 

@@ -116,10 +116,11 @@ class Composition:
         health, now, bindings = self.health.all(), self.clock.now(), self.shard_map.bindings()
         bound = {one.shard for one in bindings}
         drained = {node.id for node in self.shard_map.nodes(states=[NodeState.DRAINING])}
+        reclaimed = {node.id for node in self.shard_map.nodes(states=[NodeState.RECLAIMING])}
+        going = drained | reclaimed | set(plan.leaving)
+        shards = self.shard_map.search()
         usable = [
-            one
-            for one in self.shard_map.search()
-            if one.id in bound or (one.node not in drained and is_well(health.get(one.id), now))
+            one for one in shards if one.id in bound or (one.node not in going and is_well(health.get(one.id), now))
         ]
         choice = plan_bindings(
             self.components,
@@ -132,7 +133,11 @@ class Composition:
         self.drains.begin(choice.drain)
         for component in choice.drain:
             self._say("bind", f"{component} leaves its name and is drained")
+        lost = {shard.id for shard in shards if shard.node in reclaimed}
+        ending = {one.component for one in bindings if one.shard in lost}
         for component in choice.keep:
+            if component in ending:
+                continue  # its evacuation found no place for it; it is bound elsewhere once it is gone
             self.shard_map.keep(component)
             self._say("bind", f"{component} is wanted again")
         for component, shard_id in choice.bind:

@@ -4,8 +4,11 @@ from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import Protocol
 
+import structlog
+
 from engine.clock import Clock
 from engine.composition.binding import Rules
+from engine.errors import ProviderUnavailable, UnknownName
 from engine.model.composite import CompositeRule
 from engine.model.ids import NodeId
 from engine.model.placement import Binding, ComponentName, Shard
@@ -13,6 +16,7 @@ from engine.store.shard_map import ShardMap
 
 EVERY_SECONDS = 1.0
 """How often a control plane looks whose drain time is over."""
+_log = structlog.get_logger()
 
 
 class Releases(Protocol):
@@ -42,17 +46,29 @@ class Drains:
         """
         now = self._clock.now()
         over = [one for one in self._map.bindings() if one.draining_until is not None and one.draining_until <= now]
-        for one in over:
-            if self._rules.get(one.component.base, CompositeRule()).storage is None:
-                self._map.unbind(one.component)
-            else:
-                self._fleet.release(self._map.get(one.shard))
-        return tuple(over)
+        return tuple(one for one in over if self._let_go(one, now))
 
-    def wait_for(self, nodes: Collection[NodeId]) -> None:
-        """Until nothing on the nodes is being drained any more; bounded by the longest drain time."""
+    def _let_go(self, one: Binding, now: datetime) -> bool:
+        """False where another thread has done so, or where the replica is wanted again by now."""
+        if one not in self._map.bindings(shard=one.shard):
+            return False
+        try:
+            if self._rules.get(one.component.base, CompositeRule()).storage is None:
+                return self._map.unbind(one.component, drained_by=now)
+            self._fleet.release(self._map.get(one.shard))
+        except UnknownName:
+            return False
+        except ProviderUnavailable as problem:
+            # Its name is free for another; the shard is marked as given up, and a round sees to it.
+            _log.warning("a drained shard is given up later", shard=one.shard, error=str(problem))
+            self._map.unbind(one.component, drained_by=now)
+        return True
+
+    def wait_for(self, nodes: Collection[NodeId], *, by: datetime | None = None) -> None:
+        """Until nothing on the nodes is being drained any more; bounded by the longest drain time and ``by``."""
         here = {shard.id for node in nodes for shard in self._map.search(node=node)}
         ends = [one.draining_until for one in self._map.bindings() if one.shard in here and one.draining_until]
         if ends:
-            self._clock.sleep(max(0.0, (max(ends) - self._clock.now()).total_seconds()))
+            until = max(ends) if by is None else min(max(ends), by)
+            self._clock.sleep(max(0.0, (until - self._clock.now()).total_seconds()))
         self.finish()

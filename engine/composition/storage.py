@@ -14,7 +14,7 @@ from engine.errors import ShardwrightError, StaleEpoch, UnknownName
 from engine.fleet.agent_client import AgentClient
 from engine.fleet.nodes import Carved
 from engine.model.ids import NodeId, ShardId
-from engine.model.placement import Binding, ComponentName, Node, Shard, ShardState
+from engine.model.placement import Binding, ComponentName, Node, NodeState, Shard, ShardState
 from engine.store.attachments import Attachment, Attachments
 from engine.store.shard_map import ShardMap
 
@@ -49,7 +49,10 @@ class Storage:
         return Carved(shard=shard.id, boot_seconds=0.0)
 
     def assign(self) -> tuple[Attachment, ...]:
-        """Give every bound replica that is to have storage a ready storage shard, once; returns the new ones."""
+        """Give every bound replica that is to have storage a ready storage shard, once; returns the new ones.
+
+        Not one on a node that is to be left: a disk that is in use does not move.
+        """
         known = self._attachments.all()
         missing = [
             binding
@@ -61,8 +64,12 @@ class Storage:
         for binding in missing:
             pool = self._rules[binding.component.base].storage
             taken = {one.storage for one in self._attachments.all()}
-            ready = [shard for shard in self._map.search(pool=pool, state=ShardState.READY) if shard.id not in taken]
             nodes = {node.id: node for node in self._map.nodes()}
+            ready = [
+                shard
+                for shard in self._map.search(pool=pool, state=ShardState.READY)
+                if shard.id not in taken and nodes[shard.node].state is NodeState.JOINED
+            ]
             chosen = nearest(ready, nodes[self._map.get(binding.shard).node], nodes.values())
             if chosen is not None:
                 made.append(self._attachments.assign(binding.component, chosen.id))

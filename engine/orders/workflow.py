@@ -19,7 +19,7 @@ from engine.model.capacity import Placement
 from engine.model.ids import OrderId, PoolId, ShardId
 from engine.model.order import Order, OrderState, Problem
 from engine.model.placement import NodeState
-from engine.orders.choice import Choice, SeenFleet, choose
+from engine.orders.choice import Choice, SeenFleet, choose, require_drainable
 from engine.planner.inventory import Inventory
 from engine.planner.policy import PlanPolicy
 from engine.store.orders import Orders
@@ -78,13 +78,16 @@ def carry_out(order_id: OrderId) -> None:
 
 
 def _choose(order_id: OrderId) -> Choice:
-    """From what is so now, not when it was asked. A node that is drained takes nothing from here on."""
+    """From what is so now, not when it was asked. A node that is drained takes nothing from here on: it is closed
+    first, so that nothing comes that the choice has not seen.
+    """
     context = _context()
     order = context.orders.get(order_id)
+    if order.node is not None:
+        require_drainable(order.node, context.shard_map.nodes())
+        _drain(order)
     fleet = SeenFleet.of(context.shard_map, context.inventory(), context.fixed())
     choice = choose(order, fleet, context.placements, context.policy, context.clock.now())
-    if order.node is not None:
-        _drain(order)
     taken = {
         "state": OrderState.TAKEN,
         "moves": tuple(intention.request.id for intention in choice.intentions),

@@ -271,12 +271,22 @@ class ShardMap:
         self._tell()
         return binding
 
-    def unbind(self, component: ComponentName) -> None:
-        """The shard turns ready. Not bound = success."""
+    def unbind(self, component: ComponentName, *, drained_by: datetime | None = None) -> bool:
+        """The shard turns ready. Not bound = success; whether it was.
+
+        With ``drained_by`` only where the component is being drained, and until then at the latest.
+        """
+        bound = select(bindings.c.shard).where(_named(component))
+        if drained_by is not None:
+            bound = bound.where(bindings.c.draining_until <= drained_by)
         with self._changing_overlay() as connection:
-            shard_id = connection.execute(select(bindings.c.shard).where(_named(component))).scalar_one_or_none()
-            if shard_id is not None:
-                self._unbind(connection, component, ShardId(shard_id))
+            shard_id = connection.execute(bound).scalar_one_or_none()
+            # Whoever keeps the component takes its shard's row first, so what is read under that lock stays so.
+            connection.execute(select(shards.c.id).where(shards.c.id == shard_id).with_for_update())
+            if shard_id is None or connection.execute(bound).scalar_one_or_none() != shard_id:
+                return False
+            self._unbind(connection, component, ShardId(shard_id))
+        return True
 
     def drain(self, component: ComponentName, until: datetime) -> None:
         """Out of its name now, still bound until ``until``. Draining already, or not bound = success."""

@@ -1,6 +1,6 @@
 """Rounds on a real store, with sellers, cells and nodes that do as they are told; nothing is booted."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, cast
 
@@ -18,7 +18,7 @@ from engine.market_watch import MarketWatch
 from engine.model.capacity import CapacityTarget, Pool
 from engine.model.ids import HoldId, NodeId, QuoteId, ReservationId, ShardId
 from engine.model.market import Hold, Offer, Quote, Reservation
-from engine.model.placement import Shard
+from engine.model.placement import Node, NodeState, Shard
 from engine.model.plan import Plan, PlannedNode
 from engine.model.value import Interval
 from engine.planner.policy import PlanPolicy
@@ -90,8 +90,9 @@ class Fleet:
     def user_data(self, plan: Plan) -> Mapping[NodeId, str]:
         return {}
 
-    def wait_joined(self, planned: Any) -> tuple[()]:
-        return ()
+    def wait_joined(self, planned: Iterable[PlannedNode]) -> tuple[Node, ...]:
+        wanted = {one.node.id for one in planned}
+        return tuple(node for node in self._map.nodes(states=[NodeState.JOINED]) if node.id in wanted)
 
     def carve_all(self, shards: Sequence[Shard]) -> tuple[()]:
         return ()

@@ -8,13 +8,14 @@ import pytest
 from engine.allocation.holds import PlanHolds
 from engine.allocation.locking import ResourceLocking
 from engine.clock import ManualClock
+from engine.composition.composition import Composition
 from engine.errors import ProviderUnavailable
 from engine.events import unseen
 from engine.market_watch import MarketWatch
-from engine.model.capacity import Resources
+from engine.model.capacity import Resources, ShardType
 from engine.model.ids import NodeId, PoolId, ShardId
 from engine.model.market import Hold, Quote, Reservation
-from engine.model.placement import NodeState, ShardState
+from engine.model.placement import NodeState, Shard, ShardState
 from engine.model.plan import Plan
 from engine.planner.policy import PlanPolicy
 from engine.steps import ControlSteps, Terms
@@ -95,9 +96,12 @@ class World:
         return cast(Plan, kept.model_copy(update={"cells": cells, "leaving": leaving}))
 
     def bind(self, node: NodeId) -> ShardId:
+        return self.add(node, ShardState.BOUND)
+
+    def add(self, node: NodeId, state: ShardState, shard_type: str = "cpu.small") -> ShardId:
         shard = self.map.add_shard(
-            ShardId(f"{node}-s0"), shard_type="cpu.small", pool=PoolId("web"), node=node,
-            nominal=Resources(vcpus=1, memory_gib=1), state=ShardState.BOUND,
+            ShardId(f"{node}-s{len(self.map.search(node=node))}"), shard_type=shard_type, pool=PoolId("web"), node=node,
+            nominal=Resources(vcpus=1, memory_gib=1), state=state,
         )  # fmt: skip
         return shard.id
 
@@ -168,6 +172,57 @@ def test_a_drained_node_is_given_back_by_the_next_plan_once_it_is_empty(world: W
     assert world.map.node(node).state is NodeState.GONE
 
 
+def test_nothing_moves_to_a_node_that_did_not_join_or_takes_nothing(world: World) -> None:
+    world.buy()
+    world.steps.grow(world.plan)
+    node, other = _of(world, "aws"), _of(world, "harbor")
+    world.map.update_node(node, state=NodeState.DRAINING)
+    shard = world.bind(node)
+    after = world.keeping(node)
+    for state in (NodeState.EXPECTED, NodeState.DRAINING, NodeState.RECLAIMING):
+        world.map.update_node(other, state=state)
+        assert world.steps.moves_off(after) == ()
+    world.map.update_node(other, state=NodeState.JOINED)
+    assert [(one.shard, one.destination) for one in world.steps.moves_off(after)] == [(shard, other)]
+
+
+def test_a_shard_that_comes_while_nodes_are_given_back_keeps_its_node(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.buy()
+    world.steps.grow(world.plan)
+    first, second = _of(world, "aws"), _of(world, "harbor")
+    for node in (first, second):
+        world.map.update_node(node, state=NodeState.JOINED)
+    spare = world.add(first, ShardState.READY)
+    seen: list[NodeState] = []
+    release = world.fleet.release
+
+    def slowly(shard: Shard) -> None:
+        seen.append(world.map.node(second).state)
+        world.bind(second)
+        release(shard)
+
+    monkeypatch.setattr(world.fleet, "release", slowly)
+    world.steps.shrink(world.keeping(first, second))
+    assert world.fleet.released == [spare]
+    assert seen == [NodeState.DRAINING], "nobody is sent to a node that is given back"
+    assert second in world.cells.last
+    assert (world.map.node(first).state, world.map.node(second).state) == (NodeState.GONE, NodeState.JOINED)
+
+
+@pytest.mark.parametrize("state", [ShardState.BOUND, ShardState.DRAINING])
+def test_a_node_whose_replica_is_drained_stays_too(world: World, state: ShardState) -> None:
+    world.buy()
+    world.steps.grow(world.plan)
+    node = _of(world, "aws")
+    world.map.update_node(node, state=NodeState.JOINED)
+    world.add(node, state)
+    world.steps.shrink(world.keeping(node))
+    assert world.fleet.released == []
+    assert node in world.cells.last
+
+
 def test_nothing_is_carved_on_or_bound_to_a_drained_node(world: World) -> None:
     world.buy()
     world.steps.grow(world.plan)
@@ -180,6 +235,58 @@ def test_nothing_is_carved_on_or_bound_to_a_drained_node(world: World) -> None:
     report = world.steps.carve(world.plan, ())
     assert f"{node} is drained; its shards wait for the next round" in report.problems
     assert world.map.get(spare.id).state is ShardState.READY
+
+
+def test_a_shard_whose_type_is_not_configured_any_more_is_named_and_the_others_are_carved(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.buy()
+    world.steps.grow(world.plan)
+    node = _of(world, "aws")
+    world.map.update_node(node, state=NodeState.JOINED)
+    old = world.add(node, ShardState.HELD, shard_type="cpu.old")
+    known = world.bought[node].slots[0].shard_type
+    types = {known: ShardType(name=known, resources=Resources(vcpus=1, memory_gib=1))}
+    monkeypatch.setattr(Composition, "shard_types", lambda _self: types)
+    carved: list[ShardId] = []
+    monkeypatch.setattr(world.fleet, "carve_all", lambda shards: carved.extend(shard.id for shard in shards) or ())
+    report = world.steps.carve(world.plan, ())
+    assert f"{old}: its type cpu.old is not configured any more" in report.problems
+    assert carved
+    assert old not in carved
+    types.clear()
+    carved.clear()
+    report = world.steps.carve(world.plan, ())
+    assert len([problem for problem in report.problems if "is not configured any more" in problem]) >= 2
+    assert carved == []
+
+
+def test_what_a_silent_node_did_not_give_up_is_given_up_once_it_answers(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.buy()
+    world.steps.grow(world.plan)
+    silent, other = _of(world, "aws"), _of(world, "harbor")
+    for _ in range(2):
+        world.add(silent, ShardState.RELEASED)
+    spare = world.add(other, ShardState.RELEASED)
+    asked: list[ShardId] = []
+    release = world.fleet.release
+
+    def answers(shard: Shard) -> None:
+        asked.append(shard.id)
+        if shard.node == silent:
+            raise ProviderUnavailable(f"node {silent} does not answer")
+        release(shard)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(world.fleet, "release", answers)
+        world.steps.carve(world.plan, ())
+    assert len(asked) == 2, "a silent node is asked once a round"
+    assert world.fleet.released == [spare]
+    world.steps.carve(world.plan, ())
+    assert len(world.fleet.released) == 3
+    assert world.map.search() == ()
 
 
 def test_a_node_that_never_came_up_leaves_at_once_and_what_was_paid_for_it_is_given_back(world: World) -> None:

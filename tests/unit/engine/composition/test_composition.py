@@ -17,7 +17,7 @@ from engine.events import Event
 from engine.model.capacity import Resources, ShardType
 from engine.model.composite import CompositeRule, HealthState
 from engine.model.ids import NodeId, PoolId, ShardId
-from engine.model.placement import Shard, ShardState
+from engine.model.placement import NodeState, Shard, ShardState
 from engine.model.plan import Plan, PoolParts
 from engine.store.attachments import Attachments
 from engine.store.database import Database, metadata
@@ -68,8 +68,9 @@ class Post:
             node = self.map.get(ShardId(name)).node
             self.book.report(node, [Reported(shard=ShardId(name), epoch=1, state=state, reason="port 7000 is closed")])
 
-    def bind(self, wanted: int, parts: tuple[PoolParts, ...] = ()) -> list[str]:
-        plan = cast(Plan, plan_of([certain(pool("web"), 0)], [])).model_copy(update={"parts": parts})
+    def bind(self, wanted: int, parts: tuple[PoolParts, ...] = (), leaving: tuple[NodeId, ...] = ()) -> list[str]:
+        changes = {"parts": parts, "leaving": leaving}
+        plan = cast(Plan, plan_of([certain(pool("web"), 0)], [])).model_copy(update=changes)
         return self.composition.bind({WEB: wanted}, plan)
 
 
@@ -149,6 +150,34 @@ def test_a_silent_nodes_replica_moves_on_without_it_and_is_not_chosen_again(data
     assert "c1 goes with its node: node n2 does not answer" in post.said
     post.bind(3)
     assert [one.shard for one in post.map.bindings()] == ["c0", "c2"]
+
+
+PLAIN: Rules = {API: CompositeRule(replicas=2, drain=timedelta(minutes=1))}
+
+
+def test_a_spare_on_a_node_that_is_left_is_not_bound(database: Database) -> None:
+    post, n1 = Post(database, PLAIN), NodeId("n1")
+    add(post, "spare", "n1")
+    post.bind(3, leaving=(n1,))
+    for state in (NodeState.DRAINING, NodeState.RECLAIMING):
+        post.map.update_node(n1, state=state)
+        post.bind(3)
+    assert post.map.get(ShardId("spare")).state is ShardState.READY
+    post.map.update_node(n1, state=NodeState.JOINED)
+    post.bind(3)
+    assert post.map.get(ShardId("spare")).state is ShardState.BOUND
+
+
+def test_what_an_evacuation_drains_is_not_put_back_in_its_name(database: Database) -> None:
+    post = Post(database, PLAIN)
+    drains, n1 = post.composition.drains, NodeId("n1")
+    drains.begin([replica(0)])
+    post.map.update_node(n1, state=NodeState.RECLAIMING)
+    post.bind(2)
+    assert post.map.get(ShardId("c0")).state is ShardState.DRAINING
+    post.map.update_node(n1, state=NodeState.JOINED)
+    post.bind(2)
+    assert post.map.get(ShardId("c0")).state is ShardState.BOUND
 
 
 def test_shards_that_stand_for_one_are_bound_as_many_times(database: Database) -> None:

@@ -1,4 +1,4 @@
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -6,12 +6,13 @@ import pytest
 
 from engine.clock import ManualClock
 from engine.composition.leaving import Drains
+from engine.errors import ProviderUnavailable
 from engine.model.capacity import Resources
 from engine.model.composite import CompositeRule
 from engine.model.ids import CellId, NodeId, PoolId, ShardId
 from engine.model.market import PurchaseOption
 from engine.model.money import usd
-from engine.model.placement import Node, ShardState
+from engine.model.placement import Binding, Node, Shard, ShardState
 from engine.store.database import Database, metadata
 from engine.store.shard_map import ShardMap
 from tests.unit.engine.composition.cases import API, NOW, WEB, replica
@@ -77,6 +78,16 @@ def test_a_deadline_cuts_a_drain_short(shard_map: ShardMap, clock: ManualClock) 
     assert shard_map.bindings() == ()
 
 
+def test_a_long_drain_is_not_waited_for_beyond_a_bound(shard_map: ShardMap, clock: ManualClock) -> None:
+    drains = Drains(shard_map, RULES, clock, Fleet(shard_map))
+    drains.begin([replica(1)])
+    drains.wait_for([NodeId("n1")], by=NOW + timedelta(seconds=5))
+    assert clock.now() == NOW + timedelta(seconds=5)
+    assert shard_map.get(ShardId("b")).state is ShardState.DRAINING
+    drains.wait_for([NodeId("n1")], by=NOW)
+    assert clock.now() == NOW + timedelta(seconds=5)
+
+
 def test_what_is_wanted_again_serves_again(shard_map: ShardMap, clock: ManualClock) -> None:
     drains = Drains(shard_map, RULES, clock, Fleet(shard_map))
     drains.begin([replica(1)])
@@ -101,3 +112,54 @@ def test_a_shard_with_storage_attached_is_given_up_rather_than_handed_on(
     drains.finish()
     assert fleet.released == ["b"]
     assert [one.shard for one in shard_map.bindings()] == ["a"]
+
+
+class Meanwhile(ShardMap):
+    """Something happens right after the bindings have been read for the first time."""
+
+    happens: Callable[[], None] | None = None
+
+    def bindings(self, *, namespace: str | None = None, shard: ShardId | None = None) -> tuple[Binding, ...]:
+        found = super().bindings(namespace=namespace, shard=shard)
+        happens, self.happens = self.happens, None
+        if happens is not None:
+            happens()
+        return found
+
+
+@pytest.fixture
+def meanwhile(shard_map: ShardMap, clock: ManualClock) -> Meanwhile:
+    return Meanwhile(shard_map._database, clock)
+
+
+def test_what_is_kept_while_drains_are_finished_stays_bound(meanwhile: Meanwhile, clock: ManualClock) -> None:
+    drains = Drains(meanwhile, RULES, clock, Fleet(meanwhile))
+    drains.begin([replica(1)], by=NOW)
+    meanwhile.happens = lambda: meanwhile.keep(replica(1))
+    assert drains.finish() == ()
+    assert meanwhile.get(ShardId("b")).state is ShardState.BOUND
+
+
+@pytest.mark.parametrize("rule", [CompositeRule(), CompositeRule(storage=PoolId("disks"))])
+def test_what_another_thread_has_let_go_is_no_error(
+    meanwhile: Meanwhile, clock: ManualClock, rule: CompositeRule
+) -> None:
+    fleet = Fleet(meanwhile)
+    drains = Drains(meanwhile, {API: rule}, clock, fleet)
+    drains.begin([replica(1)], by=NOW)
+    meanwhile.happens = lambda: meanwhile.remove(ShardId("b"))
+    assert (drains.finish(), fleet.released) == ((), [])
+
+
+def test_a_silent_node_does_not_keep_the_others_bound(shard_map: ShardMap, clock: ManualClock) -> None:
+    class Silent(Fleet):
+        def release(self, shard: Shard) -> None:
+            shard_map.set_state(shard.id, ShardState.RELEASED)
+            raise ProviderUnavailable(f"node {shard.node} does not answer")
+
+    drains = Drains(shard_map, {API: CompositeRule(storage=PoolId("disks"))}, clock, Silent(shard_map))
+    drains.begin([replica(0), replica(1)], by=NOW)
+    assert len(drains.finish()) == 2
+    assert shard_map.bindings() == ()
+    assert {shard.state for shard in shard_map.search()} == {ShardState.RELEASED}
+    assert drains.finish() == ()

@@ -16,7 +16,7 @@ from engine.model.composite import CompositeRule
 from engine.model.ids import CellId, NodeId, PoolId, ShardId
 from engine.model.market import PurchaseOption
 from engine.model.money import usd
-from engine.model.placement import Node, ShardState
+from engine.model.placement import Node, NodeState, ShardState
 from engine.store.attachments import Attachments
 from engine.store.database import Database, metadata
 from engine.store.shard_map import ShardMap
@@ -74,6 +74,7 @@ class World:
                 Node(
                     id=NodeId(name), cell=CellId(cell), zone="z", instance_type="t",
                     option=PurchaseOption.ON_DEMAND, hourly_price=usd("0.1"), resources=SIZE,
+                    state=NodeState.JOINED,
                 )
             )  # fmt: skip
         for index in range(2):
@@ -107,6 +108,14 @@ def test_each_replica_gets_a_disk_of_its_own_for_good(world: World) -> None:
     assert world.storage.assign() == ()
     assert world.map.get(ShardId("d0")).state is ShardState.BOUND
     assert world.storage.in_use() == {"d0", "d1"}
+
+
+@pytest.mark.parametrize("state", [NodeState.DRAINING, NodeState.RECLAIMING])
+def test_no_disk_is_taken_from_a_node_that_is_left(world: World, state: NodeState) -> None:
+    world.map.update_node(NodeId("s1"), state=state)
+    assert world.storage.assign() == ()
+    world.map.update_node(NodeId("s1"), state=NodeState.JOINED)
+    assert len(world.storage.assign()) == 2
 
 
 def test_a_disk_that_cannot_be_made_says_why(world: World) -> None:

@@ -80,6 +80,20 @@ def test_a_drained_node_is_empty_and_marked(world: World) -> None:
     assert world.shard_map.node(AWS).state is NodeState.DRAINING
 
 
+def test_a_node_is_closed_before_it_is_looked_at(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another workflow that looks for room at this moment must not choose it, or what it sends stays behind."""
+    seen: list[NodeState] = []
+    search = world.shard_map.search
+
+    def looked(**wanted: Any) -> tuple[Shard, ...]:
+        seen.append(world.shard_map.node(AWS).state)
+        return search(**wanted)
+
+    monkeypatch.setattr(world.shard_map, "search", looked)
+    world.carried_out(drain_order())
+    assert set(seen) == {NodeState.DRAINING}
+
+
 def test_what_keeps_an_order_from_beginning_is_told_in_it(world: World) -> None:
     world.shard_map.update_node(AWS, state=NodeState.RECLAIMING)
     ended = world.carried_out(drain_order())

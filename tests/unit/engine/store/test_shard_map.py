@@ -1,6 +1,6 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from threading import Barrier
@@ -228,6 +228,18 @@ def test_binding_resolving_and_rebinding(shard_map: ShardMap) -> None:
     shard_map.unbind(WEB)
     with pytest.raises(UnknownName, match="shard://acme/shop/web/0"):
         shard_map.resolve(WEB)
+
+
+def test_a_drained_component_is_unbound_only_once_its_time_is_over(shard_map: ShardMap) -> None:
+    add(shard_map, "s1")
+    bound_at = shard_map.bind(WEB, ShardId("s1")).bound_at
+    assert not shard_map.unbind(WEB, drained_by=bound_at)
+    shard_map.drain(WEB, bound_at + timedelta(seconds=10))
+    assert not shard_map.unbind(WEB, drained_by=bound_at + timedelta(seconds=9))
+    assert shard_map.resolve(WEB).state is ShardState.DRAINING
+    assert shard_map.unbind(WEB, drained_by=bound_at + timedelta(seconds=10))
+    assert shard_map.get(ShardId("s1")).state is ShardState.READY
+    assert not shard_map.unbind(WEB)
 
 
 def test_a_shard_serves_one_component_and_not_while_it_leaves(shard_map: ShardMap) -> None:
