@@ -194,10 +194,13 @@ def _nft(lines: list[str]) -> None:
 def _links(batches: Batches) -> None:
     for tool, lines in (("ip", batches.ip), ("bridge", batches.bridge)):
         if lines:
-            done = subprocess.run(
-                [tool, "-force", "-batch", "-"], input="\n".join(lines) + "\n",
-                capture_output=True, text=True, timeout=_COMMAND_SECONDS, check=False,
-            )  # fmt: skip
+            try:
+                done = subprocess.run(
+                    [tool, "-force", "-batch", "-"], input="\n".join(lines) + "\n",
+                    capture_output=True, text=True, timeout=_COMMAND_SECONDS, check=False,
+                )  # fmt: skip
+            except (OSError, subprocess.TimeoutExpired) as problem:
+                raise MissingPart(f"{tool} cannot be run", why=type(problem).__name__) from problem
             if done.stderr.strip():
                 _LOG.debug("%s: %s", tool, done.stderr.strip())
 

@@ -135,8 +135,13 @@ def run(command: list[str], stdin: str | None = None) -> str:
 
 
 def _succeeds(command: list[str]) -> bool:
-    done = subprocess.run(command, capture_output=True, timeout=_COMMAND_SECONDS, check=False)
-    return done.returncode == 0
+    try:
+        run(command)
+    except MissingPart as problem:
+        if isinstance(problem.__cause__, subprocess.TimeoutExpired):
+            raise
+        return False
+    return True
 
 
 def _last_line(path: Path) -> str:

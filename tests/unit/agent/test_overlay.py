@@ -1,8 +1,10 @@
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from agent import overlay
+from agent.overlay_state import Batches
 from engine.errors import MissingPart
 from engine.model.ids import NodeId
 
@@ -33,3 +35,12 @@ def test_each_program_that_is_not_there_is_named_with_its_package(
     with pytest.raises(MissingPart, match="wg is not installed") as caught:
         overlay._require_parts()
     assert "wireguard-tools" in caught.value.next_step
+
+
+def test_a_program_that_hangs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hang(command: list[str], **_: object) -> None:
+        raise subprocess.TimeoutExpired(command, 20)
+
+    monkeypatch.setattr("subprocess.run", hang)
+    with pytest.raises(MissingPart, match="ip cannot be run"):
+        overlay._links(Batches(nft=[], ip=["link add x"], bridge=[]))
