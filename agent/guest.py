@@ -158,7 +158,8 @@ def _netdev(record: GuestRecord, tap: int | None) -> str:
     own = record.profile.image
     port = RECORD_PORT if own is None or own.ready.tcp_port is None else own.ready.tcp_port
     forward = f"hostfwd=tcp:127.0.0.1:{record.forwarded_port}-{interface.ip}:{port}"
-    return f"user,id=n0,net={interface.network},host={last - 1},dns={last - 2},{forward}"
+    # Restricted: QEMU would else carry its packets as the node's own, to its loopback and its metadata address too.
+    return f"user,id=n0,restrict=on,net={interface.network},host={last - 1},dns={last - 2},{forward}"
 
 
 def start(

@@ -99,6 +99,13 @@ def test_without_a_bridge_the_record_server_is_forwarded_on_loopback_only() -> N
     assert "net=10.9.0.0/16,host=10.9.255.254" in netdev
 
 
+def test_without_a_bridge_a_guest_reaches_nothing_of_its_node() -> None:
+    arguments = command_line(
+        record(network=NetworkMode.USER, tap=None, forwarded_port=1), direct_io=False, mtu=None, tap=None
+    )
+    assert "restrict=on" in arguments[arguments.index("-netdev") + 1].split(",")
+
+
 @pytest.fixture
 def process(tmp_path: Path) -> subprocess.Popen[bytes]:
     return guest.start([sys.executable, "-c", "import time; time.sleep(60)"], tmp_path)
