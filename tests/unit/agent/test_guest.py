@@ -140,6 +140,43 @@ def test_what_the_guest_measured_is_read_from_its_console(tmp_path: Path) -> Non
     assert guest.is_ready(tmp_path)
 
 
+@pytest.fixture
+def most(monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(guest, "MOST_CONSOLE_BYTES", 100)
+    return 100
+
+
+def test_of_a_long_console_the_end_is_read(tmp_path: Path, most: int) -> None:
+    (tmp_path / "serial.log").write_text("begin" + "x" * most + "\r\nend")
+    said = guest.console(tmp_path)
+    assert said.endswith("x\nend")
+    assert "begin" not in said
+
+
+def test_a_console_that_is_too_long_is_cut_and_written_on(tmp_path: Path, most: int) -> None:
+    log = tmp_path / "serial.log"
+    with log.open("ab", buffering=0) as qemu:
+        qemu.write(b"x" * most)
+        assert not guest.cut_console(tmp_path)
+        qemu.write(b"x")
+        assert guest.cut_console(tmp_path)
+        qemu.write(b"end")
+    assert log.read_bytes() == b"end"
+
+
+def test_a_console_that_leads_elsewhere_is_neither_read_nor_cut(tmp_path: Path, most: int) -> None:
+    other = tmp_path / "other"
+    other.write_text("y" * 2 * most)
+    run = tmp_path / "run"
+    run.mkdir()
+    for lead in (Path.symlink_to, Path.hardlink_to):
+        (run / "serial.log").unlink(missing_ok=True)
+        lead(run / "serial.log", other)
+        assert guest.console(run) == ""
+        assert not guest.cut_console(run)
+    assert len(other.read_text()) == 2 * most
+
+
 def test_a_silent_console_says_nothing(tmp_path: Path) -> None:
     assert not guest.is_ready(tmp_path)
     assert measured(tmp_path, None).read_iops is None
