@@ -73,9 +73,11 @@ class Overlay:
         with self._lock:
             known = self._kept.view if self._kept else None
             check_newer(known, view)
-            if self._tunnel.up():
-                _LOG.warning("the tunnel was gone and is made again")
-                known = None
+            if not self._tunnel.there():
+                # Known anew from here on: what is half done when it fails must be done whole the next time.
+                self._state = known = None
+                if self._tunnel.up():
+                    _LOG.warning("the tunnel was gone and is made again")
             if self._state is None or known is None or (known.peers, known.tunnel) != (view.peers, view.tunnel):
                 self._tunnel.configure(view.tunnel, view.peers)
             self._bring(view)

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from agent import wireguard
 from agent.wire import OverlayPeer
 from agent.wireguard import Tunnel, interface_name, settings
 from engine.errors import MissingPart
@@ -41,3 +42,12 @@ def test_a_command_that_hangs_is_named_and_taken_for_no_answer(tmp_path: Path, m
     monkeypatch.setattr("subprocess.run", hang)
     with pytest.raises(MissingPart, match="ip cannot be run"):
         Tunnel("swwg-none", tmp_path / "overlay", 51820).up()
+
+
+def test_a_tunnel_that_could_not_be_set_up_is_set_up_the_next_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[list[str]] = []
+    monkeypatch.setattr(wireguard, "run", lambda command, **_: said.append(command))
+    Tunnel("swwg0", tmp_path / "overlay", 51820).configure("10.99.0.1", [])
+    assert ["ip", "link", "set", "swwg0", "mtu", "1420", "up"] in said
