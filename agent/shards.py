@@ -335,9 +335,10 @@ class ShardHost:
             await self.discard(here)
 
     async def close(self) -> None:
-        """Let go of the monitors; the guests run on."""
+        """Let go of the monitors and of images on their way; the guests run on."""
         for here in self.guests.values():
             await here.monitor.close()
+        self._store.close()
 
     # -- images and boots
 
