@@ -253,17 +253,31 @@ def device_groups(accelerator: str) -> tuple[int, ...]:
 
 
 def create_disk(path: Path, mib: int, image: str = "") -> int:
-    """A sparse raw disk of MiB, empty or a copy of ``image``; one that is there already is kept. Its size in MiB."""
+    """A sparse raw disk of MiB, empty or a copy of ``image``; one that is there already is kept. Its size in MiB.
+
+    Raises MissingPart where the image cannot be copied.
+    """
     if not path.exists():
         scratch = path.with_suffix(".new")
         scratch.unlink(missing_ok=True)
         if image:
-            copy = ["cp", "--sparse=always", "--reflink=auto", "--", image, str(scratch)]
-            subprocess.run(copy, check=True, timeout=_COPY_SECONDS)
+            _copy(image, scratch)
         with scratch.open("ab") as disk:
             disk.truncate(max(mib, math.ceil(disk.tell() / (1 << 20))) << 20)
         scratch.rename(path)
     return path.stat().st_size >> 20
+
+
+def _copy(image: str, scratch: Path) -> None:
+    command = ["cp", "--sparse=always", "--reflink=auto", "--", image, str(scratch)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_COPY_SECONDS, check=False)
+        why = done.stderr.strip()[-400:] if done.returncode else ""
+    except subprocess.TimeoutExpired:
+        why = f"not within {_COPY_SECONDS} s"
+    if why:
+        scratch.unlink(missing_ok=True)
+        raise MissingPart("the image's disk cannot be copied", why=why)
 
 
 def supports_direct_io(path: Path) -> bool:

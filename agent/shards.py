@@ -140,7 +140,10 @@ class ShardHost:
     # -- carving and releasing
 
     async def carve(self, request: CarveRequest) -> ShardStatus:
-        """Boot the shard's guest; returns when its workload is up. Again with the same epoch: the same shard."""
+        """Boot the shard's guest; returns when its workload is up. Again with the same epoch: the same shard.
+
+        Raises InsufficientCapacity, MissingPart, ConcurrentUpdate where it was released meanwhile.
+        """
         self.epochs.accept(request.shard, request.epoch)
         if request.shard not in self.guests:  # nobody waits for it behind the lock
             await self.image(request.image, disk=True, seconds=_IMAGE_SECONDS)
@@ -149,11 +152,13 @@ class ShardHost:
             if here is None:
                 self.require_room(request.resources)
                 here = await self.new_guest(request)
-            async with here.busy:
-                if not here.record.lives_here:
-                    raise UsageError(f"shard {request.shard} is in a move on this node")
-                if not here.alive or here.record.booting:
-                    await self.boot(here)
+        async with here.busy:  # no other shard waits for this one's boot
+            if self.guests.get(request.shard) is not here:
+                raise ConcurrentUpdate(f"shard {request.shard} was released meanwhile")
+            if not here.record.lives_here:
+                raise UsageError(f"shard {request.shard} is in a move on this node")
+            if not here.alive or here.record.booting:
+                await self.boot(here)
         return await self.status(request.shard)
 
     async def new_guest(self, request: CarveRequest, arriving: GuestProfile | None = None, **more: object) -> Guest:
@@ -311,7 +316,8 @@ class ShardHost:
         here = self.guests.get(shard)
         if here is not None:
             async with here.busy:
-                await self.discard(here)
+                if self.guests.get(shard) is here:
+                    await self.discard(here)
 
     async def discard(self, here: Guest) -> None:
         """Proven dead first, then everything of it is removed. Raises MoveFailed when it will not die."""

@@ -11,6 +11,7 @@ from agent.guest import GuestRecord, alive, command_line, kill, measured, start_
 from agent.guest_scripts import READY_MARK
 from agent.image import GuestImage
 from agent.wire import GuestProfile, NetworkMode
+from engine.errors import MissingPart
 from engine.model.capacity import Resources
 from engine.model.ids import ShardId
 from engine.model.workload_image import ImageFile, ReadyCheck, WorkloadImage
@@ -88,6 +89,22 @@ def test_a_disk_begins_as_a_copy_of_the_image_and_is_as_large_as_it_at_least(tmp
     assert (tmp_path / "disk").read_bytes() == b"boot".ljust(2 << 20, b"\0")
     assert guest.create_disk(tmp_path / "large", 8, str(tmp_path / "image")) == 8
     assert {path.name for path in tmp_path.iterdir()} == {"image", "disk", "large"}
+
+
+def test_a_disk_that_cannot_be_copied_is_named_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(MissingPart, match="No such file"):
+        guest.create_disk(tmp_path / "disk", 1, str(tmp_path / "nothing"))
+
+    def hang(command: list[str], **_: object) -> None:
+        (tmp_path / "disk.new").write_text("half")
+        raise subprocess.TimeoutExpired(command, 600)
+
+    monkeypatch.setattr("subprocess.run", hang)
+    with pytest.raises(MissingPart, match="not within 600 s"):
+        guest.create_disk(tmp_path / "disk", 1, str(tmp_path / "nothing"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_without_a_bridge_the_record_server_is_forwarded_on_loopback_only() -> None:

@@ -196,3 +196,66 @@ def test_a_boot_that_an_agent_died_over_is_begun_again(
     )
     asyncio.run(host.carve(request))
     assert booted == [S1] * booting
+
+
+def carving(record: GuestRecord) -> CarveRequest:
+    return CarveRequest(
+        shard=S1, epoch=1, resources=record.resources, address=record.address, mac=record.mac, disk_mib=1
+    )
+
+
+def test_a_boot_keeps_nobody_from_carving_another_shard(
+    config: AgentConfig, left_behind: Leave, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = left_behind(booting=True)
+    host = ShardHost(config)
+    host.guests[S1].monitor = Plugging()  # type: ignore[assignment]
+
+    async def go() -> None:
+        begun, booted = asyncio.Event(), asyncio.Event()
+
+        async def boot(_here: Guest) -> None:
+            begun.set()
+            await booted.wait()
+
+        monkeypatch.setattr(host, "boot", boot)
+        task = asyncio.create_task(host.carve(carving(record)))
+        await begun.wait()
+        assert not host.carving.locked()
+        booted.set()
+        await task
+
+    asyncio.run(asyncio.wait_for(go(), 10))
+
+
+def test_what_was_released_while_a_carving_waited_is_not_booted(config: AgentConfig, left_behind: Leave) -> None:
+    record = left_behind(booting=True)
+    host = ShardHost(config)
+
+    async def go() -> None:
+        here = host.guest(S1)
+        async with here.busy:
+            task = asyncio.create_task(host.carve(carving(record)))
+            for _ in range(20):
+                await asyncio.sleep(0)
+            await host.discard(here)
+        with pytest.raises(ConcurrentUpdate, match="released meanwhile"):
+            await task
+
+    asyncio.run(asyncio.wait_for(go(), 10))
+
+
+def test_a_release_that_waited_removes_nothing_that_came_after_it(config: AgentConfig, left_behind: Leave) -> None:
+    record = left_behind()
+    host = ShardHost(config)
+
+    async def go() -> None:
+        first = host.guest(S1)
+        async with first.busy:
+            task = asyncio.create_task(host.release(S1, 1))
+            await asyncio.sleep(0)
+            host.guests[S1] = Guest(first.folder, record)
+        await task
+
+    asyncio.run(asyncio.wait_for(go(), 10))
+    assert alive(record)
