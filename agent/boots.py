@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from agent import console, guest, readiness
+from agent.guest import GuestRecord
 from agent.monitor import poll
 from agent.node_guest import Guest
 from agent.templates import Templates, identity, key
@@ -49,6 +50,7 @@ class Boots:
     async def boot(self, here: Guest) -> None:
         """Returns when the workload is up; an earlier try that never ended is ended first.
 
+        The record says ``booting`` from then on, until the caller has done with the guest what else belongs to it.
         Raises MissingPart, MoveFailed when it takes too long; then nothing runs.
         """
         await self._launcher.end_guest(here)
@@ -60,11 +62,10 @@ class Boots:
             raise
 
     async def _boot(self, here: Guest) -> None:
-        copies = here.record.speaks and here.record.tap is not None and here.record.attached is None
-        began = await self._restored(here) if copies else None
+        began = await self._restored(here) if may_be_copied(here.record) else None
         from_template = began is not None
         if began is not None:
-            await self._come_up(here)
+            await self._come_up_restored(here)
         else:
             async with self._turn():
                 began = time.monotonic()
@@ -73,7 +74,15 @@ class Boots:
                     await self._until(here, "the guest's boot", guest.waits)
                 await self._come_up(here)
         seconds = round(time.monotonic() - began, 3)
-        here.save(measured=guest.measured(here.run, seconds, from_template=from_template), booting=False)
+        here.save(measured=guest.measured(here.run, seconds, from_template=from_template))
+
+    async def _come_up_restored(self, here: Guest) -> None:
+        """A template of no use may restore well: the next try boots."""
+        try:
+            await self._come_up(here)
+        except Exception:
+            self._templates.forget(shape(here))
+            raise
 
     async def _come_up(self, here: Guest) -> None:
         record = here.record
@@ -122,9 +131,16 @@ class Boots:
         await poll(look, seconds=readiness.seconds(here.record), every=0.02, what=what)
 
 
+def may_be_copied(record: GuestRecord) -> bool:
+    """Whether a template can be made of it. Not where its disk holds code: that has run by the time it waits."""
+    own = record.profile.image
+    return record.speaks and record.tap is not None and record.attached is None and (own is None or own.disk is None)
+
+
 def shape(here: Guest) -> str:
     """The template's name: what two guests must share so that one's memory may become the other's."""
-    alike = here.record.model_copy(update={"shard": ShardId("any"), "mac": "52:54:00:00:00:00", "incoming": False})
+    anybody = {"shard": ShardId("any"), "mac": "52:54:00:00:00:00", "address": "0.0.0.0/0", "incoming": False}
+    alike = here.record.model_copy(update=anybody)
     direct = guest.supports_direct_io(here.folder / "disk.raw")
     line = guest.command_line(alike, direct_io=direct, mtu=None, tap=0)
     # The disk's size is in the guest's memory, and in no argument.

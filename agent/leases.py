@@ -12,6 +12,7 @@ from agent.shards import ShardHost
 from agent.watchdog import Lease, boottime
 from agent.wire import HeldShard, LeaseGrant
 from engine.errors import ShardwrightError
+from engine.model.ids import ShardId
 
 RENEWALS_PER_LEASE = 4
 _LOG = logging.getLogger("agent.leases")
@@ -54,8 +55,8 @@ class LeaseKeeper:
             if file.name not in running:
                 file.unlink(missing_ok=True)
         for one in running.values():
-            if not (self.folder / one.record.shard).exists():
-                self._write(one, boottime())  # the command that made it run was its first grant
+            if self._holder(one.record.shard) != (one.record.pid, one.record.start_ticks):
+                self._write(one, boottime())  # the command that made this process run was its first grant
         if not running:
             return
         began = boottime()  # before it is asked: the answer's way counts against us
@@ -66,6 +67,14 @@ class LeaseKeeper:
                 self._write(running[shard], began)
         if refused := [shard for shard in running if shard not in granted]:
             _LOG.warning("may not run any longer: %s", ", ".join(refused))
+
+    def _holder(self, shard: ShardId) -> tuple[int, int] | None:
+        """The process that the lease is for; None: there is none that can be read."""
+        try:
+            lease = Lease.read((self.folder / shard).read_text())
+        except (OSError, ValueError):
+            return None
+        return lease.pid, lease.start_ticks
 
     def _write(self, one: Guest, since: float) -> None:
         record = one.record

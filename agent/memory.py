@@ -1,10 +1,10 @@
 """A paused guest's memory, read beside QEMU: is it the same on both sides of a move, and if not, which parts.
 
-QEMU's software CPU (TCG) can lose track of a written page. The common cause is closed by MoveAgent._start_sending
-(without it 7 of 40 moves on a host with seven busy processes per two cores arrived with old pages, and their guests
-panicked; with it none of 40). What remains is a gap between the check that a page is marked dirty and its entry into
-the TLB as writable without notice. So under TCG nothing runs on the destination before its memory has been compared,
-and what differs is copied again; but where it has been sent in such a way that the gap cannot open (agent.sending).
+QEMU's software CPU (TCG) can lose track of a written page. The common cause is closed by sending.start (without it 7 of
+40 moves on a host with seven busy processes per two cores arrived with old pages, and their guests panicked; with it
+none of 40). What remains is a gap between the check that a page is marked dirty and its entry into the TLB as writable
+without notice. So under TCG nothing runs on the destination before its memory has been compared, and what differs is
+copied again; but where it has been sent in such a way that the gap cannot open (agent.sending).
 KVM's dirty log has no such gap.
 
 Guests have their memory in memfds (what they boot with, and what may be plugged in beyond it), which the agent finds

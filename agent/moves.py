@@ -20,7 +20,7 @@ from agent.config import AgentConfig
 from agent.guest import GuestRecord
 from agent.monitor import poll
 from agent.node_guest import Guest, quietly
-from agent.postcopy import POST_COPY, allow_post_copy, capabilities, has_post_copy
+from agent.postcopy import POST_COPY, allow_post_copy, capabilities, has_post_copy, start_post_copy
 from agent.sending import ENDED
 from agent.shards import ShardHost
 from agent.wire import (
@@ -120,6 +120,7 @@ class MoveAgent:
             status = await self._arrived(shard)
             if status.committed and status.running and not here.record.committing:
                 if status.arrived and status.receiving:
+                    await self._forget_tls(here)
                     here.save(receiving=False, move=None)
                 return Committed()
             if command.memory is not None and not status.committed:
@@ -141,11 +142,16 @@ class MoveAgent:
         await here.monitor.execute("cont")
         began = time.perf_counter()
         await quietly(here, "announce-self", initial=20, max=300, rounds=6, step=60)
-        await quietly(here, "object-del", id=_TLS)
-        await quietly(here, "object-del", id=_AUTHZ)
+        if not here.record.receiving:
+            await self._forget_tls(here)
         await self._host.apply_limits(here, here.record.resources)
         here.save(committing=False)
         return began
+
+    async def _forget_tls(self, here: Guest) -> None:
+        """Once nothing more comes: QEMU looks for it at every connection, also at one that is made again."""
+        await quietly(here, "object-del", id=_TLS)
+        await quietly(here, "object-del", id=_AUTHZ)
 
     async def finish_commit(self, here: Guest) -> None:
         """Where an agent has died in the middle of it."""
@@ -196,8 +202,10 @@ class MoveAgent:
         here = self._host.guests.get(shard)
         if here is None:
             return DestinationStatus(present=False)
-        committed = here.record.lives_here
-        gone = DestinationStatus(present=False, committed=committed, receiving=here.record.receiving)
+        committed, booting = here.record.lives_here, here.record.booting
+        gone = DestinationStatus(
+            present=False, committed=committed, receiving=here.record.receiving, booting=booting
+        )  # fmt: skip
         if not here.alive:
             return gone
         try:
@@ -212,6 +220,7 @@ class MoveAgent:
             landed=migration in ("completed", "postcopy-active") and status["status"] != "inmigrate",
             receiving=here.record.receiving,
             running=bool(status["running"]),
+            booting=booting,
             migration=migration,
         )
 
@@ -290,7 +299,7 @@ class MoveAgent:
 
     async def _start_mirror(self, here: Guest, landing: Landing) -> None:
         execute = here.monitor.execute
-        here.mirrored = False
+        here.mirrored, here.exact, here.digesting = False, False, None  # what an earlier move has found
         self._host.lift_cpu(here)
         await self._drop_target(here)
         await execute("object-add", self._tls_object(here, "client"))
@@ -335,7 +344,7 @@ class MoveAgent:
             if request.throttle:
                 await here.monitor.execute("migrate-set-parameters", {"throttle-trigger-threshold": _THROTTLE})
             if request.post_copy:
-                await here.monitor.execute("migrate-start-postcopy")
+                await start_post_copy(here)
         return await self.source_status(shard)
 
     async def switchover(self, shard: ShardId, command: MoveCommand, wait_seconds: float) -> SourceStatus:

@@ -8,11 +8,12 @@ source that dies takes the memory with it.
 
 from typing import TYPE_CHECKING
 
-from agent import fences, network
+from agent import fences, network, sending
 from agent.config import AgentConfig
 from agent.monitor import GuestRefused
 from agent.node_guest import Guest, quietly
 from agent.wire import DestinationStatus, Landing, MirrorRequest, MoveCommand, SourceStatus
+from engine.errors import MoveFailed
 from engine.model.ids import ShardId
 
 if TYPE_CHECKING:
@@ -79,6 +80,13 @@ async def allow_post_copy(here: Guest) -> bool:
 async def has_post_copy(here: Guest) -> bool:
     said = await here.monitor.execute("query-migrate-capabilities")
     return any(one["capability"] == "postcopy-ram" and one["state"] for one in said)
+
+
+async def start_post_copy(here: Guest) -> None:
+    """Raises MoveFailed where QEMU may have lost a page already: a guest that has run on cannot be compared."""
+    if not sending.exact(here, await here.monitor.execute("query-migrate")):
+        raise MoveFailed("no post-copy", why="memory may have been lost on its way, and could not be compared after it")
+    await here.monitor.execute("migrate-start-postcopy")
 
 
 async def _word(here: Guest) -> str:

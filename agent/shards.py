@@ -365,13 +365,19 @@ class ShardHost:
         return self.accelerator
 
     async def boot(self, here: Guest) -> None:
-        """From its disk; returns when the workload is up. Raises MissingPart, MoveFailed when it takes too long."""
+        """From its disk; returns when the workload is up. Raises MissingPart, MoveFailed when it takes too long.
+
+        Not done before every limit holds: what fails until then is booted anew by the next try.
+        """
         await self._boots.boot(here)
-        grown = guest.memory_mib(here.record.resources) - here.record.profile.memory_mib
-        if here.record.profile.memory_growth_mib and grown:
-            await memory_size.plug(here.monitor, grown)  # it had been given more than it boots with
-            await measuring.measure_memory(here, grown)
         await self.apply_limits(here, here.record.resources)
+        here.save(booting=False)
+        grown = guest.memory_mib(here.record.resources) - here.record.profile.memory_mib
+        if here.record.profile.memory_growth_mib and grown:  # it had been given more than it boots with
+            reached = await memory_size.plug(here.monitor, grown)
+            if reached != grown:
+                _LOG.warning("shard %s has %d MiB again of %d", here.record.shard, reached, grown)
+            await measuring.measure_memory(here, reached)
 
     @asynccontextmanager
     async def _one_boot_at_a_time(self) -> AsyncIterator[None]:

@@ -57,6 +57,9 @@ class Templates:
             return path
         return None
 
+    def forget(self, name: str) -> None:
+        (self._folder / name).unlink(missing_ok=True)
+
     async def keep(self, name: str, here: Guest) -> Path | None:
         """Of a guest that waits for its identity, and is stopped with this. None: it could not be had."""
         scratch = self._folder / f".{name}.{os.getpid()}"
@@ -115,7 +118,7 @@ def _listening(here: Guest) -> Iterator[socket.socket]:
         listener.listen(1)
         user = guest.user_for(here.folder, here.record.profile.accelerator)
         if user is not None:
-            os.chown(path, user, user)
+            os.chown(path, user, user, follow_symlinks=False)  # the folder is its QEMU's user's
         try:
             yield listener
         finally:

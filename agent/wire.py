@@ -468,6 +468,8 @@ class DestinationStatus(Value):
     receiving: bool = False
     """It was told to run while memory still came, and the move is not over here."""
     running: bool = False
+    booting: bool = False
+    """Told to boot from its disk, and not seen up yet."""
     migration: str = "none"
 
 

@@ -13,6 +13,8 @@ from agent.image import read_records
 from agent.wire import GuestState
 from benchmarks.bars import Bar, percentile, tell
 from benchmarks.move_pairs import fill, ms, witnessed_fleet
+from engine.composition.leaving import Drains
+from engine.composition.storage import Storage
 from engine.evacuation.workflow import EvacuationContext, configure, start_evacuation
 from engine.fleet.nodes import Fleet
 from engine.fleet.user_data import UserDataSettings
@@ -23,6 +25,7 @@ from engine.model.market import ReclaimNotice
 from engine.model.move import MovePhase, MoveReport
 from engine.model.placement import NodeState, ShardState
 from engine.model.value import Value
+from engine.store.attachments import Attachments
 from engine.store.moves import MoveHistory
 from tests.durable_moves import durable_mover
 from tests.links import slow
@@ -48,17 +51,22 @@ class Evacuations:
         def settings(_provider: str) -> UserDataSettings:
             raise NotImplementedError("nothing is bought here")
 
+        giving = Fleet(
+            shard_map=fleet.shard_map, tokens=fleet.tokens, agents=fleet.clients, clock=fleet.clock,
+            settings_for=settings,
+        )  # fmt: skip
         configure(
             EvacuationContext(
                 shard_map=fleet.shard_map,
-                fleet=Fleet(
-                    shard_map=fleet.shard_map, tokens=fleet.tokens, agents=fleet.clients, clock=fleet.clock,
-                    settings_for=settings,
+                fleet=giving,
+                moves=Moves(
+                    mover, lambda _event: None, keep=MoveHistory(fleet.database).put, announce=lambda _all: None
                 ),
-                moves=Moves(mover, lambda _event: None, keep=MoveHistory(fleet.database).put),
                 placements={},
                 observe=lambda event: tell(event.text),
                 give_back=lambda _node: None,
+                drains=Drains(fleet.shard_map, {}, fleet.clock, giving),
+                storage=Storage(fleet.shard_map, Attachments(fleet.database), fleet.clients, {}),
             )
         )  # fmt: skip
 

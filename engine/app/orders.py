@@ -15,7 +15,7 @@ from engine.market_watch import MarketWatch
 from engine.model.ids import MoveId, NodeId, OrderId
 from engine.model.move import MoveReport, MoveUnderWay
 from engine.model.order import Order, OrderKind, OrderState, Problem
-from engine.model.placement import ComponentName, NodeState
+from engine.model.placement import ComponentName, NodeState, ShardState
 from engine.model.value import Value
 from engine.orders.choice import Choice, SeenFleet, choose
 
@@ -74,6 +74,7 @@ def follow_order(store: "Store", order: Order, clock: Clock) -> Iterator[Watched
     """How its moves stand, again and again until it has ended. Raises what kept it from beginning."""
     from engine.store.state_lock import state_is_held
 
+    held_at = clock.now()
     while True:
         found = store.orders.get(order.id)
         if found.problem is not None:
@@ -86,10 +87,11 @@ def follow_order(store: "Store", order: Order, clock: Clock) -> Iterator[Watched
         yield Watched(under_way=under_way, ended=ended, over=over)
         if over:
             return
-        waited = clock.now() - order.asked_at
-        if found.state is OrderState.ASKED and waited > TAKEN_WITHIN and not state_is_held(store.database):
+        if state_is_held(store.database):
+            held_at = clock.now()
+        elif clock.now() - held_at > TAKEN_WITHIN:
             raise ShardwrightError(
-                f"nobody has taken up {order.id} yet",
+                f"nobody works on {order.id} any more",
                 why="the control plane has ended meanwhile; the next one on this state takes it up",
                 next_step=f"{_RUN}, then shardwright moves",
             )
@@ -150,6 +152,6 @@ def as_error(problem: Problem) -> ShardwrightError:
 
 
 def empty(store: "Store", node: NodeId) -> bool:
-    """Whether no component is bound to a shard of the node any more."""
-    bound = {binding.shard for binding in store.shard_map.bindings()}
-    return not any(shard.id in bound for shard in store.shard_map.search(node=node))
+    """Whether nobody needs a shard of the node any more: neither a component nor whoever has its data there."""
+    needed = (ShardState.BOUND, ShardState.DRAINING)
+    return not any(shard.state in needed for shard in store.shard_map.search(node=node))

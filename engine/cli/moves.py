@@ -11,7 +11,7 @@ from engine.cli.configure import ConfigFile
 from engine.cli.console import Output, err, out, print_json, table
 from engine.cli.shards import OutputOption
 from engine.clock import SystemClock
-from engine.errors import ConcurrentUpdate, MoveFailed
+from engine.errors import ConcurrentUpdate, MoveFailed, UsageError
 from engine.model.ids import MoveId, NodeId
 
 if TYPE_CHECKING:
@@ -59,6 +59,10 @@ def drain(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Empty a node: it takes no new shards, its bound ones move live, and the next round gives it back."""
+    if undo and dry_run:
+        raise UsageError(
+            "--undo has no dry run", why="it changes one word in the store", next_step="drop one of the two"
+        )
     if undo:
         _undo(NodeId(node), config, output)
         return
@@ -103,7 +107,7 @@ def cancel(
     from engine.app.configured import load, open_store
     from engine.app.orders import cancel as mark
     from engine.app.orders import follow_moves, require_control_plane
-    from engine.model.move import MovePhase
+    from engine.model.move import UNSETTLED, MovePhase
 
     with open_store(load(config)) as store:
         mark(store, MoveId(move_id), SystemClock())
@@ -114,12 +118,19 @@ def cancel(
         ended = _watch(follow_moves(store, SystemClock(), only=MoveId(move_id)))
     _print_ended(output, f"Cancelling {move_id}", ended)
     report = ended[0]
-    if report.phase is not MovePhase.ABORTED:
+    if report.phase is MovePhase.ABORTED:
+        return
+    if report.phase in UNSETTLED:
         raise ConcurrentUpdate(
-            f"move {move_id} could not be cancelled: it had passed its commit point",
-            why=f"the shard is {report.request.destination}'s since epoch {report.epoch_after}",
-            next_step=f"to bring it back: shardwright move COMPONENT --to {report.request.source}",
+            f"move {move_id} is not settled yet: {report.phase}",
+            why=report.error,
+            next_step="shardwright moves --follow",
         )
+    raise ConcurrentUpdate(
+        f"move {move_id} could not be cancelled: it had passed its commit point",
+        why=f"the shard is {report.request.destination}'s since epoch {report.epoch_after}",
+        next_step=f"to bring it back: shardwright move COMPONENT --to {report.request.source}",
+    )
 
 
 def _carry_out(order: "Order", config: Path | None, output: Output, *, dry_run: bool, wait: bool) -> None:
@@ -236,10 +247,11 @@ def _require_moved(order: "Order", store: "Store", ended: "tuple[MoveReport, ...
 
     failed = [report for report in ended if report.phase is not MovePhase.CLEANED]
     stranded = store.orders.get(order.id).stranded
-    if emptied or not (failed or stranded):
+    if emptied or (order.node is None and not (failed or stranded)):
         return
     why = [f"{report.request.shard}: {report.phase}, {report.error}" for report in failed]
     why += [f"{one.shard} finds no place: {one.why}" for one in stranded]
+    why = why or ["a replica is still being drained, or was bound meanwhile"]
     what, step = f"{order.component} did not move", "shardwright moves"
     if order.node is not None:
         what = f"{order.node} is not empty yet, and takes no new shards"

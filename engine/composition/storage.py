@@ -139,16 +139,22 @@ class Storage:
     # -- while the shard moves
 
     def admit(self, shard_id: ShardId, destination: NodeId) -> AttachedDisk | None:
-        attachment = self._attachments.of_shard(shard_id)
+        attachment = self._of(shard_id)
         if attachment is None:
             return None
         self._hold(attachment, self._map.get(shard_id))
         storage = self._map.get(attachment.storage)
         return self._agents(storage.node).admit(storage.id, AccessRequest(epoch=storage.epoch, node=destination))
 
+    def _of(self, shard_id: ShardId) -> Attachment | None:
+        """Of the replica that is bound to it: the name keeps the data, and an id may come back as another shard."""
+        names = {one.component for one in self._map.bindings(shard=shard_id)}
+        known = (one for one in self._attachments.all() if one.component in names)
+        return next((one for one in known if one.shard == shard_id), None)
+
     def hand_over(self, shard_id: ShardId) -> None:
         for last in (False, True):
-            attachment = self._attachments.of_shard(shard_id)
+            attachment = self._of(shard_id)
             if attachment is None:
                 return
             try:

@@ -74,14 +74,12 @@ class Fleet:
         return render_user_data(node, token, settings)
 
     def on_join(self, joined: NodeJoined) -> None:
-        """Called by the join listener. Raises UnknownName for a node nobody expects. What is drained stays so."""
-        drained = self._map.node(joined.node).state is NodeState.DRAINING
-        self._map.update_node(
-            joined.node,
-            state=NodeState.DRAINING if drained else NodeState.JOINED,
-            agent_url=joined.agent_url,
-            underlay_address=joined.underlay_address,
-        )
+        """Called by the join listener. Raises UnknownName for a node nobody expects.
+
+        One that is drained, or taken back, stays so.
+        """
+        self._map.update_node(joined.node, agent_url=joined.agent_url, underlay_address=joined.underlay_address)
+        self._map.change_state(joined.node, NodeState.JOINED, only_from=[NodeState.EXPECTED])
 
     def notice(self, node: NodeId, report: NoticeReport) -> ReclaimNotice | None:
         """The node is being reclaimed; None when it is gone already. The same again for a repeated report."""

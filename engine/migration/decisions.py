@@ -163,6 +163,8 @@ def _before_commit(seen: Observation) -> Act:
 def _after_commit(seen: Observation) -> Act:
     if seen.destination is None:
         return Act.LOOK_AGAIN
+    if seen.destination.booting:
+        return Act.COLD_RESTART  # its agent died over it, or it failed: it may be repeated
     if seen.destination.receiving and not seen.destination.arrived:
         return _while_receiving(seen, seen.destination)
     if seen.destination.committed:

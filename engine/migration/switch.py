@@ -28,6 +28,7 @@ from engine.migration.decisions import (
 from engine.migration.sides import Sides
 from engine.migration.strategies import Advice, Sample, Verb, advise
 from engine.model.move import MovePhase, MoveRequest
+from engine.model.placement import BEYOND_ALL
 
 _FIRST_DOWNTIME_LIMIT_MS = 100
 _LOOK_SECONDS = 0.1
@@ -58,6 +59,7 @@ class Switch(Sides):
         """Where the guest stands still sooner than QEMU counts it as downtime."""
         self._ran_at: float | None = None
         self._throttled = False
+        self._post_copy_refused = False
         self._left = 1 << 62
 
     def run(self) -> Transfer:
@@ -107,6 +109,7 @@ class Switch(Sides):
         in_post_copy = there is not None and (there.receiving or there.migration.startswith(POST_COPY))
         if seen.source_sight is Sight.NODE_GONE and not in_post_copy and self._may_run_there_still():
             return self._ended(MovePhase.IN_DOUBT, self._problem)
+        self._context.storage.hand_over(self._shard)
         self._destination.restart(self._shard, self._command(1))
         self._strategy = "cold-restart"
         self._stopped_at, self._ran_at = self._stopped_at or self._committed_since, self._now()
@@ -230,7 +233,7 @@ class Switch(Sides):
             downtime_limit_ms=self._downtime_limit_ms,
             stopped=self._strategy == "stop-and-copy",
             throttle=self._context.limits.auto_converge and self._under_kvm and not self._throttled,
-            post_copy=self._landing is not None and self._landing.post_copy,
+            post_copy=self._landing is not None and self._landing.post_copy and not self._post_copy_refused,
             limits=self._context.limits,
         )
 
@@ -249,7 +252,13 @@ class Switch(Sides):
             throttle=advice.verb is Verb.THROTTLE,
             post_copy=advice.verb is Verb.POST_COPY,
         )
-        self._source.tune(self._shard, tune)
+        try:
+            self._source.tune(self._shard, tune)
+        except MoveFailed:
+            if not tune.post_copy:
+                raise
+            self._post_copy_refused = True  # its memory may have to be compared: the ladder goes on without
+            return
         if tune.stop_guest:
             self._stopped_at = self._now()
         if advice.verb is not Verb.RAISE_DOWNTIME:
@@ -263,6 +272,7 @@ class Switch(Sides):
         self._stopped_at = self._stopped_at or self._now()
         self._source.cease(self._shard, self._command(0))
         self._swap()
+        self._context.storage.hand_over(self._shard)
         self._strategy = "cold-restart"
         self._destination.restart(self._shard, self._command(1))
         self._ran_at = self._now()
@@ -413,11 +423,14 @@ class Switch(Sides):
 
 
 def owner_now(shards: ShardOwnership, request: MoveRequest, epoch_before: int) -> tuple[Ownership, int]:
-    """Who owns the shard, and the epoch to speak with: that of the map; for a shard it does not know, one above all."""
+    """Who owns the shard, and the epoch to speak with: that of the map; for a shard it does not know, one above all.
+
+    A shard that is made anew under that id begins beyond it (``ShardMap.add_shard``).
+    """
     try:
         shard = shards.get(request.shard)
     except UnknownName:
-        return ownership(request, epoch_before, None), epoch_before + 2
+        return ownership(request, epoch_before, None), epoch_before + BEYOND_ALL
     return ownership(request, epoch_before, (shard.node, shard.epoch)), shard.epoch
 
 

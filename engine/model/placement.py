@@ -12,6 +12,9 @@ from engine.model.money import Money
 from engine.model.value import Utc, Value
 
 Epoch = Annotated[int, Field(ge=0)]
+BEYOND_ALL = 2
+"""How far above the epoch that it began at a move speaks of a shard that the store does not know any more: its own
+swap has raised it by one at most, and a give-back by another."""
 
 
 class Cell(Value):

@@ -79,12 +79,6 @@ class Attachments:
         """Storage shards that hold somebody's data."""
         return frozenset(one.storage for one in self.all())
 
-    def of_shard(self, shard: ShardId) -> Attachment | None:
-        """The attachment that the compute shard uses."""
-        with self._database.transaction() as connection:
-            row = connection.execute(select(attachments).where(attachments.c.shard == shard)).mappings().first()
-        return None if row is None else _read(row)
-
 
 def _named(component: ComponentName) -> Any:
     return and_(

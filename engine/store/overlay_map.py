@@ -24,7 +24,8 @@ from engine.store.shard_tables import bindings, nodes, shards
 
 TUNNEL_NETWORK = IPv4Address("10.99.0.0")
 _LAST_SLOT = 65_534
-_GATEWAY_NET, _LAST_GATEWAY = "10.9.255", 254
+_GATEWAY_NET, _LAST_GATEWAY = "10.9.255", 253
+"""254 is the address that agents ask their guests from (agent.network.nobody)."""
 
 
 class GatewayHost(Value):
@@ -70,12 +71,13 @@ class OverlayMap:
             row = self._host(connection, host)
             if row is not None and {name: row[name] for name in said} == said:
                 return False
+            changed(
+                self._database, connection
+            )  # its lock first: nobody gives the node up between this and the next read
             if row is None:
                 state = connection.execute(select(nodes.c.state).where(nodes.c.id == host)).scalar()
                 if state is None or state == NodeState.GONE:
                     raise AuthenticationFailed(f"{host} takes no part in the overlay", why="it is unknown, or gone")
-            changed(self._database, connection)
-            if row is None:
                 connection.execute(insert(overlay_hosts).values(name=host, slot=_free_slot(connection), **said))
             else:
                 connection.execute(update(overlay_hosts).where(overlay_hosts.c.name == host).values(said))
@@ -100,10 +102,12 @@ class OverlayMap:
         )
 
     def _read(self) -> "_Snapshot":
+        """PostgreSQL sees what commits between two reads: the generation is read first, so that it is never newer than
+        what follows, and the tenants last, since a binding's is entered with it."""
         with self._database.transaction() as connection:
+            generation = connection.execute(select(overlay_generation.c.generation)).scalar() or 0
             query = select(overlay_hosts).where(overlay_hosts.c.public_key.is_not(None)).order_by(overlay_hosts.c.slot)
             hosts = list(connection.execute(query).mappings())
-            vnis = {row.namespace: row.vni for row in connection.execute(select(overlay_tenants))}
             query = (
                 select(shards.c.id, shards.c.node, shards.c.epoch, shards.c.address, shards.c.mac, bindings.c.namespace)
                 .join(bindings, bindings.c.shard == shards.c.id)
@@ -111,7 +115,7 @@ class OverlayMap:
                 .order_by(shards.c.id)
             )
             bound = list(connection.execute(query).mappings())
-            generation = connection.execute(select(overlay_generation.c.generation)).scalar() or 0
+            vnis = {row.namespace: row.vni for row in connection.execute(select(overlay_tenants))}
         return _Snapshot(
             generation=int(generation),
             tunnels={NodeId(row["name"]): _tunnel(row) for row in hosts},
@@ -151,9 +155,9 @@ class OverlayMap:
         """Nobody's peer any more. Raises UnknownName."""
         mine = (overlay_hosts.c.name == name) & overlay_hosts.c.namespace.is_not(None)
         with self._database.transaction() as connection:
+            changed(self._database, connection)
             if connection.execute(delete(overlay_hosts).where(mine)).rowcount == 0:
                 raise UnknownName(f"there is no gateway {name}", next_step="shardwright gateway list")
-            changed(self._database, connection)
 
     def gateways(self) -> tuple[GatewayHost, ...]:
         query = select(overlay_hosts).where(overlay_hosts.c.namespace.is_not(None)).order_by(overlay_hosts.c.name)

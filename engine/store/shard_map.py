@@ -16,7 +16,7 @@ from engine.clock import Clock
 from engine.errors import ConcurrentUpdate, StaleEpoch, UnknownName, UsageError
 from engine.model.capacity import Resources
 from engine.model.ids import CellId, MoveId, NodeId, PoolId, ShardId
-from engine.model.placement import Binding, ComponentName, Node, NodeState, Shard, ShardState
+from engine.model.placement import BEYOND_ALL, Binding, ComponentName, Node, NodeState, Shard, ShardState
 from engine.store.database import Database
 from engine.store.overlay_tables import changed, forget_host, tenant_vni
 from engine.store.shard_tables import (
@@ -78,6 +78,8 @@ class ShardMap:
             if value is not None
         }
         with self._changing_overlay() if state is not None else self._database.transaction() as connection:
+            if state is NodeState.GONE:  # its lock first, as when a host is entered
+                changed(self._database, connection)
             if changes:
                 connection.execute(update(nodes).where(nodes.c.id == node_id).values(changes))
             if state is NodeState.GONE:
@@ -134,7 +136,7 @@ class ShardMap:
     ) -> Shard:
         """A new shard with an overlay address and MAC of its own; the same id again is the same shard.
 
-        At epoch 1, or where a shard of that id was removed, beyond that one's last.
+        At epoch 1, or where a shard of that id was removed, beyond everything that was ever said of that one.
         """
         with self._database.transaction() as connection:
             _one(connection, select(nodes.c.id).where(nodes.c.id == node), f"node {node}")
@@ -145,7 +147,7 @@ class ShardMap:
             address, mac = self._free_address(connection)
             shard = Shard(
                 id=shard_id, shard_type=shard_type, pool=pool, node=node, state=state, nominal=nominal,
-                address=address, mac=mac, epoch=(last or 0) + 1,
+                address=address, mac=mac, epoch=1 if last is None else last + BEYOND_ALL + 1,
             )  # fmt: skip
             connection.execute(self._database.insert(shards).values(shard_row(shard)))
         return shard

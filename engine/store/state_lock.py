@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from engine.errors import StateInUse
 from engine.store.database import Database
@@ -33,10 +33,13 @@ def hold_state(database: Database) -> Iterator[None]:
 
 def state_is_held(database: Database) -> bool:
     """Whether a control plane runs on this state now. A moment later it may be otherwise."""
-    if database.engine.dialect.name != "postgresql":
-        lock = Path(f"{database.engine.url.database}.lock")
-        if not lock.exists() or not lock.read_text(encoding="utf-8"):
-            return False  # whoever had it has given it back: asking by taking it could be in somebody's way
+    # Asking by taking it could be in somebody's way.
+    if database.engine.dialect.name == "postgresql":
+        with database.transaction() as connection:
+            return _holder(connection) is not None
+    lock = Path(f"{database.engine.url.database}.lock")
+    if not lock.exists() or not lock.read_text(encoding="utf-8"):
+        return False  # whoever had it has given it back
     try:
         with hold_state(database):
             return False
@@ -71,19 +74,22 @@ def _hold_session(database: Database) -> Iterator[None]:
     with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         got = connection.execute(text("SELECT pg_try_advisory_lock(:id)"), {"id": _ADVISORY_LOCK}).scalar()
         if not got:
-            holder = connection.execute(
-                text(
-                    "SELECT coalesce(host(a.client_addr), 'a local socket') FROM pg_locks l JOIN pg_stat_activity a"
-                    " USING (pid) WHERE l.locktype = 'advisory' AND l.granted"
-                    " AND (l.classid::bigint << 32 | l.objid::bigint) = :id"
-                ),
-                {"id": _ADVISORY_LOCK},
-            ).scalar()
+            holder = _holder(connection)
             raise _in_use(database.engine.url.render_as_string(hide_password=True), f"a session from {holder}")
         try:
             yield
         finally:
             connection.execute(text("SELECT pg_advisory_unlock(:id)"), {"id": _ADVISORY_LOCK})
+
+
+def _holder(connection: Connection) -> str | None:
+    """Where the session that has PostgreSQL's lock came from; None: nobody has it."""
+    query = text(
+        "SELECT coalesce(host(a.client_addr), 'a local socket') FROM pg_locks l JOIN pg_stat_activity a"
+        " USING (pid) WHERE l.locktype = 'advisory' AND l.granted"
+        " AND (l.classid::bigint << 32 | l.objid::bigint) = :id"
+    )
+    return connection.execute(query, {"id": _ADVISORY_LOCK}).scalar()
 
 
 def _in_use(state: str, holder: str, who: str = "control plane") -> StateInUse:

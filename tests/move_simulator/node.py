@@ -179,9 +179,15 @@ class SimNode:
         if here.record.incoming or here.record.receiving:
             if here.alive and here.arrived:
                 raise MoveFailed("it has arrived")
-            here.save(incoming=False, receiving=False, move=None)
-            here.alive, here.memory, here.running, here.migration = True, here.disk, False, "none"
+            here.save(incoming=False, receiving=False, move=None, booting=True)
+            here.alive = here.running = False
+        if here.record.booting:
+            if self.world.dice.random() < 0.3 * self.world.chaos:
+                self.die(self.world.dice.uniform(0.5, 40))
+                raise ProviderUnavailable("the agent has died")
+            here.alive, here.memory, here.migration = True, here.disk, "none"
             self.world.starts(here)
+            here.save(booting=False)
 
     def claim(self, command: MoveCommand) -> DestinationStatus:
         here = self._driven(command, fences.may_commit)
@@ -212,7 +218,9 @@ class SimNode:
             return DestinationStatus(present=False)
         committed = not here.record.incoming and not here.record.ceded_epoch
         if not here.alive:
-            return DestinationStatus(present=False, committed=committed, receiving=here.record.receiving)
+            return DestinationStatus(
+                present=False, committed=committed, receiving=here.record.receiving, booting=here.record.booting
+            )  # fmt: skip
         word = here.migration if here.migration.startswith("postcopy") else "active"
         landed = here.arrived or word == "postcopy-active"
         return DestinationStatus(
@@ -261,6 +269,8 @@ class SimNode:
 
     def tune(self, request: TuneRequest) -> SourceStatus:
         here = self._driven(request, fences.in_move)
+        if request.post_copy and self.world.dice.random() < 0.2 * self.world.chaos:
+            raise MoveFailed("memory may have been lost on its way")
         self.world.converges_sooner(here)
         if request.stop_guest:
             here.running = False

@@ -413,6 +413,8 @@ class World:
             raise LawBroken("its owner does not have it")
         if owner.record.incoming or owner.record.ceded_epoch or (owner.alive and owner.record.move is not None):
             raise LawBroken(f"its owner is still in a move: {owner.record}")
+        if owner.record.booting:
+            raise LawBroken("its boot was begun and never ended")
         if not owner.running and not (self.killed and not owner.alive):
             raise LawBroken("it stands still")
         if owner.disk != self.acknowledged:

@@ -163,6 +163,18 @@ def no_cold_restart(patch: Patch) -> None:
     patch.setattr(switch, "out_of_patience", lambda _: Act.LOOK_AGAIN)
 
 
+def begun_boot_taken_for_done(patch: Patch) -> None:
+    """A guest that was told to boot is not looked at again."""
+    real = decisions.next_act
+
+    def content(seen: decisions.Observation) -> Act:
+        there = seen.destination
+        plain = there if there is None else there.model_copy(update={"booting": False})
+        return real(seen.model_copy(update={"destination": plain}))
+
+    patch.setattr(switch, "next_act", content)
+
+
 def broken_mirror_taken_for_ended(patch: Patch) -> None:
     """A disk that was not copied to its end goes with the shard."""
     real = node.SimNode.source_status
@@ -221,6 +233,7 @@ def lost_memory_is_waited_for(patch: Patch) -> None:
         rollback_undecided,
         aborts_without_looking,
         no_cold_restart,
+        begun_boot_taken_for_done,
         broken_mirror_taken_for_ended,
     ],
 )

@@ -48,6 +48,10 @@ class Stage:
             self.template.write_bytes(b"")
         yield
 
+    def forget(self, _name: str) -> None:
+        self.told.append("forget")
+        self.template.unlink(missing_ok=True)
+
     def find(self, _name: str) -> Path | None:
         return self.template if self.template.exists() else None
 
@@ -127,6 +131,35 @@ def test_an_image_that_does_not_speak_is_never_copied(here: Guest, tmp_path: Pat
     assert stage.told == ["end", "turn", "boot"]
 
 
+def test_an_image_whose_disk_holds_code_is_never_copied(here: Guest, tmp_path: Path) -> None:
+    """A template would be of a disk that has been used, perhaps by another shard's owner."""
+    file = ImageFile(source="k", sha256="a" * 64)
+    own = WorkloadImage(name="mine", kernel=file, disk=file, speaks=True, ready=ReadyCheck(console=READY_MARK))
+    here.save(profile=PROFILE.model_copy(update={"image": own}))
+    stage = Stage(tmp_path)
+    boot(here, stage)
+    assert stage.told == ["end", "turn", "boot"]
+    here.save(profile=PROFILE.model_copy(update={"image": own.model_copy(update={"disk": None})}))
+    stage.told.clear()
+    boot(here, stage)
+    assert "keep" in stage.told
+
+
+def test_a_template_whose_guest_never_comes_up_is_thrown_away(
+    here: Guest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def deaf(*_: object) -> int:
+        raise NotFound("no answer")
+
+    stage = Stage(tmp_path)
+    stage.template.write_bytes(b"")
+    monkeypatch.setattr("agent.console.ask", deaf)
+    with pytest.raises(NotFound):
+        boot(here, stage)
+    assert stage.told == ["end", "wait for template", "restore", "forget", "end"]
+    assert not stage.template.exists()
+
+
 def test_a_guest_that_dies_on_the_way_says_what_it_said_last(
     here: Guest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,7 +169,7 @@ def test_a_guest_that_dies_on_the_way_says_what_it_said_last(
         boot(here, Stage(tmp_path))
 
 
-def test_a_boot_that_fails_leaves_nothing_running_and_is_begun_again(
+def test_a_boot_that_fails_leaves_nothing_running_and_may_be_begun_again(
     here: Guest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def deaf(*_: object) -> int:
@@ -150,7 +183,8 @@ def test_a_boot_that_fails_leaves_nothing_running_and_is_begun_again(
     assert stage.told[-1] == "end"
     assert here.record.booting
     boot(here, stage)
-    assert not here.record.booting
+    assert here.record.booting, "the caller has still to limit it"
+    assert here.record.measured.from_template
 
 
 def test_two_shards_of_one_shape_share_a_template_and_another_disk_does_not(here: Guest) -> None:
@@ -160,3 +194,12 @@ def test_two_shards_of_one_shape_share_a_template_and_another_disk_does_not(here
     assert shape(here) == first
     here.save(disk_mib=65)
     assert shape(here) != first
+
+
+def test_two_shards_of_an_own_image_share_a_template_whatever_their_addresses(here: Guest) -> None:
+    file = ImageFile(source="k", sha256="a" * 64)
+    own = WorkloadImage(name="mine", kernel=file, speaks=True, ready=ReadyCheck(console=READY_MARK))
+    here.save(profile=PROFILE.model_copy(update={"image": own}))
+    first = shape(here)
+    here.save(address="10.9.0.3/16")
+    assert shape(here) == first

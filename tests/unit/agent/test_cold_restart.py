@@ -19,6 +19,7 @@ def test_memory_that_never_comes_is_given_up_and_the_disk_is_booted(
     monitor = ScriptedMonitor(migration="active", running=False)
     moves, host = agent(config, monitor)
     booted: list[GuestRecord] = []
+    told: list[bool] = []
 
     async def boot(here: Guest) -> None:
         booted.append(here.record)
@@ -27,6 +28,8 @@ def test_memory_that_never_comes_is_given_up_and_the_disk_is_booted(
     monkeypatch.setattr(host, "boot", boot)
     for _ in range(3):
         asyncio.run(ColdRestartAgent(host, moves).restart(S1, command(2)))
+        told.append(asyncio.run(moves.destination_status(S1)).booting)
+    assert told == [True, False, False]  # until then it is not done
     assert [(record.incoming, record.move) for record in booted] == [(False, None)] * 2
     assert not host.guests[S1].alive  # what waited for memory is dead before anything is booted
 

@@ -73,6 +73,22 @@ def test_a_guest_that_was_started_just_now_has_a_lease_before_any_answer(
     assert lease(keeper).ends > boottime() + 5
 
 
+@pytest.mark.parametrize("stale", ["0 1 1\n", "half a li"])
+def test_a_guest_begun_anew_is_not_left_with_the_lease_of_the_one_before(
+    config: AgentConfig, left_behind: Leave, stale: str
+) -> None:
+    """A template's QEMU, or one that has died: the watchdog would stop neither it nor the one that runs now."""
+    record, control = left_behind(), Control()
+    control.silent = True
+    keeper = LeaseKeeper(ShardHost(config), control, 10.0)
+    (keeper.folder / S1).write_text(stale)
+    with pytest.raises(ProviderUnavailable):
+        asyncio.run(keeper.renew())
+    mine = lease(keeper)
+    assert (mine.pid, mine.start_ticks) == (record.pid, record.start_ticks)
+    assert mine.ends > boottime() + 5
+
+
 @pytest.mark.parametrize("gone", [{"incoming": True}, {"ceded_epoch": 2}])
 def test_what_does_not_run_here_has_no_lease(config: AgentConfig, left_behind: Leave, gone: dict[str, object]) -> None:
     left_behind(**gone)

@@ -110,6 +110,23 @@ def test_mirroring_again_starts_no_second_mirror(config: AgentConfig, left_behin
     assert monitor.done.count("blockdev-mirror") == 1
 
 
+def test_what_an_earlier_move_found_of_the_memory_is_not_taken_for_this_one(
+    config: AgentConfig, left_behind: Leave
+) -> None:
+    """Else its memory would not be compared, or with what it was then."""
+    left_behind()
+    moves, host = agent(config, ScriptedMonitor())
+    here = host.guests[S1]
+
+    async def again() -> None:
+        here.mirrored, here.exact = True, True
+        here.digesting = asyncio.create_task(asyncio.sleep(0, MemoryDigest(sums_hex="00000000")))
+        await moves.mirror(S1, mirror_request())
+
+    asyncio.run(again())
+    assert (here.mirrored, here.exact, here.digesting) == (False, False, None)
+
+
 def test_memory_does_not_go_before_the_disk(config: AgentConfig, left_behind: Leave) -> None:
     left_behind(move="m1", sent_for="m1")
     monitor = ScriptedMonitor()

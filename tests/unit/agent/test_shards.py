@@ -10,7 +10,7 @@ from agent.guest import GuestRecord, alive
 from agent.node_guest import Guest
 from agent.shards import ShardHost
 from agent.wire import CarveRequest, GuestState, ShardStatus
-from engine.errors import ConcurrentUpdate, InsufficientCapacity, NotFound, StaleEpoch
+from engine.errors import ConcurrentUpdate, InsufficientCapacity, MoveFailed, NotFound, StaleEpoch
 from engine.model.capacity import Resources
 from engine.model.ids import ShardId
 from tests.unit.agent.conftest import PROFILE
@@ -259,3 +259,60 @@ def test_a_release_that_waited_removes_nothing_that_came_after_it(config: AgentC
 
     asyncio.run(asyncio.wait_for(go(), 10))
     assert alive(record)
+
+
+class Booted:
+    """In place of a real boot, and of the node's control groups: notes what is done in which order."""
+
+    def __init__(self, host: ShardHost, monkeypatch: pytest.MonkeyPatch, fails: str = "") -> None:
+        self.host, self.fails, self.done = host, fails, list[str]()
+        monkeypatch.setattr(host._boots, "boot", self._boot)
+        monkeypatch.setattr(host, "apply_limits", self._apply_limits)
+
+    async def _boot(self, here: Guest) -> None:
+        here.save(booting=True, measured=here.record.measured.model_copy(update={"memory_mib": 128}))
+        self.done.append("boot")
+
+    async def _apply_limits(self, here: Guest, _resources: Resources) -> None:
+        if self.fails == "limits":
+            raise MoveFailed("no control group")
+        self.done.append(f"limits while {'booting' if here.record.booting else 'up'}")
+
+    def run(self) -> None:
+        here = self.host.guest(S1)
+        here.save(resources=here.record.resources.model_copy(update={"memory_gib": 0.25}))
+        asyncio.run(self.host.boot(here))
+
+
+def test_a_guest_whose_memory_cannot_be_measured_has_its_limits(
+    growing: Callable[[Plugging], ShardHost], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unmeasured(_here: Guest, _grown: int) -> None:
+        raise MoveFailed("the guest's own count of its memory takes too long")
+
+    monkeypatch.setattr("agent.measuring.measure_memory", unmeasured)
+    booted = Booted(host := growing(Plugging()), monkeypatch)
+    with pytest.raises(MoveFailed, match="own count"):
+        booted.run()
+    assert booted.done == ["boot", "limits while booting"]
+    assert not host.guest(S1).record.booting
+
+
+def test_a_boot_without_limits_is_begun_again(
+    growing: Callable[[Plugging], ShardHost], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    booted = Booted(host := growing(Plugging()), monkeypatch, fails="limits")
+    with pytest.raises(MoveFailed, match="control group"):
+        booted.run()
+    assert host.guest(S1).record.booting
+
+
+@pytest.mark.parametrize(("most", "has"), [(1 << 20, 256), (64, 192), (0, 128)])
+def test_a_boot_measures_the_memory_that_the_guest_has_again(
+    growing: Callable[[Plugging], ShardHost], monkeypatch: pytest.MonkeyPatch, most: int, has: int
+) -> None:
+    monkeypatch.setattr("agent.memory_size.LONGEST_SECONDS", 0.2)
+    host = growing(Plugging(fails_above=most))
+    Booted(host, monkeypatch).run()
+    assert host.guest(S1).record.measured.memory_mib == has
+    assert not host.guest(S1).record.booting

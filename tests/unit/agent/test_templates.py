@@ -95,6 +95,25 @@ def test_what_is_kept_comes_back_and_nobody_else_can_read_it(templates: Template
     assert qemu.done.index("stop") < qemu.done.index("migrate")
     assert asyncio.run(templates.restore(path, here))
     assert (qemu.restored, qemu.done[-1]) == (MEMORY, "cont")
+    for _ in range(2):
+        templates.forget("a1")
+        assert templates.find("a1") is None
+
+
+def test_the_socket_is_given_away_and_never_what_a_link_in_its_place_leads_to(
+    templates: Templates, here: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder is the guest's user's: what it puts there must not become its own elsewhere."""
+    given: list[tuple[Path, int, int, bool]] = []
+
+    def chown(path: Path, user: int, group: int, *, follow_symlinks: bool = True) -> None:
+        given.append((path, user, group, follow_symlinks))
+
+    monkeypatch.setattr("agent.templates.os.chown", chown)
+    monkeypatch.setattr("agent.guest.user_for", lambda *_: 4242)
+    with_qemu(here)
+    assert asyncio.run(templates.keep("a1", here)) is not None
+    assert given == [(here.run / "template.sock", 4242, 4242, False)]
 
 
 @pytest.mark.parametrize("how", [{"fails": "stop"}, {"ends": "failed"}])

@@ -146,6 +146,10 @@ def test_a_drain_is_undone_without_a_control_plane(command: InProcess, config: P
     assert "was not drained" in again.err
 
 
+def test_an_undo_has_no_dry_run(command: InProcess, config: Path) -> None:
+    command("drain", AWS, "--undo", "--dry-run", "--config", config).refused(ExitCode.USAGE, "--undo has no dry run")
+
+
 @pytest.mark.parametrize("phase", [MovePhase.ABORTED, MovePhase.CLEANED])
 def test_a_cancelled_move_is_waited_for_and_one_that_is_too_late_is_told(
     command: InProcess, config: Path, phase: MovePhase

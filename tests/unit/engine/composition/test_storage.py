@@ -206,3 +206,16 @@ def test_the_nearest_disk_is_taken(world: World) -> None:
     assert nearest(disks, nodes[NodeId("n1")], everywhere) == disks[2]
     assert nearest(disks[:2], nodes[NodeId("n1")], everywhere) == disks[1]
     assert nearest([], nodes[NodeId("n1")], everywhere) is None
+
+
+def test_an_id_that_comes_back_as_another_shard_has_nothing_to_do_with_the_disk(world: World) -> None:
+    world.storage.assign()
+    world.connect()
+    world.map.remove(ShardId("c0"))
+    world.map.add_shard(ShardId("c0"), shard_type="cpu.small", pool=WEB, node=NodeId("n1"), nominal=SIZE)
+    other = API.model_copy(update={"component": "other"})
+    world.map.bind(other, ShardId("c0"))
+    world.agents.told.clear()
+    assert world.storage.admit(ShardId("c0"), NodeId("n2")) is None
+    world.storage.hand_over(ShardId("c0"))
+    assert world.agents.told == []

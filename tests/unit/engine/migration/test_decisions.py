@@ -45,6 +45,8 @@ CUT_OFF = DestinationStatus(present=True, migration="postcopy-paused")
 RECEIVING = LANDED.model_copy(update={"committed": True, "receiving": True, "running": True})
 RECEIVING_CUT_OFF = RECEIVING.model_copy(update={"migration": "postcopy-paused", "landed": False})
 RECEIVED = RECEIVING.model_copy(update={"migration": "completed", "arrived": True})
+BOOTING = DestinationStatus(present=True, committed=True, running=True, booting=True)
+BOOT_FAILED = DestinationStatus(present=False, committed=True, booting=True)
 DIED_RECEIVING = DestinationStatus(present=False, committed=True, receiving=True)
 
 
@@ -102,6 +104,9 @@ def test_before_the_commit_point(
         (source("completed", running=False), DIED_AFTER_COMMIT, Act.DONE),
         (source("completed", running=False), GONE, Act.GIVE_BACK),
         (source("failed"), WAITING, Act.GIVE_BACK),
+        (Sight.GUEST_GONE, BOOTING, Act.COLD_RESTART),
+        (Sight.SILENT, BOOT_FAILED, Act.COLD_RESTART),
+        (Sight.NODE_GONE, BOOT_FAILED, Act.COLD_RESTART),
         (Sight.SILENT, GONE, Act.LOOK_AGAIN),
         (Sight.GUEST_GONE, WAITING, Act.LOOK_AGAIN),
         (source("failed"), Sight.SILENT, Act.LOOK_AGAIN),
@@ -154,6 +159,7 @@ def every_observation(owner: Ownership) -> list[Observation]:
     sources += [source(word, mirror=mirror) for word, mirror in product(MIGRATIONS, (True, False))]
     destinations: list[DestinationStatus | Sight] = [Sight.SILENT, WAITING, ARRIVED, RUNNING, TOLD_BUT_PAUSED]
     destinations += [DIED_AFTER_COMMIT, GONE, LANDED, CUT_OFF, RECEIVING, RECEIVING_CUT_OFF, RECEIVED, DIED_RECEIVING]
+    destinations += [BOOTING, BOOT_FAILED]
     return [seen(owner, here, there) for here, there in product(sources, destinations)]
 
 

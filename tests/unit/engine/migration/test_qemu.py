@@ -2,11 +2,14 @@ from datetime import timedelta
 
 import pytest
 
+from agent.wire import TuneRequest
 from engine.errors import ConcurrentUpdate, MoveFailed, StaleEpoch
+from engine.migration import switch
 from engine.migration.base import Transfer
 from engine.migration.qemu import QemuMove
+from engine.migration.strategies import KEEP_ON, Advice, Verb
 from engine.model.move import MovePhase
-from tests.move_simulator.node import SHARD
+from tests.move_simulator.node import SHARD, SimNode
 from tests.move_simulator.world import NODES, Planned, World, request
 
 SOURCE, DESTINATION, THIRD = NODES
@@ -115,3 +118,23 @@ def test_silence_before_the_commit_point_is_bounded() -> None:
     began = world.timeline.now()
     assert move.transfer(plan, landing).phase is MovePhase.IN_DOUBT
     assert world.timeline.now() - began < timedelta(seconds=25)
+
+
+def test_where_post_copy_is_refused_the_move_goes_on_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    hasty = Advice(verb=Verb.POST_COPY, reason="as if it did not converge")
+    asked: list[TuneRequest] = []
+
+    def refuse(_node: SimNode, request: TuneRequest) -> None:
+        asked.append(request)
+        raise MoveFailed("memory may have been lost on its way")
+
+    monkeypatch.setattr(switch, "advise", lambda *_, post_copy, **__: hasty if post_copy else KEEP_ON)
+    monkeypatch.setattr(switch, "_SWITCHOVER_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(SimNode, "tune", refuse)
+    world = World(quiet=True)
+    move = move_in(world)
+    plan = move.begin()
+    landing = move.prepare(plan).model_copy(update={"post_copy": True})
+    move.mirror(plan, landing)
+    ended = move.transfer(plan, landing)
+    assert (ended.phase, ended.strategy, len(asked)) == (MovePhase.COMMITTED, "pre-copy", 1)

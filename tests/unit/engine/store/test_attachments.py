@@ -33,7 +33,5 @@ def test_who_may_use_it_is_written_down_and_never_back(book: Attachments) -> Non
     book.assign(API, D1)
     book.grant(API, shard("c1", "n1"), 3)
     book.grant(API, shard("c0", "n0"), 2)
-    found = book.of_shard(ShardId("c1"))
-    assert found is not None
-    assert (found.node, found.epoch, found.shard_epoch) == (NodeId("n1"), 3, 1)
-    assert book.of_shard(ShardId("c0")) is None
+    (found,) = book.all()
+    assert (found.shard, found.node, found.epoch, found.shard_epoch) == (ShardId("c1"), NodeId("n1"), 3, 1)
