@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from agent import guest
 from agent.config import AgentConfig
 from agent.guest import GuestRecord, alive
+from agent.image import GuestImage
 from agent.node_guest import Guest
 from agent.shards import ShardHost
 from agent.wire import CarveRequest, GuestState, ShardStatus
@@ -226,6 +228,40 @@ def test_a_boot_keeps_nobody_from_carving_another_shard(
         await task
 
     asyncio.run(asyncio.wait_for(go(), 10))
+
+
+def test_a_copied_disk_keeps_nobody_from_carving_another_shard_and_is_made_once(
+    host: ShardHost, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    source = tmp_path / "image"
+    source.write_bytes(b"boot")
+    have = GuestImage(name="mine", kernel="", initrd="", kernel_version="", digest="d", disk=str(source))
+    create, locked, booted = guest.create_disk, list[bool](), list[bool]()
+
+    async def image(_own: object, *, disk: bool, seconds: float = 0) -> GuestImage:
+        return have
+
+    def created(path: Path, mib: int, content: str = "") -> int:
+        locked.append(host.carving.locked())
+        return create(path, mib, content)
+
+    async def boot(here: Guest) -> None:
+        booted.append((here.folder / "disk.raw").exists())
+        here.save(pid=1)
+
+    host.accelerator = "tcg"
+    monkeypatch.setattr(host, "image", image)
+    monkeypatch.setattr(host, "boot", boot)
+    monkeypatch.setattr(guest, "create_disk", created)
+    request = CarveRequest(
+        shard=S1, epoch=1, resources=Resources(vcpus=1, memory_gib=0.125), address="10.9.0.2/16",
+        mac="52:54:00:09:00:02", disk_mib=2,
+    )  # fmt: skip
+    assert asyncio.run(host.carve(request)).disk_mib == 2
+    assert (locked, booted) == ([False], [True])
+    (host.guest(S1).folder / "disk.raw").unlink()
+    asyncio.run(host.carve(request))  # a disk that was lost is not taken for an empty one
+    assert (locked, booted) == ([False], [True, False])
 
 
 def test_what_was_released_while_a_carving_waited_is_not_booted(config: AgentConfig, left_behind: Leave) -> None:
