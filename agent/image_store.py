@@ -78,6 +78,7 @@ class ImageStore:
         task = self._coming.get(file.sha256)
         if task is None or task.done():
             task = self._coming[file.sha256] = asyncio.create_task(self._had(file))
+            task.add_done_callback(_note)
         return task
 
     async def _had(self, file: ImageFile) -> Path:
@@ -176,6 +177,12 @@ class ImageStore:
     def _go_on(self, file: ImageFile) -> None:
         if self._ending.is_set():
             raise MissingPart(f"{_shown(file)} is not here yet", why="the agent ends")
+
+
+def _note(task: asyncio.Task[Path]) -> None:
+    """Whoever asked for the file may have gone away."""
+    if not task.cancelled() and (problem := task.exception()) is not None:
+        _LOG.warning("%s", problem)
 
 
 def _tidy(folder: Path) -> None:

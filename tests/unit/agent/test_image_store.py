@@ -211,7 +211,7 @@ def test_a_server_that_drips_is_given_up_in_time(
 
 
 def test_slow_servers_hold_nobody_else_up_and_are_given_up_at_the_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     over = Event()
 
@@ -238,6 +238,7 @@ def test_slow_servers_hold_nobody_else_up_and_are_given_up_at_the_end(
             over.set()
 
     asyncio.run(go())
+    assert "never retrieved" not in caplog.text
     assert [path.name for path in (tmp_path / "files").iterdir()] == [file(b"kernel").sha256]
 
 
