@@ -8,11 +8,12 @@ import random
 import socket
 import ssl
 import sys
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import uvicorn
 
+from agent import loops
 from agent.app import AgentApi
 from agent.config import AgentConfig, load
 from agent.health import HealthKeeper
@@ -98,28 +99,26 @@ async def serve(config: AgentConfig, *, stop_guests_on_exit: bool = False) -> No
         )
     )
     tasks = [
-        asyncio.create_task(_keep_renewed(identity, tls, clock)),
-        asyncio.create_task(Keeper(host, api.moves, identity.keep).run()),
-        asyncio.create_task(HealthKeeper(host, identity.report_health, beside=api.volumes.health).run()),
-        asyncio.create_task(api.volumes.run()),
-        asyncio.create_task(api.attacher.run()),
+        loops.begin("renewing the certificate", lambda: _keep_renewed(identity, tls, clock)),
+        loops.begin("looking at moves", Keeper(host, api.moves, identity.keep).run),
+        loops.begin("checking health", HealthKeeper(host, identity.report_health, beside=api.volumes.health).run),
+        loops.begin("serving disks", api.volumes.run),
+        loops.begin("renewing disks' connections", api.attacher.run),
     ]
     if overlay is not None:
         sync = OverlaySync(overlay, config.endpoint, identity.overlay)
-        tasks.append(asyncio.create_task(sync.run()))
+        tasks.append(loops.begin("following the overlay", sync.run))
     if metadata_url:
-        tasks.append(asyncio.create_task(_watch_for_reclaim(metadata_url, config, identity, clock)))
+        reclaim = partial(_watch_for_reclaim, metadata_url, config, identity, clock)
+        tasks.append(loops.begin("watching for a reclaim", reclaim))
     if config.run_lease_seconds is not None:
         keeper = LeaseKeeper(host, identity.renew_leases, config.run_lease_seconds)
         keeper.start_watchdog()
-        tasks.append(asyncio.create_task(keeper.keep()))
+        tasks.append(loops.begin("renewing run leases", keeper.keep))
     try:
         await server.serve(sockets=[listener])
     finally:
-        for task in tasks:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        await loops.end(tasks)
         if stop_guests_on_exit:
             await host.stop_all()
         await host.close()

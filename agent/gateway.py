@@ -11,9 +11,9 @@ import logging
 import random
 import signal
 import sys
-from contextlib import suppress
 from pathlib import Path
 
+from agent import loops
 from agent.config import load
 from agent.identity import Identity
 from agent.overlay import Overlay
@@ -51,12 +51,13 @@ async def serve(path: Path) -> None:
     ending = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ending.set)
-    tasks = [asyncio.create_task(work) for work in (sync.run(), _keep_renewed(identity, clock), _announce(sync))]
+    tasks = [
+        loops.begin("following the overlay", sync.run),
+        loops.begin("renewing the certificate", lambda: _keep_renewed(identity, clock)),
+        loops.begin("saying that it is ready", lambda: _announce(sync)),
+    ]
     await ending.wait()
-    for task in tasks:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+    await loops.end(tasks)
 
 
 async def _announce(sync: OverlaySync) -> None:

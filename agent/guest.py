@@ -6,13 +6,14 @@ import os
 import re
 import shutil
 import signal
+import stat
 import subprocess
 import time
 from collections.abc import Sequence
 from functools import cache
 from ipaddress import IPv4Interface
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from agent import memory_size, processes
 from agent.attached_disk import disk_arguments
@@ -39,6 +40,8 @@ RUN_FOLDER = "run"
 """In a guest's folder: where its QEMU works, and the only place that it may write to beside its disk."""
 TLS_FOLDER = "tls"
 CONSOLE_SOCKET, CONSOLE_LOG = "console.sock", "serial.log"
+MOST_CONSOLE_BYTES = 4 << 20
+"""What is kept of what a guest writes, or it could fill the node's disk."""
 _KVM = Path("/dev/kvm")
 _COPY_SECONDS = 600
 _FIRST_USER, _USERS = 61_184, 4_336
@@ -158,7 +161,8 @@ def _netdev(record: GuestRecord, tap: int | None) -> str:
     own = record.profile.image
     port = RECORD_PORT if own is None or own.ready.tcp_port is None else own.ready.tcp_port
     forward = f"hostfwd=tcp:127.0.0.1:{record.forwarded_port}-{interface.ip}:{port}"
-    return f"user,id=n0,net={interface.network},host={last - 1},dns={last - 2},{forward}"
+    # Restricted: QEMU would else carry its packets as the node's own, to its loopback and its metadata address too.
+    return f"user,id=n0,restrict=on,net={interface.network},host={last - 1},dns={last - 2},{forward}"
 
 
 def start(
@@ -249,17 +253,31 @@ def device_groups(accelerator: str) -> tuple[int, ...]:
 
 
 def create_disk(path: Path, mib: int, image: str = "") -> int:
-    """A sparse raw disk of MiB, empty or a copy of ``image``; one that is there already is kept. Its size in MiB."""
+    """A sparse raw disk of MiB, empty or a copy of ``image``; one that is there already is kept. Its size in MiB.
+
+    Raises MissingPart where the image cannot be copied.
+    """
     if not path.exists():
         scratch = path.with_suffix(".new")
         scratch.unlink(missing_ok=True)
         if image:
-            copy = ["cp", "--sparse=always", "--reflink=auto", "--", image, str(scratch)]
-            subprocess.run(copy, check=True, timeout=_COPY_SECONDS)
+            _copy(image, scratch)
         with scratch.open("ab") as disk:
             disk.truncate(max(mib, math.ceil(disk.tell() / (1 << 20))) << 20)
         scratch.rename(path)
     return path.stat().st_size >> 20
+
+
+def _copy(image: str, scratch: Path) -> None:
+    command = ["cp", "--sparse=always", "--reflink=auto", "--", image, str(scratch)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_COPY_SECONDS, check=False)
+        why = done.stderr.strip()[-400:] if done.returncode else ""
+    except subprocess.TimeoutExpired:
+        why = f"not within {_COPY_SECONDS} s"
+    if why:
+        scratch.unlink(missing_ok=True)
+        raise MissingPart("the image's disk cannot be copied", why=why)
 
 
 def supports_direct_io(path: Path) -> bool:
@@ -312,11 +330,37 @@ def kill(record: Marked, *, seconds: float = 5.0) -> bool:
 
 
 def console(folder: Path) -> str:
-    """What the guest has written; ``folder`` is where its QEMU works."""
+    """What the guest has written, the end of it where that is much; ``folder`` is where its QEMU works."""
     try:
-        return (folder / CONSOLE_LOG).read_text(errors="replace")
+        with _open_console(folder, os.O_RDONLY) as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - MOST_CONSOLE_BYTES))
+            said: bytes = log.read(MOST_CONSOLE_BYTES)
     except OSError:
         return ""
+    return said.decode(errors="replace").replace("\r\n", "\n")
+
+
+def cut_console(folder: Path) -> bool:
+    """Empty what the guest has written where it is too much; QEMU appends, so that it writes on from the beginning."""
+    try:
+        with _open_console(folder, os.O_RDWR) as log:
+            too_much = log.seek(0, os.SEEK_END) > MOST_CONSOLE_BYTES
+            if too_much:
+                log.truncate(0)
+            return too_much
+    except OSError:
+        return False
+
+
+def _open_console(folder: Path, flags: int) -> BinaryIO:
+    """Raises OSError. The folder is the guest's user's: no link there is followed, and no pipe waited for."""
+    handle = os.open(folder / CONSOLE_LOG, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    log = os.fdopen(handle, "rb" if flags == os.O_RDONLY else "r+b")
+    status = os.fstat(log.fileno())
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+        log.close()
+        raise OSError(f"{CONSOLE_LOG} is no file of its own")
+    return log
 
 
 def waits(folder: Path) -> bool:

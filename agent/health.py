@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from agent import network
+from agent.monitor import GuestRefused
 from agent.node_guest import Guest
 from agent.probe_port import PortAnswer, probe_port, usable
 from agent.shards import ShardHost
@@ -90,21 +91,29 @@ class HealthKeeper:
         self._checks: dict[ShardId, HealthCheck] = {}
         self._tallies: dict[ShardId, Tally] = {}
         self._due: dict[ShardId, float] = {}
+        self._checking: dict[ShardId, asyncio.Task[None]] = {}
         self._told: tuple[ReportedHealth, ...] | None = None
         self._told_at = float("-inf")
         self._last_problem = ""
 
     async def run(self) -> None:
         """Until cancelled."""
-        while True:
-            await self.tick()
-            await asyncio.sleep(TICK_SECONDS)
+        try:
+            while True:
+                await self.tick()
+                await asyncio.sleep(TICK_SECONDS)
+        finally:
+            for task in self._checking.values():
+                task.cancel()
+            self._checking.clear()
 
     async def tick(self) -> None:
-        """Check what is due, and report when something has changed or it is time."""
+        """Check what is due, and report when something has changed or it is time. A slow check holds nothing up."""
         now = self._monotonic()
-        due = [shard for shard in self._here() if shard in self._checks and self._due.get(shard, now) <= now]
-        await asyncio.gather(*(self._check(shard, now) for shard in due))
+        for shard in self._here():
+            if shard in self._checks and shard not in self._checking and self._due.get(shard, now) <= now:
+                self._checking[shard] = asyncio.create_task(self._check(shard, now))
+        await self._collect()
         report = self._report()
         waited = now - self._told_at
         if waited < (REPORT_SECONDS if report == self._told else TICK_SECONDS) or not (report or self._told):
@@ -120,6 +129,16 @@ class HealthKeeper:
         self._last_problem, self._told = "", report
         self._obey(orders)
 
+    async def _collect(self) -> None:
+        """Wait a moment for the checks that run."""
+        if self._checking:
+            await asyncio.wait(self._checking.values(), timeout=TICK_SECONDS)
+        done = [shard for shard, task in self._checking.items() if task.done()]
+        for shard in done:
+            problem = self._checking.pop(shard).exception()
+            if problem is not None:
+                _LOG.error("shard %s could not be checked", shard, exc_info=problem)
+
     def _here(self) -> list[ShardId]:
         """Those that live here: what waits for a move, or was given away, is another node's to tell of."""
         return [shard for shard, one in self._host.guests.items() if one.record.lives_here]
@@ -132,7 +151,7 @@ class HealthKeeper:
         before = self._tallies.get(shard, Tally())
         try:
             answer = await self._probe(guest, check)
-        except ShardwrightError as problem:
+        except (ShardwrightError, GuestRefused) as problem:
             answer = PortAnswer(open=False, reason=f"the guest cannot be asked: {problem}")
         after = self._tallies[shard] = counted(before, answer, check)
         if after.state is not before.state:

@@ -12,11 +12,14 @@ import shutil
 import ssl
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from urllib.parse import urlsplit
 
 import httpx
 
+from agent import processes
 from agent.image import GuestImage
 from engine.errors import MissingPart, UsageError
 from engine.model.workload_image import ImageFile, WorkloadImage
@@ -28,6 +31,8 @@ _CHUNK_BYTES = 1 << 20
 _TRIES, _PAUSE_SECONDS = 3, 2.0
 _TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 _TOTAL_SECONDS = 1800.0
+_FETCHES = 2
+"""At a time, in threads of their own: a slow server must not take those that the rest of the agent works in."""
 _NOT_RAW = {b"QFI\xfb": "qcow2", b"KDMV": "vmdk", b"vhdx": "vhdx"}
 _LOG = logging.getLogger("agent.image_store")
 
@@ -39,6 +44,13 @@ class ImageStore:
         """``tls``: whose certificates are believed; None: the system's."""
         self._folder, self._tls, self._pause_seconds = folder, tls, pause_seconds
         self._coming: dict[str, asyncio.Task[Path]] = {}
+        self._threads = ThreadPoolExecutor(_FETCHES, thread_name_prefix="image")
+        self._ending = Event()
+
+    def close(self) -> None:
+        """Give up what is on its way, without waiting for it."""
+        self._ending.set()
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def get(self, wanted: WorkloadImage, *, disk: bool, seconds: float) -> GuestImage:
         """The image, its files on this node. ``disk``: its disk, too (a shard that arrives by a move brings its own).
@@ -46,7 +58,9 @@ class ImageStore:
         What takes longer than ``seconds`` goes on coming in the background: then MissingPart, ask again.
         """
         files = {"kernel": wanted.kernel, "initrd": wanted.initrd, "disk": wanted.disk if disk else None}
-        tasks = {name: self._task(file) for name, file in files.items() if file is not None}
+        wanted_files = {name: file for name, file in files.items() if file is not None}
+        paths = {name: str(kept) for name, file in wanted_files.items() if (kept := self._kept(file)).exists()}
+        tasks = {name: self._task(file) for name, file in wanted_files.items() if name not in paths}
         if tasks:
             _, late = await asyncio.wait(tasks.values(), timeout=seconds)
             if late:
@@ -54,7 +68,7 @@ class ImageStore:
                     f"image {wanted.name} is not here yet", why=f"it has been fetched for {seconds:g} s and goes on",
                     next_step="ask again",
                 )  # fmt: skip
-        paths = {name: str(await task) for name, task in tasks.items()}
+        paths |= {name: str(await task) for name, task in tasks.items()}
         return GuestImage(
             name=wanted.name, digest=wanted.digest, kernel_version="",
             kernel=paths.get("kernel", ""), initrd=paths.get("initrd", ""), disk=paths.get("disk", ""),
@@ -63,16 +77,25 @@ class ImageStore:
     def _task(self, file: ImageFile) -> asyncio.Task[Path]:
         task = self._coming.get(file.sha256)
         if task is None or task.done():
-            task = asyncio.create_task(asyncio.to_thread(self._have, file))
-            self._coming[file.sha256] = task
+            task = self._coming[file.sha256] = asyncio.create_task(self._had(file))
+            task.add_done_callback(_note)
         return task
+
+    async def _had(self, file: ImageFile) -> Path:
+        if file.is_fetched:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, self._have, file)
+        return await asyncio.to_thread(self._have, file)
+
+    def _kept(self, file: ImageFile) -> Path:
+        return self._folder / "files" / file.sha256
 
     def _have(self, file: ImageFile) -> Path:
         """Raises MissingPart, UsageError."""
-        kept = self._folder / "files" / file.sha256
+        kept = self._kept(file)
         if kept.exists():
             return kept
         kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _tidy(kept.parent)
         scratch = kept.with_name(f".{file.sha256}.{os.getpid()}")
         try:
             for left in reversed(range(_TRIES)):
@@ -83,7 +106,8 @@ class ImageStore:
                     if not left or not _may_pass(problem):
                         raise MissingPart(f"{_shown(file)} cannot be fetched", why=_reason(problem)) from problem
                     _LOG.warning("%s: %s; trying again", _shown(file), _reason(problem))
-                    time.sleep(self._pause_seconds)
+                    self._ending.wait(self._pause_seconds)
+                    self._go_on(file)
             scratch.rename(kept)
         except OSError as problem:
             raise MissingPart(f"{_shown(file)} cannot be kept", why=problem.strerror or str(problem)) from problem
@@ -96,6 +120,7 @@ class ImageStore:
         room = min(LARGEST_BYTES, shutil.disk_usage(target.parent).free - _SPARE_BYTES)
         with target.open("wb") as out:
             for chunk in self._fetched(file) if file.is_fetched else self._copied(file):
+                self._go_on(file)
                 size += len(chunk)
                 if size > room:
                     raise MissingPart(f"{_shown(file)} is too large", why=f"at most {max(0, room)} bytes fit here")
@@ -137,13 +162,35 @@ class ImageStore:
             httpx.Client(verify=verify, timeout=_TIMEOUT, follow_redirects=False) as client,
             client.stream("GET", file.source, headers={"Accept-Encoding": "identity"}) as answer,
         ):
-            answer.raise_for_status()
-            if answer.is_redirect:
-                raise MissingPart(f"{_shown(file)} is elsewhere", why=f"status {answer.status_code}")
-            for chunk in answer.iter_bytes(_CHUNK_BYTES):
+            answer.raise_for_status()  # a redirection is none
+            held = bytearray()
+            for piece in answer.iter_bytes():  # as it comes: a server that drips would else never be looked at
+                self._go_on(file)
                 if time.monotonic() > end:
                     raise MissingPart(f"{_shown(file)} comes too slowly", why=f"not whole in {_TOTAL_SECONDS:g} s")
-                yield chunk
+                held += piece
+                if len(held) >= _CHUNK_BYTES:
+                    yield bytes(held)
+                    held.clear()
+            yield bytes(held)
+
+    def _go_on(self, file: ImageFile) -> None:
+        if self._ending.is_set():
+            raise MissingPart(f"{_shown(file)} is not here yet", why="the agent ends")
+
+
+def _note(task: asyncio.Task[Path]) -> None:
+    """Whoever asked for the file may have gone away."""
+    if not task.cancelled() and (problem := task.exception()) is not None:
+        _LOG.warning("%s", problem)
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what agents that were killed have left half."""
+    for scratch in folder.glob(".*.*"):
+        pid = scratch.suffix[1:]
+        if pid.isdecimal() and processes.look(int(pid)) is None:
+            scratch.unlink(missing_ok=True)
 
 
 def _shown(file: ImageFile) -> str:

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
-from agent import fences
+from agent import fences, guest
 from agent.monitor import GuestRefused
 from agent.moves import MoveAgent
 from agent.node_guest import Guest
@@ -42,6 +42,8 @@ class Keeper:
     async def look(self) -> None:
         """Once over all guests. What goes wrong with one is logged and tried again next time."""
         for shard, here in list(self._host.guests.items()):
+            if not here.busy.locked() and guest.cut_console(here.run):  # a boot or a measurement reads it
+                _LOG.warning("shard %s has written too much on its console: it is emptied", shard)
             in_question = here.record.move is not None or here.record.committing
             if not in_question or here.record.incoming or here.busy.locked() or not here.alive:
                 continue

@@ -226,10 +226,12 @@ class MoveAgent:
 
     async def _make_way(self, here: Guest, request: PrepareRequest) -> None:
         """What an earlier move left here may go; anything that runs may not."""
-        if not here.record.lives_here or await here.state() is GuestState.DEAD:
-            async with here.busy:
+        async with here.busy:  # or a guest that is just being booted would count as dead
+            if self._host.guests.get(here.record.shard) is not here:
+                return
+            if not here.record.lives_here or await here.state() is GuestState.DEAD:
                 await self._host.discard(here)
-            return
+                return
         raise ConcurrentUpdate(f"shard {here.record.shard} is here already", why="its guest runs on this node")
 
     async def _listen(self, here: Guest, request: PrepareRequest) -> bool:

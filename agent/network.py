@@ -66,8 +66,7 @@ def remove_tap(name: str) -> None:
     """With its link to the overlay. Not there = success."""
     own, inner, _outer = _links(name)
     lines = "".join(f"link del {link}\n" for link in (name, inner, own))
-    command = ["ip", "-force", "-batch", "-"]
-    subprocess.run(command, input=lines.encode(), capture_output=True, timeout=_COMMAND_SECONDS, check=False)
+    _try(["ip", "-force", "-batch", "-"], stdin=lines)
 
 
 @contextmanager
@@ -89,8 +88,7 @@ def shape(name: str, mbps: float) -> None:
     _own, inner, _outer = _links(name)
     if mbps <= 0:
         for link in (name, inner):
-            command = ["tc", "qdisc", "del", "dev", link, "root"]
-            subprocess.run(command, capture_output=True, timeout=_COMMAND_SECONDS, check=False)
+            _try(["tc", "qdisc", "del", "dev", link, "root"])
         return
     burst = max(_LEAST_BURST_BYTES, int(mbps * 1_000_000 / 8 / 100))
     bucket = f"tbf rate {int(mbps * 1000)}kbit burst {burst} latency 50ms"
@@ -179,13 +177,20 @@ def free_port(host: str) -> int:
         return int(probe.getsockname()[1])
 
 
-def _run(command: list[str], stdin: str | None = None) -> str:
+def _try(command: list[str], stdin: str | None = None) -> "subprocess.CompletedProcess[str]":
+    """Whatever it answers. Raises MissingPart where it does not."""
     try:
-        done = subprocess.run(
+        return subprocess.run(
             command, input=stdin, capture_output=True, text=True, timeout=_COMMAND_SECONDS, check=False
         )
     except OSError as problem:
         raise MissingPart(f"{command[0]} is not installed", next_step="install iproute2") from problem
+    except subprocess.TimeoutExpired as problem:
+        raise MissingPart(f"{command[0]} does not end", why=f"not within {_COMMAND_SECONDS} s") from problem
+
+
+def _run(command: list[str], stdin: str | None = None) -> str:
+    done = _try(command, stdin)
     if done.returncode != 0:
         raise MissingPart(f"{command[0]} cannot set up the shard's network", why=done.stderr.strip())
     return done.stdout

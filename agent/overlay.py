@@ -73,9 +73,11 @@ class Overlay:
         with self._lock:
             known = self._kept.view if self._kept else None
             check_newer(known, view)
-            if self._tunnel.up():
-                _LOG.warning("the tunnel was gone and is made again")
-                known = None
+            if not self._tunnel.there():
+                # Known anew from here on: what is half done when it fails must be done whole the next time.
+                self._state = known = None
+                if self._tunnel.up():
+                    _LOG.warning("the tunnel was gone and is made again")
             if self._state is None or known is None or (known.peers, known.tunnel) != (view.peers, view.tunnel):
                 self._tunnel.configure(view.tunnel, view.peers)
             self._bring(view)
@@ -194,10 +196,13 @@ def _nft(lines: list[str]) -> None:
 def _links(batches: Batches) -> None:
     for tool, lines in (("ip", batches.ip), ("bridge", batches.bridge)):
         if lines:
-            done = subprocess.run(
-                [tool, "-force", "-batch", "-"], input="\n".join(lines) + "\n",
-                capture_output=True, text=True, timeout=_COMMAND_SECONDS, check=False,
-            )  # fmt: skip
+            try:
+                done = subprocess.run(
+                    [tool, "-force", "-batch", "-"], input="\n".join(lines) + "\n",
+                    capture_output=True, text=True, timeout=_COMMAND_SECONDS, check=False,
+                )  # fmt: skip
+            except (OSError, subprocess.TimeoutExpired) as problem:
+                raise MissingPart(f"{tool} cannot be run", why=type(problem).__name__) from problem
             if done.stderr.strip():
                 _LOG.debug("%s: %s", tool, done.stderr.strip())
 

@@ -140,7 +140,10 @@ class ShardHost:
     # -- carving and releasing
 
     async def carve(self, request: CarveRequest) -> ShardStatus:
-        """Boot the shard's guest; returns when its workload is up. Again with the same epoch: the same shard."""
+        """Boot the shard's guest; returns when its workload is up. Again with the same epoch: the same shard.
+
+        Raises InsufficientCapacity, MissingPart, ConcurrentUpdate where it was released meanwhile.
+        """
         self.epochs.accept(request.shard, request.epoch)
         if request.shard not in self.guests:  # nobody waits for it behind the lock
             await self.image(request.image, disk=True, seconds=_IMAGE_SECONDS)
@@ -149,15 +152,22 @@ class ShardHost:
             if here is None:
                 self.require_room(request.resources)
                 here = await self.new_guest(request)
-            async with here.busy:
-                if not here.record.lives_here:
-                    raise UsageError(f"shard {request.shard} is in a move on this node")
-                if not here.alive or here.record.booting:
-                    await self.boot(here)
+        async with here.busy:  # no other shard waits for this one's boot
+            if self.guests.get(request.shard) is not here:
+                raise ConcurrentUpdate(f"shard {request.shard} was released meanwhile")
+            if not here.record.lives_here:
+                raise UsageError(f"shard {request.shard} is in a move on this node")
+            if here.record.pid == 0:
+                await self._fill_disk(here)
+            if not here.alive or here.record.booting:
+                await self.boot(here)
         return await self.status(request.shard)
 
     async def new_guest(self, request: CarveRequest, arriving: GuestProfile | None = None, **more: object) -> Guest:
-        """Folder, disk and record of a guest that does not run yet; ``arriving``: as a move's source describes it."""
+        """Folder and record of a guest that does not run yet; ``arriving``: as a move's source describes it.
+
+        Its disk is there where it arrives; else it is empty or a copy, made when nobody waits for the lock.
+        """
         image = await self.image(request.image, disk=arriving is None)
         profile = guest.profile(
             await self.find_accelerator(), image, request.resources, request.memory_grows_to_gib, request.image
@@ -167,7 +177,9 @@ class ShardHost:
             profile = profile.model_copy(update=memory)
         folder = self._folder / request.shard
         folder.mkdir(exist_ok=True)
-        disk_mib = await asyncio.to_thread(guest.create_disk, folder / "disk.raw", request.disk_mib, image.disk)
+        disk_mib = request.disk_mib
+        if arriving is not None:
+            disk_mib = await asyncio.to_thread(guest.create_disk, folder / "disk.raw", disk_mib)
         bridge = self.network is NetworkMode.BRIDGE
         record = GuestRecord(
             shard=request.shard,
@@ -185,6 +197,12 @@ class ShardHost:
         here.save()
         self.guests[request.shard] = here
         return here
+
+    async def _fill_disk(self, here: Guest) -> None:
+        """Before its first boot: never again, or a disk that was lost would be taken for an empty one."""
+        image = await self.image(here.record.profile.image, disk=True)
+        path, mib = here.folder / "disk.raw", here.record.disk_mib
+        here.save(disk_mib=await asyncio.to_thread(guest.create_disk, path, mib, image.disk))
 
     async def launch(self, here: Guest, *, restoring: bool = False) -> None:
         """Start the guest's QEMU and apply every limit but the CPU's. Its monitor answers on return.
@@ -311,7 +329,8 @@ class ShardHost:
         here = self.guests.get(shard)
         if here is not None:
             async with here.busy:
-                await self.discard(here)
+                if self.guests.get(shard) is here:
+                    await self.discard(here)
 
     async def discard(self, here: Guest) -> None:
         """Proven dead first, then everything of it is removed. Raises MoveFailed when it will not die."""
@@ -335,9 +354,10 @@ class ShardHost:
             await self.discard(here)
 
     async def close(self) -> None:
-        """Let go of the monitors; the guests run on."""
+        """Let go of the monitors and of images on their way; the guests run on."""
         for here in self.guests.values():
             await here.monitor.close()
+        self._store.close()
 
     # -- images and boots
 

@@ -59,22 +59,23 @@ class Tunnel:
 
     def up(self) -> bool:
         """Make the device where it is not there (any more). True when it was made anew. Raises MissingPart."""
-        if self._there():
+        if self.there():
             return False
         if shutil.which("wg") is None:
             raise MissingPart("wg is not installed", next_step="install wireguard-tools")
         if not _succeeds(["ip", "link", "add", self.name, "type", "wireguard"]):
             self._start_userspace()
-        run(["ip", "link", "set", self.name, "mtu", str(self.mtu), "up"])
         return True
 
     def configure(self, address: str, peers: Sequence[OverlayPeer]) -> None:
-        """Exactly these peers, and the node's own address in the tunnel. What stays the same is not disturbed."""
+        """Up with exactly these peers, and the node's own address in it. What stays the same is not disturbed."""
+        run(["ip", "link", "set", self.name, "mtu", str(self.mtu), "up"])
         run(["ip", "address", "replace", f"{address}/{TUNNEL_PREFIX}", "dev", self.name])
         # By standard input: the private key is in it.
         run(["wg", "syncconf", self.name, "/dev/stdin"], stdin=settings(self._private, self.port, peers))
 
-    def _there(self) -> bool:
+    def there(self) -> bool:
+        """Whether the kernel has the device, with nobody in it perhaps."""
         if self._process is not None:
             self._process.poll()  # one that has died is no zombie of ours
         try:
@@ -97,7 +98,7 @@ class Tunnel:
                 [str(found), "-f", self.name], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
         end = time.monotonic() + _START_SECONDS
-        while not (self._there() and (_SOCKETS / f"{self.name}.sock").exists()):
+        while not (self.there() and (_SOCKETS / f"{self.name}.sock").exists()):
             if process.poll() is not None or time.monotonic() > end:
                 process.kill()
                 raise MissingPart("wireguard-go does not start", why=_last_line(self._folder / "wireguard.log"))
@@ -135,8 +136,13 @@ def run(command: list[str], stdin: str | None = None) -> str:
 
 
 def _succeeds(command: list[str]) -> bool:
-    done = subprocess.run(command, capture_output=True, timeout=_COMMAND_SECONDS, check=False)
-    return done.returncode == 0
+    try:
+        run(command)
+    except MissingPart as problem:
+        if isinstance(problem.__cause__, subprocess.TimeoutExpired):
+            raise
+        return False
+    return True
 
 
 def _last_line(path: Path) -> str:

@@ -38,7 +38,7 @@ class ImageFile(Value):
 
     @property
     def is_fetched(self) -> bool:
-        return self.source.startswith("https:")
+        return urlsplit(self.source).scheme == "https"
 
 
 class ReadyCheck(Value):

@@ -11,6 +11,7 @@ from agent.guest import GuestRecord, alive, command_line, kill, measured, start_
 from agent.guest_scripts import READY_MARK
 from agent.image import GuestImage
 from agent.wire import GuestProfile, NetworkMode
+from engine.errors import MissingPart
 from engine.model.capacity import Resources
 from engine.model.ids import ShardId
 from engine.model.workload_image import ImageFile, ReadyCheck, WorkloadImage
@@ -90,6 +91,22 @@ def test_a_disk_begins_as_a_copy_of_the_image_and_is_as_large_as_it_at_least(tmp
     assert {path.name for path in tmp_path.iterdir()} == {"image", "disk", "large"}
 
 
+def test_a_disk_that_cannot_be_copied_is_named_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(MissingPart, match="No such file"):
+        guest.create_disk(tmp_path / "disk", 1, str(tmp_path / "nothing"))
+
+    def hang(command: list[str], **_: object) -> None:
+        (tmp_path / "disk.new").write_text("half")
+        raise subprocess.TimeoutExpired(command, 600)
+
+    monkeypatch.setattr("subprocess.run", hang)
+    with pytest.raises(MissingPart, match="not within 600 s"):
+        guest.create_disk(tmp_path / "disk", 1, str(tmp_path / "nothing"))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_without_a_bridge_the_record_server_is_forwarded_on_loopback_only() -> None:
     arguments = command_line(
         record(network=NetworkMode.USER, tap=None, forwarded_port=12345), direct_io=False, mtu=None, tap=None
@@ -97,6 +114,13 @@ def test_without_a_bridge_the_record_server_is_forwarded_on_loopback_only() -> N
     netdev = arguments[arguments.index("-netdev") + 1]
     assert "hostfwd=tcp:127.0.0.1:12345-10.9.0.2:7000" in netdev
     assert "net=10.9.0.0/16,host=10.9.255.254" in netdev
+
+
+def test_without_a_bridge_a_guest_reaches_nothing_of_its_node() -> None:
+    arguments = command_line(
+        record(network=NetworkMode.USER, tap=None, forwarded_port=1), direct_io=False, mtu=None, tap=None
+    )
+    assert "restrict=on" in arguments[arguments.index("-netdev") + 1].split(",")
 
 
 @pytest.fixture
@@ -131,6 +155,43 @@ def test_what_the_guest_measured_is_read_from_its_console(tmp_path: Path) -> Non
     said = measured(tmp_path, 3.2)
     assert (said.boot_seconds, said.cpu_rounds_per_second, said.read_iops) == (3.2, 62500, 1066)
     assert guest.is_ready(tmp_path)
+
+
+@pytest.fixture
+def most(monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(guest, "MOST_CONSOLE_BYTES", 100)
+    return 100
+
+
+def test_of_a_long_console_the_end_is_read(tmp_path: Path, most: int) -> None:
+    (tmp_path / "serial.log").write_text("begin" + "x" * most + "\r\nend")
+    said = guest.console(tmp_path)
+    assert said.endswith("x\nend")
+    assert "begin" not in said
+
+
+def test_a_console_that_is_too_long_is_cut_and_written_on(tmp_path: Path, most: int) -> None:
+    log = tmp_path / "serial.log"
+    with log.open("ab", buffering=0) as qemu:
+        qemu.write(b"x" * most)
+        assert not guest.cut_console(tmp_path)
+        qemu.write(b"x")
+        assert guest.cut_console(tmp_path)
+        qemu.write(b"end")
+    assert log.read_bytes() == b"end"
+
+
+def test_a_console_that_leads_elsewhere_is_neither_read_nor_cut(tmp_path: Path, most: int) -> None:
+    other = tmp_path / "other"
+    other.write_text("y" * 2 * most)
+    run = tmp_path / "run"
+    run.mkdir()
+    for lead in (Path.symlink_to, Path.hardlink_to):
+        (run / "serial.log").unlink(missing_ok=True)
+        lead(run / "serial.log", other)
+        assert guest.console(run) == ""
+        assert not guest.cut_console(run)
+    assert len(other.read_text()) == 2 * most
 
 
 def test_a_silent_console_says_nothing(tmp_path: Path) -> None:

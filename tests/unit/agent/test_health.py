@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from agent import health
 from agent.config import AgentConfig
 from agent.guest import GuestRecord
 from agent.health import REPORT_SECONDS, TICK_SECONDS, HealthKeeper, Tally, counted, probe_guest
@@ -142,3 +143,52 @@ def test_a_dead_guest_is_ill(config: AgentConfig, left_behind: Leave) -> None:
     left_behind("s2", alive=False)
     found = asyncio.run(probe_guest(ShardHost(config).guests[ShardId("s2")], CHECK))
     assert found.reason == "the guest is dead"
+
+
+def test_a_check_that_takes_long_holds_nobody_else_up(
+    config: AgentConfig, left_behind: Leave, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "TICK_SECONDS", 0.01)
+    slow = ShardId("s2")
+    left_behind()
+    left_behind("s2")
+    host, now, answered, asked = ShardHost(config), 100.0, asyncio.Event(), list[ShardId]()
+    told: list[dict[ShardId, HealthState]] = []
+
+    async def ask(request: HealthRequest) -> HealthOrders:
+        told.append({one.shard: one.state for one in request.shards})
+        return HealthOrders(checks=tuple(OrderedCheck(shard=shard, check=CHECK) for shard in (S1, slow)))
+
+    async def probe(here: Guest, _check: HealthCheck) -> PortAnswer:
+        asked.append(here.record.shard)
+        if here.record.shard == slow:
+            await answered.wait()
+        return WELL
+
+    async def go() -> None:
+        nonlocal now
+        keeper = HealthKeeper(host, ask, probe=probe, monotonic=lambda: now)
+        for _ in range(4):
+            await keeper.tick()
+            now += CHECK.interval_seconds
+        assert told[-1] == {S1: HealthState.HEALTHY, slow: HealthState.UNKNOWN}
+        assert (asked.count(S1), asked.count(slow)) == (3, 1)  # it is not asked again while it is asked
+        answered.set()
+        for _ in range(2):
+            await keeper.tick()
+            now += CHECK.interval_seconds
+        assert told[-1][slow] is HealthState.HEALTHY
+
+    asyncio.run(asyncio.wait_for(go(), 10))
+
+
+def test_a_check_that_fails_as_nobody_thought_is_logged_and_the_others_go_on(
+    post: Post, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def probe(_guest: Guest, _check: HealthCheck) -> PortAnswer:
+        raise ValueError("nobody thought of that")
+
+    post.keeper._probe = probe
+    post.pass_time(6)
+    assert "could not be checked" in caplog.text
+    assert post.state is HealthState.UNKNOWN

@@ -2,11 +2,18 @@
 
 import asyncio
 import hashlib
+import os
 import ssl
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BufferedIOBase
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 
@@ -89,6 +96,8 @@ class Server:
     def __init__(self, folder: Path) -> None:
         self.answers: list[Answer] = []
         self.asked: list[str] = []
+        self.pause, self.sent = 0.0, 0
+        """Between two bytes; how many were sent so."""
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -98,7 +107,10 @@ class Server:
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
-                self.wfile.write(content)
+                if server.pause:
+                    server.drip(content, self.wfile)
+                else:
+                    self.wfile.write(content)
 
             def log_message(self, *_: object) -> None:
                 return
@@ -112,6 +124,12 @@ class Server:
         self.http.socket = tls.wrap_socket(self.http.socket, server_side=True)
         self.url = f"https://127.0.0.1:{self.http.server_address[1]}"
         self.believed = ssl.create_default_context(cadata=authority.ca_pem)
+
+    def drip(self, content: bytes, target: BufferedIOBase) -> None:
+        with suppress(OSError):
+            for self.sent in range(1, len(content) + 1):
+                target.write(content[self.sent - 1 : self.sent])
+                time.sleep(self.pause)
 
 
 @pytest.fixture
@@ -180,3 +198,56 @@ def test_what_takes_long_goes_on_coming(server: Server, tmp_path: Path) -> None:
 
     assert asyncio.run(run()).read_bytes() == b"kernel"
     assert len(server.asked) == 1
+
+
+def test_a_server_that_drips_is_given_up_in_time(
+    server: Server, fetched: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_store, "_TOTAL_SECONDS", 0.1)
+    server.answers, server.pause = [(200, bytes(200))], 0.02
+    with pytest.raises(MissingPart, match="too slowly"):
+        fetched()
+    assert server.sent < 200
+
+
+def test_slow_servers_hold_nobody_else_up_and_are_given_up_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    over = Event()
+
+    def drip(_store: ImageStore, _file: ImageFile) -> Iterator[bytes]:
+        while not over.wait(0.01):
+            yield b"x"
+
+    monkeypatch.setattr(ImageStore, "_fetched", drip)
+    (tmp_path / "kernel").write_bytes(b"kernel")
+    store, local = ImageStore(tmp_path), image(file(b"kernel"))
+
+    async def go() -> None:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        try:
+            for name in ("a", "b", "c"):
+                slow = image(file(name.encode(), f"https://slow.example/{name}"))
+                with pytest.raises(MissingPart, match="not here yet"):
+                    await store.get(slow, disk=True, seconds=0)
+            first = await store.get(local, disk=True, seconds=10)
+            assert await store.get(local, disk=True, seconds=0) == first
+            store.close()
+            await asyncio.wait_for(asyncio.to_thread(store._threads.shutdown), 10)
+        finally:
+            over.set()
+
+    asyncio.run(go())
+    assert "never retrieved" not in caplog.text
+    assert [path.name for path in (tmp_path / "files").iterdir()] == [file(b"kernel").sha256]
+
+
+def test_what_a_killed_agent_left_half_is_removed_and_what_lives_is_not(tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    (tmp_path / "files").mkdir()
+    for pid in (gone.pid, os.getppid()):
+        (tmp_path / "files" / f".{'a' * 64}.{pid}").write_bytes(b"half")
+    (tmp_path / "kernel").write_bytes(b"kernel")
+    got(ImageStore(tmp_path), image(file(b"kernel")))
+    assert [path.name for path in (tmp_path / "files").glob(".*")] == [f".{'a' * 64}.{os.getppid()}"]

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from agent import guest
 from agent.config import AgentConfig
 from agent.fences import UNHEARD_SECONDS
 from agent.guest import GuestRecord
@@ -126,3 +127,22 @@ def test_a_guest_that_has_died_or_is_in_no_move_is_left_alone(
     post = Post(config, paused, Verdict(yours=True, epoch=2))
     post.look()
     assert (post.asked, paused.done) == ([], [])
+
+
+@pytest.mark.parametrize("booting", [True, False])
+def test_a_console_that_is_too_long_is_cut_but_not_under_who_reads_it(
+    config: AgentConfig, left_behind: Leave, monkeypatch: pytest.MonkeyPatch, booting: bool
+) -> None:
+    left_behind()
+    monkeypatch.setattr(guest, "MOST_CONSOLE_BYTES", 4)
+    post = Post(config, ScriptedMonitor(), None)
+    here = post.host.guests[S1]
+    (here.run / guest.CONSOLE_LOG).write_text("much too much")
+
+    async def look() -> None:
+        if booting:
+            await here.busy.acquire()
+        await post.keeper.look()
+
+    asyncio.run(look())
+    assert (here.run / guest.CONSOLE_LOG).read_text() == "much too much" * booting

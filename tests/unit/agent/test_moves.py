@@ -369,6 +369,33 @@ def test_an_aborted_landing_is_proven_dead(config: AgentConfig, left_behind: Lea
     assert record.pid
 
 
+def test_a_guest_that_is_being_booted_makes_no_way(
+    config: AgentConfig, left_behind: Leave, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = left_behind()
+    host = ShardHost(config)
+    host.guests[S1].monitor = ScriptedMonitor()  # type: ignore[assignment]
+    monkeypatch.setattr(host, "image", lambda *_, **_more: asyncio.sleep(0))
+    late = PrepareRequest(
+        move=MOVE, epoch=2, source=NodeId("n2"), resources=record.resources, image="records",
+        address="10.9.0.2/16", mac="52:54:00:09:00:02", disk_mib=1, profile=PROFILE,
+    )  # fmt: skip
+
+    async def go() -> None:
+        here = host.guests[S1]
+        here.save(pid=0)
+        async with here.busy:
+            waiting = asyncio.create_task(MoveAgent(host, config).prepare(S1, late))
+            for _ in range(20):
+                await asyncio.sleep(0)
+            here.save(pid=record.pid, start_ticks=record.start_ticks)
+        await waiting
+
+    with pytest.raises(ConcurrentUpdate, match="is here already"):
+        asyncio.run(asyncio.wait_for(go(), 10))
+    assert host.guests[S1].alive
+
+
 def test_a_prepare_that_waited_while_its_move_was_given_up_leaves_nothing(config: AgentConfig) -> None:
     host = ShardHost(config)
     moves = MoveAgent(host, config)

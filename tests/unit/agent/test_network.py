@@ -1,6 +1,12 @@
 import socket
+import subprocess
+from collections.abc import Callable
 
+import pytest
+
+from agent import network
 from agent.network import free_port, nobody, tap_name
+from engine.errors import MissingPart
 from engine.model.ids import NodeId, ShardId
 
 
@@ -17,3 +23,16 @@ def test_a_free_port_can_be_listened_on() -> None:
 
 def test_nobody_has_the_last_address_of_the_overlay() -> None:
     assert str(nobody("10.9.0.2/16")) == "10.9.255.254"
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [lambda: network.add_tap("sw0", 1400), lambda: network.remove_tap("sw0"), lambda: network.shape("sw0", 0)],
+)
+def test_a_program_that_hangs_is_named(monkeypatch: pytest.MonkeyPatch, ask: Callable[[], None]) -> None:
+    def hang(command: list[str], **_: object) -> None:
+        raise subprocess.TimeoutExpired(command, 10)
+
+    monkeypatch.setattr("subprocess.run", hang)
+    with pytest.raises(MissingPart, match="does not end"):
+        ask()

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from agent import guest
 from agent.config import AgentConfig
 from agent.guest import GuestRecord, alive
+from agent.image import GuestImage
 from agent.node_guest import Guest
 from agent.shards import ShardHost
 from agent.wire import CarveRequest, GuestState, ShardStatus
@@ -196,6 +198,103 @@ def test_a_boot_that_an_agent_died_over_is_begun_again(
     )
     asyncio.run(host.carve(request))
     assert booted == [S1] * booting
+
+
+def carving(record: GuestRecord) -> CarveRequest:
+    return CarveRequest(
+        shard=S1, epoch=1, resources=record.resources, address=record.address, mac=record.mac, disk_mib=1
+    )
+
+
+def test_a_boot_keeps_nobody_from_carving_another_shard(
+    config: AgentConfig, left_behind: Leave, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = left_behind(booting=True)
+    host = ShardHost(config)
+    host.guests[S1].monitor = Plugging()  # type: ignore[assignment]
+
+    async def go() -> None:
+        begun, booted = asyncio.Event(), asyncio.Event()
+
+        async def boot(_here: Guest) -> None:
+            begun.set()
+            await booted.wait()
+
+        monkeypatch.setattr(host, "boot", boot)
+        task = asyncio.create_task(host.carve(carving(record)))
+        await begun.wait()
+        assert not host.carving.locked()
+        booted.set()
+        await task
+
+    asyncio.run(asyncio.wait_for(go(), 10))
+
+
+def test_a_copied_disk_keeps_nobody_from_carving_another_shard_and_is_made_once(
+    host: ShardHost, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    source = tmp_path / "image"
+    source.write_bytes(b"boot")
+    have = GuestImage(name="mine", kernel="", initrd="", kernel_version="", digest="d", disk=str(source))
+    create, locked, booted = guest.create_disk, list[bool](), list[bool]()
+
+    async def image(_own: object, *, disk: bool, seconds: float = 0) -> GuestImage:
+        return have
+
+    def created(path: Path, mib: int, content: str = "") -> int:
+        locked.append(host.carving.locked())
+        return create(path, mib, content)
+
+    async def boot(here: Guest) -> None:
+        booted.append((here.folder / "disk.raw").exists())
+        here.save(pid=1)
+
+    host.accelerator = "tcg"
+    monkeypatch.setattr(host, "image", image)
+    monkeypatch.setattr(host, "boot", boot)
+    monkeypatch.setattr(guest, "create_disk", created)
+    request = CarveRequest(
+        shard=S1, epoch=1, resources=Resources(vcpus=1, memory_gib=0.125), address="10.9.0.2/16",
+        mac="52:54:00:09:00:02", disk_mib=2,
+    )  # fmt: skip
+    assert asyncio.run(host.carve(request)).disk_mib == 2
+    assert (locked, booted) == ([False], [True])
+    (host.guest(S1).folder / "disk.raw").unlink()
+    asyncio.run(host.carve(request))  # a disk that was lost is not taken for an empty one
+    assert (locked, booted) == ([False], [True, False])
+
+
+def test_what_was_released_while_a_carving_waited_is_not_booted(config: AgentConfig, left_behind: Leave) -> None:
+    record = left_behind(booting=True)
+    host = ShardHost(config)
+
+    async def go() -> None:
+        here = host.guest(S1)
+        async with here.busy:
+            task = asyncio.create_task(host.carve(carving(record)))
+            for _ in range(20):
+                await asyncio.sleep(0)
+            await host.discard(here)
+        with pytest.raises(ConcurrentUpdate, match="released meanwhile"):
+            await task
+
+    asyncio.run(asyncio.wait_for(go(), 10))
+
+
+def test_a_release_that_waited_removes_nothing_that_came_after_it(config: AgentConfig, left_behind: Leave) -> None:
+    record = left_behind()
+    host = ShardHost(config)
+
+    async def go() -> None:
+        first = host.guest(S1)
+        async with first.busy:
+            task = asyncio.create_task(host.release(S1, 1))
+            await asyncio.sleep(0)
+            host.guests[S1] = Guest(first.folder, record)
+        await task
+
+    asyncio.run(asyncio.wait_for(go(), 10))
+    assert alive(record)
 
 
 class Booted:

@@ -61,9 +61,9 @@ def test_a_server_takes_one_nodes_certificate_and_keeps_to_the_iops() -> None:
     assert "authz-simple,id=authz0,identity=CN=nA" in line
     assert "throttle-group,id=tg0,x-iops-total=300" in line
     listening = next(word for word in line if word.startswith("addr.type"))
-    assert listening == (
-        "addr.type=inet,addr.host=192.0.2.1,addr.port=10900,tls-creds=tls0,tls-authz=authz0,max-connections=2"
-    )
+    listen, _, most = listening.rpartition(",max-connections=")
+    assert listen == "addr.type=inet,addr.host=192.0.2.1,addr.port=10900,tls-creds=tls0,tls-authz=authz0"
+    assert int(most) >= 100  # a connection that never says who it is takes a place, too
     free = record().model_copy(update={"resources": Resources(vcpus=0, memory_gib=0)})
     line = daemon_arguments(free, ServerRecord(node=NA, port=1), host="h", direct_io=False)
     assert "throttle-group,id=tg0" in line

@@ -1,7 +1,12 @@
+import subprocess
 from pathlib import Path
 
+import pytest
+
+from agent import wireguard
 from agent.wire import OverlayPeer
 from agent.wireguard import Tunnel, interface_name, settings
+from engine.errors import MissingPart
 from engine.model.ids import NodeId
 
 PEER = OverlayPeer(node=NodeId("b"), public_key="PUB=", endpoint="192.0.2.2:51820", tunnel="10.99.0.2")
@@ -27,3 +32,22 @@ def test_names_differ_between_nodes_of_one_host_and_fit(tmp_path: Path) -> None:
     names = {interface_name(NodeId(f"n{number}"), tmp_path) for number in range(50)}
     assert len(names) == 50
     assert all(len(name) <= 15 for name in names)
+
+
+def test_a_command_that_hangs_is_named_and_taken_for_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def hang(command: list[str], **_: object) -> None:
+        raise subprocess.TimeoutExpired(command, 10)
+
+    monkeypatch.setattr("shutil.which", lambda name: name)
+    monkeypatch.setattr("subprocess.run", hang)
+    with pytest.raises(MissingPart, match="ip cannot be run"):
+        Tunnel("swwg-none", tmp_path / "overlay", 51820).up()
+
+
+def test_a_tunnel_that_could_not_be_set_up_is_set_up_the_next_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[list[str]] = []
+    monkeypatch.setattr(wireguard, "run", lambda command, **_: said.append(command))
+    Tunnel("swwg0", tmp_path / "overlay", 51820).configure("10.99.0.1", [])
+    assert ["ip", "link", "set", "swwg0", "mtu", "1420", "up"] in said

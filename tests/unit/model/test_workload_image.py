@@ -10,9 +10,9 @@ KERNEL, DISK = ImageFile(source="vmlinuz", sha256=A), ImageFile(source="https://
 UP = ReadyCheck(console="up")
 
 
-@pytest.mark.parametrize("source", ["vmlinuz-6.1", "https://images.example/vmlinuz"])
+@pytest.mark.parametrize("source", ["vmlinuz-6.1", "https://images.example/vmlinuz", "HTTPS://images.example/vmlinuz"])
 def test_a_file_is_in_the_nodes_folder_or_behind_https(source: str) -> None:
-    assert ImageFile(source=source, sha256=A).is_fetched == source.startswith("https")
+    assert ImageFile(source=source, sha256=A).is_fetched == source.lower().startswith("https")
 
 
 @pytest.mark.parametrize(
