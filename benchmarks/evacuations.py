@@ -65,6 +65,8 @@ class Evacuations:
                 placements={},
                 observe=lambda event: tell(event.text),
                 give_back=lambda _node: None,
+                clock=fleet.clock,
+                under_way=MoveHistory(fleet.database).under_way,
                 drains=Drains(fleet.shard_map, {}, fleet.clock, giving),
                 storage=Storage(fleet.shard_map, Attachments(fleet.database), fleet.clients, {}),
             )
