@@ -11,7 +11,10 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 
-from agent.wire import ENDPOINT, NAME, UNDERLAY_MTU
+from agent.overlay_wire import ENDPOINT, UNDERLAY_MTU
+from agent.wire import (
+    NAME,
+)
 from engine.errors import ConfigurationError
 from engine.model.capacity import Resources
 from engine.model.ids import NodeId

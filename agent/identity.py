@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from agent.config import AgentConfig
 from agent.epochs import write_durably
 from agent.metadata import MetadataAddress
+from agent.overlay_wire import OverlayRequest, OverlayView
 from agent.peer import client_context
 from agent.wire import (
     CONTROL_NAME,
@@ -31,8 +32,6 @@ from agent.wire import (
     LeaseGrant,
     LeaseRequest,
     NoticeReport,
-    OverlayRequest,
-    OverlayView,
     Problem,
     RenewRequest,
     Verdict,

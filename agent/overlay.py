@@ -25,7 +25,7 @@ from agent.overlay_state import (
     vxlan_name,
     wanted,
 )
-from agent.wire import UNDERLAY_MTU, OverlayView
+from agent.overlay_wire import UNDERLAY_MTU, OverlayView
 from agent.wireguard import Tunnel, interface_name, run
 from engine.errors import MissingPart
 from engine.model.ids import NodeId, ShardId

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
-from agent.wire import OverlayView
+from agent.overlay_wire import OverlayView
 from engine.errors import StaleEpoch
 from engine.model.ids import NodeId, ShardId
 

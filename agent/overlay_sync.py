@@ -5,7 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from agent.overlay import Overlay
-from agent.wire import OverlayRequest, OverlayView
+from agent.overlay_wire import OverlayRequest, OverlayView
 from engine.errors import AuthenticationFailed, ShardwrightError
 
 _FIRST_PAUSE, _LONGEST_PAUSE, _REFUSED_PAUSE = 0.2, 10.0, 60.0

@@ -149,60 +149,6 @@ class HealthOrders(Value):
     checks: tuple[OrderedCheck, ...]
 
 
-# --- the overlay between nodes ----------------------------------------------------------------------------------------
-
-LARGEST_VNI = (1 << 24) - 1
-UNDERLAY_MTU = 1500
-"""What the way between two providers carries, if nothing else is known."""
-
-
-ENDPOINT = r"^[0-9]{1,3}(\.[0-9]{1,3}){3}:[0-9]{1,5}$"
-"""IPv4 address and UDP port."""
-
-
-class OverlayRequest(Value):
-    """Over mutual TLS: how the node in the certificate can be reached by its peers, and which view it has already."""
-
-    public_key: Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$")]
-    """WireGuard's; the private half never leaves the node."""
-    endpoint: Annotated[str, Field(pattern=ENDPOINT)]
-    generation: Annotated[int, Field(ge=0)] = 0
-    """Of the view that it has; the answer waits for a newer one, for a while."""
-
-
-class OverlayPeer(Value):
-    """Another node or gateway, as WireGuard knows it."""
-
-    node: Annotated[NodeId, NAME]
-    public_key: str
-    endpoint: str
-    tunnel: Ipv4
-    """The only source address that its packets may have."""
-
-
-class OverlayEntry(Value):
-    """Where a MAC and its address live: frames of theirs are taken from that node only, and sent there only."""
-
-    shard: Annotated[ShardId, NAME]
-    """Or the name of a gateway."""
-    node: Annotated[NodeId, NAME]
-    epoch: Epoch
-    vni: Annotated[int, Field(ge=1, le=LARGEST_VNI)]
-    """Of the tenant: one number per namespace."""
-    address: Ipv4
-    mac: Mac
-
-
-class OverlayView(Value):
-    """The whole overlay at one generation. A lower generation, or a lower epoch of an entry, is refused."""
-
-    generation: Annotated[int, Field(ge=0)]
-    tunnel: Ipv4
-    """The asking node's own address in the tunnel."""
-    peers: tuple[OverlayPeer, ...]
-    entries: tuple[OverlayEntry, ...]
-
-
 # --- shards -----------------------------------------------------------------------------------------------------------
 
 

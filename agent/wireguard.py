@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from agent.epochs import write_durably
-from agent.wire import UNDERLAY_MTU, OverlayPeer
+from agent.overlay_wire import UNDERLAY_MTU, OverlayPeer
 from agent.wireguard_go import find_wireguard_go
 from engine.errors import MissingPart
 from engine.model.ids import NodeId

@@ -29,6 +29,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from agent.app import body, refusal, reply
+from agent.overlay_wire import OverlayRequest
 from agent.peer import PeerProtocol, peer_of, server_context
 from agent.wire import (
     Challenge,
@@ -40,7 +41,6 @@ from agent.wire import (
     LeaseGrant,
     LeaseRequest,
     NoticeReport,
-    OverlayRequest,
     RenewRequest,
     Verdict,
     node_identity,

@@ -8,7 +8,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
-from agent.wire import OverlayRequest, OverlayView
+from agent.overlay_wire import OverlayRequest, OverlayView
 from engine.model.ids import NodeId
 from engine.store.overlay_map import OverlayMap
 

@@ -3,7 +3,7 @@
 from pydantic import SecretStr
 
 from agent.config import AgentFile, MetadataFlavour
-from agent.wire import UNDERLAY_MTU
+from agent.overlay_wire import UNDERLAY_MTU
 from engine.model.placement import Node
 from engine.model.value import Value
 

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address
 
 from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
 
-from agent.wire import OverlayEntry, OverlayPeer, OverlayRequest, OverlayView
+from agent.overlay_wire import OverlayEntry, OverlayPeer, OverlayRequest, OverlayView
 from engine.errors import AuthenticationFailed, UnknownName, UsageError
 from engine.model.ids import NodeId, ShardId
 from engine.model.placement import NodeState, ShardState

@@ -17,7 +17,7 @@ import pytest
 
 from agent.network import guest_link
 from agent.overlay import Overlay
-from agent.wire import OverlayRequest, OverlayView
+from agent.overlay_wire import OverlayRequest, OverlayView
 from engine.clock import ManualClock
 from engine.errors import MissingPart, StaleEpoch
 from engine.model.capacity import Resources

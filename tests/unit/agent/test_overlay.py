@@ -6,7 +6,7 @@ import pytest
 
 from agent import overlay
 from agent.overlay_state import Batches
-from agent.wire import OverlayPeer, OverlayView
+from agent.overlay_wire import OverlayPeer, OverlayView
 from engine.errors import MissingPart
 from engine.model.ids import NodeId
 

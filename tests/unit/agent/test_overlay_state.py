@@ -1,7 +1,7 @@
 import pytest
 
 from agent.overlay_state import KernelState, changes, check_newer, guest_mtu, ruleset, wanted
-from agent.wire import OverlayEntry, OverlayPeer, OverlayView
+from agent.overlay_wire import OverlayEntry, OverlayPeer, OverlayView
 from agent.wireguard import tunnel_mtu
 from engine.errors import StaleEpoch
 from engine.model.ids import NodeId, ShardId

@@ -4,7 +4,7 @@ import pytest
 
 from agent import overlay_sync
 from agent.overlay_sync import OverlaySync
-from agent.wire import OverlayRequest, OverlayView
+from agent.overlay_wire import OverlayRequest, OverlayView
 from engine.errors import ProviderUnavailable, StaleEpoch
 
 KEY = "A" * 43 + "="

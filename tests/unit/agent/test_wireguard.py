@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from agent import wireguard
-from agent.wire import OverlayPeer
+from agent.overlay_wire import OverlayPeer
 from agent.wireguard import Tunnel, interface_name, settings
 from engine.errors import MissingPart
 from engine.model.ids import NodeId

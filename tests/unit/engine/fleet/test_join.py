@@ -16,8 +16,15 @@ from pydantic import SecretStr
 from agent.config import AgentConfig, MetadataFlavour
 from agent.identity import Identity
 from agent.metadata import MetadataAddress
+from agent.overlay_wire import OverlayRequest
 from agent.peer import client_context
-from agent.wire import CONTROL_NAME, HeldShard, KeepRequest, NoticeReport, OverlayRequest, Verdict
+from agent.wire import (
+    CONTROL_NAME,
+    HeldShard,
+    KeepRequest,
+    NoticeReport,
+    Verdict,
+)
 from engine.clock import ManualClock, SystemClock
 from engine.errors import AuthenticationFailed, ConfigurationError
 from engine.fleet.admission import Admission, Attestation

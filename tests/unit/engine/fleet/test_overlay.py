@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from agent.wire import OverlayRequest
+from agent.overlay_wire import OverlayRequest
 from engine.errors import AuthenticationFailed
 from engine.fleet import overlay as desk_module
 from engine.fleet.overlay import OverlayDesk

@@ -2,7 +2,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from agent.wire import OverlayEntry, OverlayRequest
+from agent.overlay_wire import OverlayEntry, OverlayRequest
 from engine.clock import ManualClock
 from engine.errors import AuthenticationFailed, UnknownName, UsageError
 from engine.model.capacity import Resources
