@@ -22,7 +22,7 @@ from pydantic import TypeAdapter
 from agent.guest_scripts import RECORD_PORT
 from engine.model.value import Value
 
-_CONNECT_SECONDS = 10.0
+_CONNECT_SECONDS, _TRY_SECONDS, _PAUSE_SECONDS = 30.0, 5.0, 0.2
 
 
 class RecordEntry(Value):
@@ -74,13 +74,13 @@ def summarise(entries: Sequence[RecordEntry], *, first: int, sent: int, error: s
 def run(
     host: str, port: int, log: Path, stop: Event, *, first: int, seconds: float, every: float, answer_seconds: float
 ) -> RecordSummary:
-    """One connection from start to end or ``stop``; it is never opened again, whatever happens."""
+    """One connection from start to end or ``stop``; once there, it is never opened again, whatever happens."""
     entries: list[RecordEntry] = []
     number, error = first - 1, ""
     finish = time.monotonic() + seconds
     try:
         with (
-            socket.create_connection((host, port), timeout=_CONNECT_SECONDS) as link,
+            connect(host, port) as link,
             log.open("wb", buffering=0) as out,
         ):
             link.settimeout(answer_seconds)
@@ -100,6 +100,18 @@ def run(
     except OSError as problem:
         error = f"{type(problem).__name__}: {problem}"
     return summarise(entries, first=first, sent=number - first + 1, error=error)
+
+
+def connect(host: str, port: int, *, seconds: float = _CONNECT_SECONDS) -> socket.socket:
+    """Tried again for a while: where a shard is may only just be getting around. Raises OSError."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return socket.create_connection((host, port), timeout=_TRY_SECONDS)
+        except OSError:
+            if time.monotonic() + _PAUSE_SECONDS > end:
+                raise
+            time.sleep(_PAUSE_SECONDS)
 
 
 def _told_to_end() -> Event:

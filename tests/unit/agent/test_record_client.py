@@ -3,6 +3,8 @@ import socket
 import threading
 from pathlib import Path
 
+import pytest
+
 from agent import record_client
 from agent.record_client import RecordEntry, RecordSummary, read_log, summarise
 
@@ -51,6 +53,23 @@ def test_every_record_is_sent_once_waited_for_and_logged(tmp_path: Path) -> None
     assert [one.number for one in read_log(tmp_path / "log")] == [5, 6]
     assert (summary.sent, summary.acked) == (3, 2)
     assert "asked to store 7" in summary.error
+
+
+def test_a_server_that_comes_late_is_waited_for_and_one_that_never_comes_is_not(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with pytest.raises(ConnectionRefusedError):
+        record_client.connect("127.0.0.1", port, seconds=0)
+    served: list[socket.socket] = []
+
+    def come() -> None:
+        served.append(socket.create_server(("127.0.0.1", port)))
+
+    late = threading.Timer(0.1, come)
+    late.start()
+    record_client.connect("127.0.0.1", port).close()
+    late.join()
+    served[0].close()
 
 
 def test_a_broken_connection_is_reported_and_not_opened_again(tmp_path: Path) -> None:
