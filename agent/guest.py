@@ -46,7 +46,8 @@ _KVM = Path("/dev/kvm")
 _COPY_SECONDS = 600
 _FIRST_USER, _USERS = 61_184, 4_336
 """Numbers that systemd sets aside for users that nobody has entered anywhere."""
-MEASURED = re.compile(r"^shardwright-measured (\w+) (\d+)\r?$", re.MULTILINE)
+MEASURED = re.compile(r"^shardwright-measured (\w+) (\d+)\r?\n", re.MULTILINE)
+"""With the line's end: a number is not to be read while half of it is written."""
 
 
 class GuestRecord(Value):

@@ -157,6 +157,11 @@ def test_what_the_guest_measured_is_read_from_its_console(tmp_path: Path) -> Non
     assert guest.is_ready(tmp_path)
 
 
+def test_a_number_is_not_read_while_half_of_it_is_written(tmp_path: Path) -> None:
+    (tmp_path / "serial.log").write_text("shardwright-measured read_iops 7\r\nshardwright-measured read_iops 1")
+    assert measured(tmp_path, None).read_iops == 7
+
+
 @pytest.fixture
 def most(monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.setattr(guest, "MOST_CONSOLE_BYTES", 100)
