@@ -6,6 +6,7 @@ comparison of memory: QEMU 7.2 under TCG can lose a written page on the way (see
 notice.
 """
 
+import asyncio
 import json
 import shutil
 import signal
@@ -17,12 +18,16 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from agent import guest, network
+from agent import console, guest, network
+from agent.boots import USUAL_MTU
 from agent.guest import GuestRecord
 from agent.image import GuestImage, build_image, cache_root
 from agent.moves import TLS_PRIORITY
+from agent.node_guest import Guest
 from agent.sending import DOWNTIME_LIMIT_MS
+from agent.templates import identity
 from agent.wire import ShardStatus
+from engine.clock import SystemClock
 from engine.model.ids import NodeId, ShardId
 from engine.model.value import Value
 from providers.sandbox import netns
@@ -117,18 +122,22 @@ class PlainGuest:
     def _launch(self) -> None:
         tap = self.record.tap
         assert tap is not None
-        network.add_tap(tap)
+        network.add_tap(tap, USUAL_MTU)
         direct = guest.supports_direct_io(self.folder / "disk.raw")
         with network.opened_tap(tap) as handle:
-            line = guest.command_line(self.record, direct_io=direct, mtu=network.bridge_mtu(), tap=handle)
+            line = guest.command_line(self.record, direct_io=direct, mtu=USUAL_MTU, tap=handle)
             self._process = guest.start(line, self.folder, user=self._user, keep=[handle])
 
     def wait_ready(self) -> None:
-        end = time.monotonic() + _BOOT_SECONDS
-        while not guest.is_ready(self.folder / guest.RUN_FOLDER):
-            if time.monotonic() > end:
-                raise RuntimeError("the guest does not boot")
-            time.sleep(0.05)
+        run, end = self.folder / guest.RUN_FOLDER, time.monotonic() + _BOOT_SECONDS
+        for reached in (guest.waits, guest.is_ready):
+            while not reached(run):
+                if time.monotonic() > end:
+                    raise RuntimeError("the guest does not boot")
+                time.sleep(0.05)
+            if reached is guest.waits:
+                who = identity(Guest(self.folder, self.record), USUAL_MTU, SystemClock())
+                asyncio.run(console.ask(run, who, "identity", _BOOT_SECONDS))
 
     def tls(self, endpoint: str) -> dict[str, Any]:
         folder = guest.lend_tls(self._fleet.agent_folder(self.node) / "tls", self.folder, self._user)
