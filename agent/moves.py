@@ -209,7 +209,7 @@ class MoveAgent:
         if not here.alive:
             return gone
         try:
-            migration = (await here.monitor.execute("query-migrate")).get("status", "none")
+            migration = await here.migration()
             status = await here.monitor.execute("query-status")
         except NotFound:
             return gone
@@ -387,7 +387,7 @@ class MoveAgent:
             await quietly(here, "migrate-continue", state="pre-switchover")
 
             async def ended() -> str | None:
-                said = (await here.monitor.execute("query-migrate")).get("status", "none")
+                said = await here.migration()
                 return said if said in ENDED or said.startswith(POST_COPY) else None
 
             await poll(ended, seconds=_SWITCH_SECONDS, every=0.002, what="the last part of the memory")
@@ -422,7 +422,7 @@ class MoveAgent:
             self._host.epochs.accept(shard, command.epoch)
             if fences.may_run(here.record, command.move, command.epoch):
                 try:
-                    if (await here.monitor.execute("query-migrate")).get("status", "none").startswith(POST_COPY):
+                    if (await here.migration()).startswith(POST_COPY):
                         # QEMU never lets it run again. Its disk has every write: the store has given the shard back.
                         await self._host.end_guest(here)
                         raise NotFound("part of its memory was sent away for good")
@@ -459,7 +459,7 @@ class MoveAgent:
         await quietly(here, "migrate_cancel")
 
         async def stopped() -> bool:
-            return (await here.monitor.execute("query-migrate")).get("status", "none") in ENDED
+            return await here.migration() in ENDED
 
         await poll(stopped, seconds=_CANCEL_SECONDS, what="giving up the move")
         await quietly(here, "block-job-cancel", device=MIRROR_JOB, force=True)

@@ -64,6 +64,10 @@ class Guest:
             return GuestState.DEAD
         return GuestState.RUNNING if said["running"] else GuestState.PAUSED
 
+    async def migration(self) -> str:
+        """QEMU's word about its last migration, "none" before the first. Raises NotFound."""
+        return str((await self.monitor.execute("query-migrate")).get("status", "none"))
+
 
 async def quietly(here: Guest, command: str, **arguments: object) -> None:
     """For clean-up: what is not there any more needs no removal."""

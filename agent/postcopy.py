@@ -40,7 +40,7 @@ class PostCopyAgent:
     async def listen_again(self, shard: ShardId, command: MoveCommand) -> Landing:
         """Where the source may connect anew after the connection broke."""
         async with self._moves.driven(shard, command) as here:
-            if await _word(here) != _PAUSED:
+            if await here.migration() != _PAUSED:
                 await quietly(here, "migrate-pause")
             port = network.free_port(self._config.underlay)
             await here.monitor.execute("migrate-recover", {"uri": f"tcp:{self._config.underlay}:{port}"})
@@ -56,7 +56,7 @@ class PostCopyAgent:
     async def send_again(self, shard: ShardId, request: MirrorRequest) -> SourceStatus:
         """Go on sending to where the destination listens now."""
         async with self._moves.driven(shard, request) as here:
-            if await _word(here) != _PAUSED:
+            if await here.migration() != _PAUSED:
                 await quietly(here, "migrate-pause")
             uri = f"tcp:{request.landing.host}:{request.landing.memory_port}"
             await here.monitor.execute("migrate", {"uri": uri, "resume": True})
@@ -87,7 +87,3 @@ async def start_post_copy(here: Guest) -> None:
     if not sending.exact(here, await here.monitor.execute("query-migrate")):
         raise MoveFailed("no post-copy", why="memory may have been lost on its way, and could not be compared after it")
     await here.monitor.execute("migrate-start-postcopy")
-
-
-async def _word(here: Guest) -> str:
-    return str((await here.monitor.execute("query-migrate")).get("status", "none"))

@@ -154,7 +154,7 @@ def _send(path: Path, run: Path) -> None:
 
 async def _completed(here: Guest) -> None:
     async def ended() -> str | None:
-        said = (await here.monitor.execute("query-migrate")).get("status", "none")
+        said = await here.migration()
         return said if said in ("completed", "failed", "cancelled") else None
 
     if (said := await poll(ended, seconds=_SECONDS, every=0.005, what="the checkpoint")) != "completed":

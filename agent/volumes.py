@@ -9,6 +9,7 @@ import asyncio
 import logging
 import shutil
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 from agent import guest, network
@@ -157,17 +158,18 @@ class VolumeHost:
 
     async def hold(self, shard: ShardId, request: AccessRequest) -> AttachedDisk:
         """``node`` is the user since ``epoch``: everybody else's server is dead on return, and its own serves."""
-        volume = self._volume(shard)
-        async with volume.busy:
-            fresh = held(volume.record, request)
-            self._host.epochs.accept(shard, request.epoch)
-            return await self._change(volume, fresh, request.node)
+        return await self._granted(shard, request, held)
 
     async def admit(self, shard: ShardId, request: AccessRequest) -> AttachedDisk:
         """``node`` may connect as well: it waits for a move."""
+        return await self._granted(shard, request, admitted)
+
+    async def _granted(
+        self, shard: ShardId, request: AccessRequest, rule: Callable[[VolumeRecord, AccessRequest], VolumeRecord]
+    ) -> AttachedDisk:
         volume = self._volume(shard)
         async with volume.busy:
-            fresh = admitted(volume.record, request)
+            fresh = rule(volume.record, request)
             self._host.epochs.accept(shard, request.epoch)
             return await self._change(volume, fresh, request.node)
 

@@ -185,11 +185,7 @@ def dns_server(configuration: Configuration, store: "Store") -> Iterator[str]:
     try:
         server = DnsServer(resolver, port=configuration.control.dns_port, service_port=RECORD_PORT)
     except OSError as problem:
-        raise ConfigurationError(
-            f"names cannot be answered on 127.0.0.1:{configuration.control.dns_port}",
-            why=problem.strerror or str(problem),
-            next_step="set control.dns_port to a free port, or to 0 for any",
-        ) from problem
+        raise _taken("names cannot be answered", "dns_port", configuration.control.dns_port, problem) from problem
     try:
         yield f"127.0.0.1:{server.port}"
     finally:
@@ -200,11 +196,15 @@ def _listen(port: int) -> socket.socket:
     try:
         return socket.create_server(("127.0.0.1", port))
     except OSError as problem:
-        raise ConfigurationError(
-            f"the web page cannot listen on 127.0.0.1:{port}",
-            why=problem.strerror or str(problem),
-            next_step="set control.web_port to a free port, or to 0 for any",
-        ) from problem
+        raise _taken("the web page cannot listen", "web_port", port, problem) from problem
+
+
+def _taken(what: str, key: str, port: int, problem: OSError) -> ConfigurationError:
+    return ConfigurationError(
+        f"{what} on 127.0.0.1:{port}",
+        why=problem.strerror or str(problem),
+        next_step=f"set control.{key} to a free port, or to 0 for any",
+    )
 
 
 def require_usage(usage: Path | None, metric: str | None) -> None:

@@ -13,7 +13,7 @@ from engine.composition.binding import Rules
 from engine.errors import ShardwrightError, StaleEpoch, UnknownName
 from engine.fleet.agent_client import AgentClient
 from engine.fleet.nodes import Carved
-from engine.model.ids import NodeId, ShardId
+from engine.model.ids import CellId, NodeId, ShardId, provider_of
 from engine.model.placement import Binding, ComponentName, Node, NodeState, Shard, ShardState
 from engine.store.attachments import Attachment, Attachments
 from engine.store.shard_map import ShardMap
@@ -155,9 +155,11 @@ class Storage:
 
     def _of(self, shard_id: ShardId) -> Attachment | None:
         """Of the replica that is bound to it: the name keeps the data, and an id may come back as another shard."""
+        known = [one for one in self._attachments.all() if one.shard == shard_id]
+        if not known:  # most shards, whose switchover waits for this
+            return None
         names = {one.component for one in self._map.bindings(shard=shard_id)}
-        known = (one for one in self._attachments.all() if one.component in names)
-        return next((one for one in known if one.shard == shard_id), None)
+        return next((one for one in known if one.component in names), None)
 
     def hand_over(self, shard_id: ShardId) -> None:
         for last in (False, True):
@@ -178,10 +180,9 @@ class Storage:
 def nearest(ready: Sequence[Shard], to: Node, nodes: Iterable[Node]) -> Shard | None:
     """Reads and writes wait for the way: the same cell goes first, then the same provider, then any."""
     cells = {node.id: node.cell for node in nodes}
-    provider = to.cell.split("/", 1)[0]
 
     def way(shard: Shard) -> tuple[bool, bool, str]:
-        cell = cells.get(shard.node, "")
-        return cell != to.cell, cell.split("/", 1)[0] != provider, shard.id
+        cell = cells.get(shard.node, CellId(""))
+        return cell != to.cell, provider_of(cell) != provider_of(to.cell), shard.id
 
     return min(ready, key=way, default=None)

@@ -6,13 +6,14 @@ when its storage is lost, so that nobody is ever given an empty disk in its plac
 
 from typing import Any
 
-from sqlalchemy import Column, Integer, PrimaryKeyConstraint, RowMapping, String, Table, and_, delete, select, update
+from sqlalchemy import Column, Integer, PrimaryKeyConstraint, RowMapping, String, Table, delete, select, update
 
 from engine.errors import UsageError
 from engine.model.ids import NodeId, ShardId
 from engine.model.placement import ComponentName, Epoch, Shard
 from engine.model.value import Value
 from engine.store.database import Database, metadata
+from engine.store.shard_tables import named
 
 attachments = Table(
     "attachments",
@@ -48,7 +49,9 @@ class Attachments:
     def assign(self, component: ComponentName, storage: ShardId) -> Attachment:
         """Give the replica its storage; the same pair again is the same attachment. Raises UsageError."""
         with self._database.transaction() as connection:
-            known = connection.execute(select(attachments).where(_named(component))).mappings().one_or_none()
+            known = (
+                connection.execute(select(attachments).where(named(attachments, component))).mappings().one_or_none()
+            )
             if known is not None:
                 found = _read(known)
                 if found.storage != storage:
@@ -60,14 +63,14 @@ class Attachments:
 
     def grant(self, component: ComponentName, shard: Shard, epoch: Epoch) -> None:
         """Write down that the shard as it is now may use the storage since ``epoch``; an older one changes nothing."""
-        newer = update(attachments).where(_named(component), attachments.c.epoch <= epoch)
+        newer = update(attachments).where(named(attachments, component), attachments.c.epoch <= epoch)
         with self._database.transaction() as connection:
             connection.execute(newer.values(shard=shard.id, node=shard.node, shard_epoch=shard.epoch, epoch=epoch))
 
     def forget(self, component: ComponentName) -> None:
         """The replica may be given another disk. Not there = success."""
         with self._database.transaction() as connection:
-            connection.execute(delete(attachments).where(_named(component)))
+            connection.execute(delete(attachments).where(named(attachments, component)))
 
     def all(self) -> tuple[Attachment, ...]:
         """By name."""
@@ -78,15 +81,6 @@ class Attachments:
     def in_use(self) -> frozenset[ShardId]:
         """Storage shards that hold somebody's data."""
         return frozenset(one.storage for one in self.all())
-
-
-def _named(component: ComponentName) -> Any:
-    return and_(
-        attachments.c.namespace == component.namespace,
-        attachments.c.workload == component.workload,
-        attachments.c.component == component.component,
-        attachments.c.ordinal == component.index,
-    )
 
 
 def _row(attachment: Attachment) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Select, and_, delete, select, update
+from sqlalchemy import Connection, RowMapping, Select, delete, select, update
 from sqlalchemy.exc import IntegrityError
 
 from engine.clock import Clock
@@ -23,6 +23,7 @@ from engine.store.shard_tables import (
     OVERLAY_ADDRESSES,
     binding_row,
     bindings,
+    named,
     node_row,
     nodes,
     overlay_address,
@@ -253,7 +254,7 @@ class ShardMap:
         """
         with self._database.transaction() as connection:
             shard = read_shard(_one(connection, _by_id(shard_id), f"shard {shard_id}"))
-            known = connection.execute(select(bindings).where(_named(component))).mappings().one_or_none()
+            known = connection.execute(select(bindings).where(named(bindings, component))).mappings().one_or_none()
             if known is not None and known["shard"] == shard_id:
                 return read_binding(known)
             other = connection.execute(select(bindings).where(bindings.c.shard == shard_id)).mappings().one_or_none()
@@ -276,7 +277,7 @@ class ShardMap:
 
         With ``drained_by`` only where the component is being drained, and until then at the latest.
         """
-        bound = select(bindings.c.shard).where(_named(component))
+        bound = select(bindings.c.shard).where(named(bindings, component))
         if drained_by is not None:
             bound = bound.where(bindings.c.draining_until <= drained_by)
         with self._changing_overlay() as connection:
@@ -298,7 +299,7 @@ class ShardMap:
 
     def resolve(self, component: ComponentName) -> Shard:
         """The shard that serves the component now."""
-        query = select(shards).join(bindings, bindings.c.shard == shards.c.id).where(_named(component))
+        query = select(shards).join(bindings, bindings.c.shard == shards.c.id).where(named(bindings, component))
         with self._database.transaction() as connection:
             return read_shard(_one(connection, query, str(component)))
 
@@ -317,10 +318,12 @@ class ShardMap:
         self, component: ComponentName, until: datetime | None, before: ShardState, after: ShardState
     ) -> None:
         with self._database.transaction() as connection:
-            shard_id = connection.execute(select(bindings.c.shard).where(_named(component))).scalar_one_or_none()
+            shard_id = connection.execute(
+                select(bindings.c.shard).where(named(bindings, component))
+            ).scalar_one_or_none()
             swap = update(shards).where(shards.c.id == shard_id, shards.c.state == before.value)
             if shard_id is not None and connection.execute(swap.values(state=after.value)).rowcount == 1:
-                connection.execute(update(bindings).where(_named(component)).values(draining_until=until))
+                connection.execute(update(bindings).where(named(bindings, component)).values(draining_until=until))
 
     @contextmanager
     def _changing_overlay(self) -> Iterator[Connection]:
@@ -349,7 +352,7 @@ class ShardMap:
         )
 
     def _unbind(self, connection: Connection, component: ComponentName, shard_id: ShardId) -> None:
-        connection.execute(delete(bindings).where(_named(component)))
+        connection.execute(delete(bindings).where(named(bindings, component)))
         serving = (ShardState.BOUND.value, ShardState.DRAINING.value)
         ready = update(shards).where(shards.c.id == shard_id, shards.c.state.in_(serving))
         connection.execute(ready.values(state=ShardState.READY.value))
@@ -368,15 +371,6 @@ def _one(connection: Connection, query: Select[Any], what: str) -> RowMapping:
 
 def _by_id(shard_id: ShardId) -> Select[Any]:
     return select(shards).where(shards.c.id == shard_id)
-
-
-def _named(component: ComponentName) -> Any:
-    return and_(
-        bindings.c.namespace == component.namespace,
-        bindings.c.workload == component.workload,
-        bindings.c.component == component.component,
-        bindings.c.ordinal == component.index,
-    )
 
 
 def _same_shard(known: Shard, shard_type: str, pool: PoolId) -> Shard:

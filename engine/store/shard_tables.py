@@ -3,7 +3,18 @@
 from ipaddress import IPv4Address
 from typing import Any
 
-from sqlalchemy import Column, ForeignKey, Integer, PrimaryKeyConstraint, RowMapping, String, Table, Text
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    ForeignKey,
+    Integer,
+    PrimaryKeyConstraint,
+    RowMapping,
+    String,
+    Table,
+    Text,
+    and_,
+)
 
 from engine.model.capacity import Resources
 from engine.model.ids import CellId, NodeId, PoolId, ShardId
@@ -77,6 +88,16 @@ TABLES = (nodes, shards, removed_shards, bindings, overlay_cursor, *OVERLAY_TABL
 _FIRST_NET, _LAST_NET, _PER_NET = 1, 254, 254
 OVERLAY_ADDRESSES = (_LAST_NET - _FIRST_NET + 1) * _PER_NET
 """10.9.1.1 to 10.9.254.254; 10.9.0.x and 10.9.255.x are kept for gateways and clients."""
+
+
+def named(table: Table, component: ComponentName) -> ColumnElement[bool]:
+    """The rows of a component, in any table that has the four columns of its name."""
+    return and_(
+        table.c.namespace == component.namespace,
+        table.c.workload == component.workload,
+        table.c.component == component.component,
+        table.c.ordinal == component.index,
+    )
 
 
 def overlay_address(slot: int) -> tuple[str, str]:
