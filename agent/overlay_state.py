@@ -37,15 +37,6 @@ def vxlan_name(vni: int) -> str:
 
 
 @dataclass(frozen=True)
-class Gateway:
-    """This host's own place on the overlay, where it is no node: an address on the tenant's bridge itself."""
-
-    vni: int
-    address: str
-    mac: str
-
-
-@dataclass(frozen=True)
 class KernelState:
     """Every field is a set of things that are there or not; nothing else of a view reaches the kernel."""
 
