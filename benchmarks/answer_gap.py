@@ -13,15 +13,10 @@ import struct
 import sys
 import time
 
+from agent.probe_port import checksum
+
 _EVERY = 0.002
 _ECHO, _ANSWER = 8, 0
-
-
-def checksum(data: bytes) -> int:
-    """The Internet's (RFC 1071)."""
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    total = (total >> 16) + (total & 0xFFFF)
-    return ~(total + (total >> 16)) & 0xFFFF
 
 
 def echo(identifier: int, number: int) -> bytes:

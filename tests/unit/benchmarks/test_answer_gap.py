@@ -1,6 +1,7 @@
 import struct
 
-from benchmarks.answer_gap import checksum, echo
+from agent.probe_port import checksum
+from benchmarks.answer_gap import echo
 
 
 def test_a_request_adds_up_to_nothing_with_its_checksum() -> None:
