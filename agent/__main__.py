@@ -4,10 +4,12 @@ import argparse
 import asyncio
 import ctypes
 import logging
+import os
 import random
+import signal
 import socket
-import ssl
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -25,11 +27,12 @@ from agent.overlay import open_overlay
 from agent.overlay_sync import OverlaySync
 from agent.peer import PeerProtocol, server_context
 from agent.reclaim import EVERY_SECONDS, MetadataWatch, watch
+from agent.renewing import keep_renewed
 from agent.shards import ShardHost
 from engine.clock import SystemClock
 from engine.errors import ConfigurationError, ShardwrightError
 
-_RENEW_CHECK_SECONDS = 30.0
+_CLOSING_SECONDS = 1.0
 _MMAP_THRESHOLD, _ARENA_MAX = -3, -8
 _LARGE_BYTES, _ARENAS = 128 * 1024, 2
 _LOG = logging.getLogger("agent")
@@ -45,11 +48,19 @@ def main(arguments: list[str] | None = None) -> int:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)
     try:
-        asyncio.run(serve(load(options.config), stop_guests_on_exit=options.stop_guests_on_exit))
+        asyncio.run(_serve_and_leave(load(options.config), stop_guests_on_exit=options.stop_guests_on_exit))
     except ShardwrightError as error:
         print(f"agent: {error}", file=sys.stderr)
         return int(error.exit_code)
     return 0
+
+
+async def _serve_and_leave(config: AgentConfig, *, stop_guests_on_exit: bool) -> None:
+    await serve(config, stop_guests_on_exit=stop_guests_on_exit)
+    # asyncio would wait for its threads, and one of them may wait for a name server or a disk for half a minute.
+    # Nothing needs it: what is half done the next agent finds, as after a crash.
+    logging.shutdown()
+    os._exit(0)
 
 
 def stay_small() -> None:
@@ -64,7 +75,7 @@ def stay_small() -> None:
 
 
 async def serve(config: AgentConfig, *, stop_guests_on_exit: bool = False) -> None:
-    """Until SIGTERM or SIGINT (uvicorn catches both)."""
+    """Until SIGTERM or SIGINT."""
     clock = SystemClock()
     config.work.mkdir(parents=True, exist_ok=True, mode=0o700)
     host_name = config.listen_host or config.underlay
@@ -77,9 +88,8 @@ async def serve(config: AgentConfig, *, stop_guests_on_exit: bool = False) -> No
     )
     host = ShardHost(config, overlay)
     # The socket listens before anyone is told of it: whoever calls at once waits instead of being refused.
-    await identity.join(f"https://{host_name}:{listener.getsockname()[1]}")
-    if vouched is not None:
-        await vouched.close()
+    agent_url = f"https://{host_name}:{listener.getsockname()[1]}"
+    await identity.join(agent_url)
     tls = server_context(
         certificate=identity.certificate_file, key=identity.key_file, ca=identity.ca_file, client_certificate=True
     )
@@ -98,8 +108,13 @@ async def serve(config: AgentConfig, *, stop_guests_on_exit: bool = False) -> No
             ssl_context_factory=lambda _config, _default: tls,
         )
     )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # uvicorn catches both, and raises them again when it has ended, for whoever had them before: without this the
+        # process would be over by then.
+        asyncio.get_running_loop().add_signal_handler(number, partial(setattr, server, "should_exit", True))
+    load = partial(tls.load_cert_chain, identity.certificate_file, identity.key_file)
     tasks = [
-        loops.begin("renewing the certificate", lambda: _keep_renewed(identity, tls, clock)),
+        loops.begin("renewing the certificate", lambda: keep_renewed(identity, agent_url, clock, load=load)),
         loops.begin("looking at moves", Keeper(host, api.moves, identity.keep).run),
         loops.begin("checking health", HealthKeeper(host, identity.report_health, beside=api.volumes.health).run),
         loops.begin("serving disks", api.volumes.run),
@@ -113,15 +128,17 @@ async def serve(config: AgentConfig, *, stop_guests_on_exit: bool = False) -> No
         tasks.append(loops.begin("watching for a reclaim", reclaim))
     if config.run_lease_seconds is not None:
         keeper = LeaseKeeper(host, identity.renew_leases, config.run_lease_seconds)
-        keeper.start_watchdog()
         tasks.append(loops.begin("renewing run leases", keeper.keep))
     try:
         await server.serve(sockets=[listener])
     finally:
         await loops.end(tasks)
+        if vouched is not None:
+            await vouched.close()
         if stop_guests_on_exit:
             await host.stop_all()
-        await host.close()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(host.close(), _CLOSING_SECONDS)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -134,18 +151,6 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.close()
         raise ConfigurationError(f"cannot listen on {host}:{port}", why=problem.strerror or "") from problem
     return listener
-
-
-async def _keep_renewed(identity: Identity, tls: ssl.SSLContext, clock: SystemClock) -> None:
-    """A fresh certificate at half life; connections made from then on show it."""
-    while True:
-        if clock.now() >= identity.half_life():
-            try:
-                await identity.renew()
-                tls.load_cert_chain(identity.certificate_file, identity.key_file)
-            except ShardwrightError as problem:
-                _LOG.warning("cannot renew the certificate yet: %s", problem)
-        await asyncio.sleep(_RENEW_CHECK_SECONDS)
 
 
 async def _watch_for_reclaim(url: str, config: AgentConfig, identity: Identity, clock: SystemClock) -> None:

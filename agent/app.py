@@ -41,6 +41,7 @@ from agent.wire import (
     ReserveRequest,
     ResizeRequest,
     SendRequest,
+    SwitchoverRequest,
     TuneRequest,
     VolumeRequest,
     control_identity,
@@ -169,40 +170,42 @@ class AgentApi:
         return reply(await self.volumes.admit(_shard_of(request), await body(request, AccessRequest)))
 
     async def _source(self, request: Request) -> Response:
-        return reply(await self.moves.source_status(_shard_of(request)))
+        return reply(await self.moves.source.status(_shard_of(request)))
 
     async def _destination(self, request: Request) -> Response:
-        return reply(await self.moves.destination_status(_shard_of(request)))
+        return reply(await self.moves.destination.status(_shard_of(request)))
 
     async def _reserve(self, request: Request) -> Response:
-        self.moves.reserve(_shard_of(request), await body(request, ReserveRequest))
+        self.moves.destination.reserve(_shard_of(request), await body(request, ReserveRequest))
         return Response(status_code=204)
 
     async def _prepare(self, request: Request) -> Response:
-        return reply(await self.moves.prepare(_shard_of(request), await body(request, PrepareRequest)))
+        return reply(await self.moves.destination.prepare(_shard_of(request), await body(request, PrepareRequest)))
 
     async def _mirror(self, request: Request) -> Response:
-        return reply(await self.moves.mirror(_shard_of(request), await body(request, MirrorRequest)))
+        return reply(await self.moves.source.mirror(_shard_of(request), await body(request, MirrorRequest)))
 
     async def _precopy(self, request: Request) -> Response:
-        return reply(await self.moves.precopy(_shard_of(request), await body(request, SendRequest)))
+        return reply(await self.moves.source.precopy(_shard_of(request), await body(request, SendRequest)))
 
     async def _tune(self, request: Request) -> Response:
-        return reply(await self.moves.tune(_shard_of(request), await body(request, TuneRequest)))
+        return reply(await self.moves.source.tune(_shard_of(request), await body(request, TuneRequest)))
 
     async def _switchover(self, request: Request) -> Response:
         try:
             wait = min(float(request.query_params.get("wait", "1")), _LONGEST_WAIT_SECONDS)
         except ValueError:
             raise UsageError("wait is a number of seconds") from None
-        return reply(await self.moves.switchover(_shard_of(request), await body(request, MoveCommand), wait))
+        return reply(
+            await self.moves.source.switchover(_shard_of(request), await body(request, SwitchoverRequest), wait)
+        )
 
     async def _proceed(self, request: Request) -> Response:
-        return reply(await self.moves.proceed(_shard_of(request), await body(request, MoveCommand)))
+        return reply(await self.moves.source.proceed(_shard_of(request), await body(request, MoveCommand)))
 
     async def _commit(self, request: Request) -> Response:
         wanted = await body(request, CommitRequest, LARGEST_MEMORY_BODY_BYTES)
-        return reply(await self.moves.commit(_shard_of(request), wanted))
+        return reply(await self.moves.destination.commit(_shard_of(request), wanted))
 
     async def _restart(self, request: Request) -> Response:
         return reply(await self.cold_restart.restart(_shard_of(request), await body(request, MoveCommand)))
@@ -220,17 +223,19 @@ class AgentApi:
         return reply(await self.post_copy.send_again(_shard_of(request), await body(request, MirrorRequest)))
 
     async def _memory(self, request: Request) -> Response:
-        return reply(await self.moves.memory(_shard_of(request), await body(request, MemoryRequest)))
+        return reply(await self.moves.source.memory(_shard_of(request), await body(request, MemoryRequest)))
 
     async def _patch(self, request: Request) -> Response:
-        await self.moves.patch(_shard_of(request), await body(request, PatchRequest, LARGEST_MEMORY_BODY_BYTES))
+        await self.moves.destination.patch(
+            _shard_of(request), await body(request, PatchRequest, LARGEST_MEMORY_BODY_BYTES)
+        )
         return Response(status_code=204)
 
     async def _abort(self, request: Request) -> Response:
-        return reply(await self.moves.abort(_shard_of(request), await body(request, AbortRequest)))
+        return reply(await self.moves.destination.abort(_shard_of(request), await body(request, AbortRequest)))
 
     async def _resume(self, request: Request) -> Response:
-        return reply(await self.moves.resume(_shard_of(request), await body(request, MoveCommand)))
+        return reply(await self.moves.source.resume(_shard_of(request), await body(request, MoveCommand)))
 
 
 def guarded(handler: Handler) -> Handler:

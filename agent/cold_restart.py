@@ -1,15 +1,13 @@
 """Where a guest's memory cannot be brought: its disk is, to the last acknowledged write, and it boots from there."""
 
 from agent import fences
-from agent.monitor import poll
-from agent.moves import MIRROR_JOB, MoveAgent, no_jobs
+from agent.move_source import MIRROR_JOB
+from agent.moves import MoveAgent
 from agent.node_guest import quietly
 from agent.shards import ShardHost
 from agent.wire import MoveCommand, ShardStatus, SourceStatus
 from engine.errors import MoveFailed
 from engine.model.ids import ShardId
-
-_MIRROR_SECONDS = 10.0
 
 
 class ColdRestartAgent:
@@ -23,16 +21,15 @@ class ColdRestartAgent:
 
         Until the store has given the shard away the move can be given up, and the guest runs on.
         """
-        async with self._moves.driven(shard, command) as here:
-            status = await self._moves.source_status(shard)
-            if not here.mirrored:
+        async with self._moves.source.driven(shard, command) as here:
+            status = await self._moves.source.status(shard)
+            if not status.mirrored:
                 if not (status.mirror_present and status.mirror_ready):
                     raise MoveFailed(f"the disk of shard {shard} is not mirrored", why=status.error)
                 await here.monitor.execute("stop")
                 await quietly(here, "block-job-cancel", device=MIRROR_JOB)
-                await poll(lambda: no_jobs(here), seconds=_MIRROR_SECONDS, every=0.002, what="the end of the mirror")
-                here.mirrored = True
-        return await self._moves.source_status(shard)
+                await self._moves.source.mirror_ended(here)
+        return await self._moves.source.status(shard)
 
     async def restart(self, shard: ShardId, command: MoveCommand) -> ShardStatus:
         """The store says that the shard belongs here, and its memory will never come: boot it from the disk that came.
@@ -40,9 +37,9 @@ class ColdRestartAgent:
         A guest that has been told to run with all its memory is left alone, dead or not. Returns when the workload is
         up. Raises MoveFailed when the memory has come after all.
         """
-        async with self._moves.driven(shard, command, fences.may_commit) as here:
+        async with self._moves.destination.driven(shard, command, fences.may_commit) as here:
             if here.record.incoming or here.record.receiving:
-                if (await self._moves.destination_status(shard)).arrived:
+                if (await self._moves.destination.status(shard)).arrived:
                     raise MoveFailed(f"the memory of shard {shard} has arrived", why="it is to be committed")
                 await self._host.end_guest(here)
                 here.save(incoming=False, receiving=False, move=None, booting=True)

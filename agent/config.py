@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 
-from agent.overlay_wire import ENDPOINT, UNDERLAY_MTU
+from agent.overlay_wire import UNDERLAY_MTU, Endpoint
 from agent.wire import (
     NAME,
 )
@@ -56,7 +56,7 @@ class AgentConfig(Value):
     """None: the address that this host uses to reach the control plane."""
     overlay_port: Annotated[int, Field(ge=1, le=65535)] = DEFAULT_OVERLAY_PORT
     """UDP, for WireGuard."""
-    overlay_endpoint: Annotated[str, Field(pattern=ENDPOINT)] | None = None
+    overlay_endpoint: Endpoint | None = None
     """ADDRESS:PORT where other nodes reach the tunnel; None: the underlay address, ``overlay_port``."""
     underlay_mtu: Annotated[int, Field(ge=1280, le=9216)] = UNDERLAY_MTU
     """What the ways between nodes carry: the same on every node of a fleet, since a guest keeps its own in a move."""

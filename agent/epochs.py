@@ -31,6 +31,11 @@ class EpochStore:
 
 def write_durably(path: Path, content: bytes) -> None:
     """Replace the file so that after a crash it holds the old or the new content, and after return the new."""
+    put_in_place(written_beside(path, content), path)
+
+
+def written_beside(path: Path, content: bytes) -> Path:
+    """A file beside that one, flushed, to be put in its place: most of the time that replacing it takes."""
     scratch = path.with_name(f".{path.name}.new")
     handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
@@ -38,6 +43,10 @@ def write_durably(path: Path, content: bytes) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+    return scratch
+
+
+def put_in_place(scratch: Path, path: Path) -> None:
     scratch.rename(path)
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:

@@ -6,7 +6,7 @@ epoch: a command with a lower one than the node has stored is refused (``current
 
 from agent.guest import GuestRecord
 from agent.wire import MoveCommand, Verdict
-from engine.errors import ConcurrentUpdate, StaleEpoch
+from engine.errors import ConcurrentUpdate, MoveFailed, StaleEpoch
 from engine.model.ids import ShardId
 
 UNHEARD_SECONDS = 15.0
@@ -31,6 +31,15 @@ def may_join(record: GuestRecord, command: MoveCommand) -> None:
         raise ConcurrentUpdate(f"shard {record.shard} is in another move", why=str(record.move))
     if not record.lives_here:
         raise ConcurrentUpdate(f"shard {record.shard} does not run here", why="it waits for a move or was given away")
+
+
+def may_make_way(record: GuestRecord, command: MoveCommand) -> None:
+    """Raise MoveFailed for a guest that waited for that very move and has died: its disk may be all that is left.
+
+    It is cleared away, or booted, by the end of its move; a command that comes late does not begin anew.
+    """
+    if record.move == command.move and record.incoming and record.pid:
+        raise MoveFailed(f"the guest that waited for shard {record.shard} has died", why="its disk may be complete")
 
 
 def may_commit(record: GuestRecord, command: MoveCommand) -> None:
@@ -67,8 +76,19 @@ def word_on(record: GuestRecord, migration: str) -> str:
 
 
 def must_stop(record: GuestRecord, *, running: bool) -> bool:
-    """A guest that was given away may not run; QEMU starts it again by itself when the rest cannot be sent."""
-    return running and record.ceded_epoch > 0
+    """A guest that was given away, or may be at any moment; QEMU starts it by itself when the rest cannot be sent."""
+    return running and (record.ceded_epoch > 0 or record.handing_over)
+
+
+def may_mirror(record: GuestRecord) -> bool:
+    """Whether a mirror may begin: what comes late must not write over a disk that has been handed over."""
+    return not record.handing_over
+
+
+def still_mirrored(record: GuestRecord, mirrored: bool, *, running: bool, migration: str) -> bool:
+    """Whether both disks are equal, by a mirror that was ended: a guest that has run on since has gone its own way."""
+    ran_on = record.handing_over and migration in ("failed", "cancelled")
+    return mirrored and not running and not ran_on
 
 
 def must_finish(record: GuestRecord) -> bool:

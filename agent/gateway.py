@@ -18,12 +18,11 @@ from agent.config import load
 from agent.identity import Identity
 from agent.overlay import Overlay
 from agent.overlay_sync import OverlaySync
+from agent.renewing import keep_renewed
 from engine.clock import SystemClock
 from engine.errors import ShardwrightError
 
 READY = "ready"
-_RENEW_CHECK_SECONDS = 30.0
-_LOG = logging.getLogger("agent.gateway")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -46,14 +45,15 @@ async def serve(path: Path) -> None:
     config.work.mkdir(parents=True, exist_ok=True, mode=0o700)
     overlay = Overlay(config.node, config.work, config.overlay_port, underlay_mtu=config.underlay_mtu, gateway=True)
     identity = Identity(config, clock, random.Random())  # noqa: S311 - jitter only
-    await identity.join(f"https://{config.underlay}")
+    url = f"https://{config.underlay}"
+    await identity.join(url)
     sync = OverlaySync(overlay, config.endpoint, identity.overlay)
     ending = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ending.set)
     tasks = [
         loops.begin("following the overlay", sync.run),
-        loops.begin("renewing the certificate", lambda: _keep_renewed(identity, clock)),
+        loops.begin("renewing the certificate", lambda: keep_renewed(identity, url, clock)),
         loops.begin("saying that it is ready", lambda: _announce(sync)),
     ]
     await ending.wait()
@@ -63,16 +63,6 @@ async def serve(path: Path) -> None:
 async def _announce(sync: OverlaySync) -> None:
     await sync.ready.wait()
     print(READY, flush=True)
-
-
-async def _keep_renewed(identity: Identity, clock: SystemClock) -> None:
-    while True:
-        if clock.now() >= identity.half_life():
-            try:
-                await identity.renew()
-            except ShardwrightError as problem:
-                _LOG.warning("cannot renew the certificate yet: %s", problem)
-        await asyncio.sleep(_RENEW_CHECK_SECONDS)
 
 
 if __name__ == "__main__":

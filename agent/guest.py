@@ -22,7 +22,7 @@ from agent.image import GuestImage
 from agent.memory import BACKEND
 from agent.monitor import SOCKET_NAME
 from agent.wire import AttachedDisk, GuestProfile, MeasuredPerformance, NetworkMode
-from engine.errors import MissingPart
+from engine.errors import MissingPart, ProviderUnavailable, UsageError
 from engine.model.capacity import Resources
 from engine.model.ids import MoveId, ShardId
 from engine.model.value import Value
@@ -44,6 +44,7 @@ MOST_CONSOLE_BYTES = 4 << 20
 """What is kept of what a guest writes, or it could fill the node's disk."""
 _KVM = Path("/dev/kvm")
 _COPY_SECONDS = 600
+_ASK_SECONDS = 20.0
 _FIRST_USER, _USERS = 61_184, 4_336
 """Numbers that systemd sets aside for users that nobody has entered anywhere."""
 MEASURED = re.compile(r"^shardwright-measured (\w+) (\d+)\r?\n", re.MULTILINE)
@@ -76,6 +77,8 @@ class GuestRecord(Value):
     """Told to run here, for good; only that it does has yet to be seen to."""
     ceded_epoch: int = 0
     """The epoch at which the store gave the shard to another node, 0: not given. What is left is a rollback copy."""
+    handing_over: bool = False
+    """The rest of it goes to the destination before the store has decided: it runs on only by the store's word."""
     move: MoveId | None = None
     sent_for: MoveId | None = None
     """The last move for which QEMU was told to send memory: what it says of a migration is about that one."""
@@ -102,6 +105,16 @@ def memory_mib(resources: Resources) -> int:
     return memory_size.mib(resources.memory_gib)
 
 
+def virtual_cpus(resources: Resources, most: float | None = None) -> int:
+    """Of a guest that boots with those resources and may be given ``most`` while it runs.
+
+    Raises UsageError for less than it boots with.
+    """
+    if most is not None and most < resources.vcpus:
+        raise UsageError("vCPUs cannot grow to less than they are", why=f"{most:g} of {resources.vcpus:g}")
+    return max(1, math.ceil(resources.vcpus if most is None else most))
+
+
 def command_line(
     record: GuestRecord, *, direct_io: bool, mtu: int | None, tap: int | None, restoring: bool = False
 ) -> list[str]:
@@ -110,6 +123,7 @@ def command_line(
     Both ends of a move use the same, but for the descriptor. ``restoring``: it waits for a template.
     """
     machine, accelerator = f"{record.profile.machine},hpet=off", record.profile.accelerator
+    machine += ",suppress-vmdesc=on" if record.profile.bare_stream else ""
     # On a busy host an emulated timer ticks too late for the kernel's test of it, which would then give up booting.
     # What the guest has freed is zero, so that a move need not send it: 54 of 128 MB are sent instead of 92.
     words = "console=ttyS0 quiet panic=1 mitigations=off no_timer_check init_on_free=1"
@@ -127,7 +141,7 @@ def command_line(
     # A memfd, so that the agent can compare the memory of both sides of a move (see agent.memory).
     arguments += ["-object", f"{BACKEND},id=mem0,size={boot_mib}M,share=on"]
     arguments += ["-accel", "tcg,tb-size=32" if accelerator == "tcg" else accelerator, "-cpu", record.profile.cpu]
-    arguments += ["-smp", str(max(1, math.ceil(record.resources.vcpus)))]
+    arguments += ["-smp", str(record.profile.cpus or virtual_cpus(record.resources))]
     arguments += ["-m", f"{boot_mib},maxmem={boot_mib + growth_mib}M" if growth_mib else str(boot_mib)]
     arguments += ["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]
     arguments += ["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]
@@ -387,7 +401,7 @@ def measured(folder: Path, boot_seconds: float | None, *, from_template: bool = 
 
 @cache
 def qemu_version() -> str:
-    """Raises MissingPart."""
+    """Raises MissingPart, ProviderUnavailable when QEMU does not answer."""
     match = re.search(r"version (\S+)", _ask("--version"))
     return match.group(1) if match else "unknown"
 
@@ -405,6 +419,7 @@ def profile(
     resources: Resources,
     grows_to_gib: float | None = None,
     own: WorkloadImage | None = None,
+    vcpus_grow_to: float | None = None,
 ) -> GuestProfile:
     """Of a guest that boots with those resources. Raises UsageError when it should grow to less than it has."""
     boot_mib, most_mib = memory_mib(resources), None if grows_to_gib is None else memory_size.mib(grows_to_gib)
@@ -419,11 +434,17 @@ def profile(
         memory_mib=boot_mib,
         image=own,
         memory_growth_mib=memory_size.growth_mib(boot_mib, most_mib),
+        cpus=virtual_cpus(resources, vcpus_grow_to),
+        bare_stream=True,
     )
 
 
 def _ask(*arguments: str) -> str:
     if shutil.which(QEMU) is None:
         raise MissingPart("QEMU is not installed", next_step="apt-get install qemu-system-x86")
-    done = subprocess.run([QEMU, *arguments], capture_output=True, text=True, timeout=20, check=False)
+    try:
+        done = subprocess.run([QEMU, *arguments], capture_output=True, text=True, timeout=_ASK_SECONDS, check=False)
+    except subprocess.TimeoutExpired as problem:
+        what, why = f"{QEMU} {' '.join(arguments)} does not end", f"it was given {_ASK_SECONDS:g} s"
+        raise ProviderUnavailable(what, why=why) from problem
     return done.stdout

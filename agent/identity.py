@@ -1,9 +1,9 @@
 """The node's key and certificate: joining on its provider's word or a token, renewing at half life, files for QEMU."""
 
 import asyncio
+import hashlib
 import logging
 import random
-import shutil
 from datetime import datetime
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from pydantic import ValidationError
 
+from agent import key_exchange
 from agent.config import AgentConfig
 from agent.epochs import write_durably
 from agent.metadata import MetadataAddress
@@ -48,7 +49,11 @@ _LOG = logging.getLogger("agent.identity")
 
 
 class Identity:
-    """Files under ``work/tls``: node.key (0600), node.pem, ca.pem, and the same under the names QEMU looks for."""
+    """Files under ``work/tls``: node.key (0600), node.pem, ca.pem, and the same under the names QEMU looks for.
+
+    ``joined`` is the digest of the token that was used: a gateway that is given a new file joins anew, since its
+    certificate is void.
+    """
 
     def __init__(
         self, config: AgentConfig, clock: Clock, rng: random.Random, metadata: MetadataAddress | None = None
@@ -86,19 +91,28 @@ class Identity:
 
         Raises AuthenticationFailed, or ConfigurationError where there is neither.
         """
-        if self.usable():
+        if self.usable() and not self._has_new_token():
             return
         pause = _FIRST_PAUSE
         while True:
             try:
                 request = await self._request(agent_url)
                 self._install(await self._post("/v1/join", request, with_certificate=False))
+                self._remember_token()
             except ProviderUnavailable as problem:
                 _LOG.warning("cannot join yet: %s", problem)
                 await asyncio.sleep(pause * self._rng.uniform(0.5, 1.0))
                 pause = min(pause * 2, _LONGEST_PAUSE)
             else:
                 return
+
+    def _has_new_token(self) -> bool:
+        token, joined = self._config.join_token, self.folder / "joined"
+        return token is not None and joined.exists() and joined.read_text() != _digest(token.get_secret_value())
+
+    def _remember_token(self) -> None:
+        if self._config.join_token is not None:
+            write_durably(self.folder / "joined", _digest(self._config.join_token.get_secret_value()).encode())
 
     async def _request(self, agent_url: str) -> JoinRequest:
         request = JoinRequest(
@@ -178,7 +192,7 @@ class Identity:
         except httpx.HTTPError as problem:
             raise ProviderUnavailable("the control plane does not answer", why=str(problem)) from problem
         if answer.status_code >= 500 or answer.status_code == 429:
-            raise ProviderUnavailable("the control plane cannot answer now", why=f"HTTP {answer.status_code}")
+            raise ProviderUnavailable("the control plane cannot answer now", why=_refusal(answer))
         if answer.status_code >= 400:
             raise AuthenticationFailed("the control plane refuses", why=_refusal(answer))
         return answer
@@ -202,15 +216,22 @@ class Identity:
             certificate = Certificate.model_validate_json(answer.content)
         except ValidationError as problem:
             raise ProviderAnswerInvalid("the control plane's answer holds no certificate") from problem
-        write_durably(self.certificate_file, certificate.certificate_pem.encode())
+        pem = certificate.certificate_pem.encode()
         # QEMU's tls-creds-x509 finds its files by these names in one folder.
-        for source, names in (
-            (self.ca_file, ("ca-cert.pem",)),
-            (self.certificate_file, ("server-cert.pem", "client-cert.pem")),
-            (self.key_file, ("server-key.pem", "client-key.pem")),
+        for content, names in (
+            (self.ca_file.read_bytes(), ("ca-cert.pem",)),
+            (pem, ("server-cert.pem", "client-cert.pem")),
+            (self.key_file.read_bytes(), ("server-key.pem", "client-key.pem")),
         ):
             for name in names:
-                _copy_private(source, self.folder / name)
+                _put_private(self.folder / name, content)
+        write_durably(self.folder / key_exchange.FILE, key_exchange.parameters())
+        # Last: by this file everybody knows that there is a new one, and half of it would be kept until the next.
+        write_durably(self.certificate_file, pem)
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
 
 
 def _challenge(answer: httpx.Response) -> str:
@@ -220,10 +241,10 @@ def _challenge(answer: httpx.Response) -> str:
         raise ProviderAnswerInvalid("the control plane's answer holds no challenge") from problem
 
 
-def _copy_private(source: Path, target: Path) -> None:
+def _put_private(target: Path, content: bytes) -> None:
     scratch = target.with_name(f".{target.name}.new")
-    shutil.copyfile(source, scratch)
-    scratch.chmod(0o600)
+    scratch.touch(0o600)
+    scratch.write_bytes(content)
     scratch.rename(target)
 
 

@@ -12,7 +12,7 @@ import shutil
 import ssl
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from threading import Event
 from urllib.parse import urlsplit
@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from agent import processes
+from agent.detached import Detached
 from agent.image import GuestImage
 from engine.errors import MissingPart, UsageError
 from engine.model.workload_image import ImageFile, WorkloadImage
@@ -44,13 +45,12 @@ class ImageStore:
         """``tls``: whose certificates are believed; None: the system's."""
         self._folder, self._tls, self._pause_seconds = folder, tls, pause_seconds
         self._coming: dict[str, asyncio.Task[Path]] = {}
-        self._threads = ThreadPoolExecutor(_FETCHES, thread_name_prefix="image")
+        self._fetches = Detached(_FETCHES, "image")
         self._ending = Event()
 
     def close(self) -> None:
         """Give up what is on its way, without waiting for it."""
         self._ending.set()
-        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def get(self, wanted: WorkloadImage, *, disk: bool, seconds: float) -> GuestImage:
         """The image, its files on this node. ``disk``: its disk, too (a shard that arrives by a move brings its own).
@@ -83,7 +83,7 @@ class ImageStore:
 
     async def _had(self, file: ImageFile) -> Path:
         if file.is_fetched:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, self._have, file)
+            return await self._fetches.run(partial(self._have, file))
         return await asyncio.to_thread(self._have, file)
 
     def _kept(self, file: ImageFile) -> Path:
@@ -94,8 +94,9 @@ class ImageStore:
         kept = self._kept(file)
         if kept.exists():
             return kept
+        self._go_on(file)
         kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _tidy(kept.parent)
+        processes.remove_scratch(kept.parent)
         scratch = kept.with_name(f".{file.sha256}.{os.getpid()}")
         try:
             for left in reversed(range(_TRIES)):
@@ -183,14 +184,6 @@ def _note(task: asyncio.Task[Path]) -> None:
     """Whoever asked for the file may have gone away."""
     if not task.cancelled() and (problem := task.exception()) is not None:
         _LOG.warning("%s", problem)
-
-
-def _tidy(folder: Path) -> None:
-    """Remove what agents that were killed have left half."""
-    for scratch in folder.glob(".*.*"):
-        pid = scratch.suffix[1:]
-        if pid.isdecimal() and processes.look(int(pid)) is None:
-            scratch.unlink(missing_ok=True)
 
 
 def _shown(file: ImageFile) -> str:

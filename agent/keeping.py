@@ -54,10 +54,10 @@ class Keeper:
 
     async def _look_at(self, shard: ShardId, here: Guest) -> None:
         if fences.must_finish(here.record):
-            await self._moves.finish_commit(here)
+            await self._moves.destination.finish_commit(here)
             return
         async with here.busy:
-            await self._moves.stop_given_away(here)
+            await self._moves.source.stop_given_away(here)
         running = bool((await here.monitor.execute("query-status"))["running"])
         move, unheard = here.record.move, self._monotonic() - here.heard
         if move is None or not fences.must_ask(here.record, running=running, unheard_seconds=unheard):
@@ -68,6 +68,6 @@ class Keeper:
             return
         _LOG.warning("move %s has left shard %s paused: it runs on here at epoch %d", move, shard, verdict.epoch)
         try:
-            await self._moves.resume(shard, MoveCommand(move=move, epoch=verdict.epoch))
+            await self._moves.source.resume(shard, MoveCommand(move=move, epoch=verdict.epoch))
         except NotFound:
             _LOG.warning("the guest of shard %s has died meanwhile", shard)

@@ -1,15 +1,16 @@
-"""The agent's half of run leases: asks the control plane which shards may run, and tells the watchdog until when."""
+"""The agent's half of run leases: asks the control plane which shards may run, and tells the watchdog until when.
 
-import asyncio
+No lease is renewed while no watchdog enforces them: the agent stops the guests itself then, as theirs run out.
+"""
+
 import logging
-import subprocess
-import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from agent.guest import GuestRecord
 from agent.node_guest import Guest
 from agent.shards import ShardHost
 from agent.watchdog import Lease, boottime
+from agent.watching import Watch
 from agent.wire import HeldShard, LeaseGrant
 from engine.errors import ShardwrightError
 from engine.model.ids import ShardId
@@ -26,14 +27,7 @@ class LeaseKeeper:
         self._host, self._ask, self._seconds = host, ask, seconds
         self.folder = host.config.work / "leases"
         self.folder.mkdir(parents=True, exist_ok=True)
-
-    def start_watchdog(self) -> None:
-        """In a session of its own: it outlives the agent, as the guests do. One that is there already stays."""
-        with (self.folder.parent / "watchdog.log").open("ab") as log:
-            subprocess.Popen(
-                [sys.executable, "-m", "agent.watchdog", str(self.folder)],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
+        self._watch = Watch(self.folder, host.config.work / "watchdog.log")
 
     async def keep(self) -> None:
         """Until cancelled."""
@@ -46,19 +40,30 @@ class LeaseKeeper:
                 if str(problem) != last_problem:
                     _LOG.warning("cannot renew run leases: %s", problem)
                 last_problem = str(problem)
-            await asyncio.sleep(self._seconds / RENEWALS_PER_LEASE)
+            await self._watch.rest(self._seconds / RENEWALS_PER_LEASE)
 
     async def renew(self) -> None:
-        """One round. A guest that waits for a move, or was given away, needs no lease: it does not run."""
+        """One round. A guest that waits for a move, or was given away, needs no lease: it does not run.
+
+        Raises MissingPart where no watchdog can be had, and what the asking raises.
+        """
         running = {shard: one for shard, one in self._host.guests.items() if runs_here(one.record)}
+        try:
+            self._grant_first(running)  # without any lease a guest would never be stopped
+        finally:
+            await self._watch.require()
+        if running:
+            await self._extend(running)
+
+    def _grant_first(self, running: Mapping[ShardId, Guest]) -> None:
         for file in self.folder.glob("[!.]*"):
             if file.name not in running:
                 file.unlink(missing_ok=True)
         for one in running.values():
             if self._holder(one.record.shard) != (one.record.pid, one.record.start_ticks):
                 self._write(one, boottime())  # the command that made this process run was its first grant
-        if not running:
-            return
+
+    async def _extend(self, running: Mapping[ShardId, Guest]) -> None:
         began = boottime()  # before it is asked: the answer's way counts against us
         held = tuple(HeldShard(shard=shard, epoch=self._host.epochs.get(shard)) for shard in running)
         granted = (await self._ask(held)).shards

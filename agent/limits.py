@@ -7,7 +7,10 @@ from pathlib import Path
 
 from engine.model.ids import NodeId, ShardId
 
-_PERIOD_US = 100_000
+_PERIOD_US, _LONGEST_PERIOD_US, _SLICE_US = 100_000, 250_000, 62_500
+"""What a guest may use of a processor it gets in slices, one a period, with caches that are cold at the start of each:
+under TCG about a millisecond of work a slice. So a small share gets a longer period, up to where a busy guest would
+stand still for too long; docs/performance.md has the figures."""
 _PARENT = "shardwright"
 _REMOVAL_TRIES, _REMOVAL_PAUSE = 100, 0.02
 """A process that has ended leaves its group a little later."""
@@ -48,12 +51,14 @@ class Cgroups:
 
     def limit_cpu(self, name: str, vcpus: float) -> bool:
         """Whether it is enforced. 0 lifts the limit."""
-        quota = int(vcpus * _PERIOD_US) if vcpus > 0 else -1
+        period = _period_us(vcpus)
+        quota = int(vcpus * period) if vcpus > 0 else -1
         if self._unified is not None:
-            return _write(self._group(self._unified, name) / "cpu.max", f"{quota if quota > 0 else 'max'} {_PERIOD_US}")
+            return _write(self._group(self._unified, name) / "cpu.max", f"{quota if quota > 0 else 'max'} {period}")
         if "cpu" not in self._legacy:
             return False
-        return _write(self._group(self._legacy["cpu"], name) / "cpu.cfs_quota_us", str(quota))
+        group = self._group(self._legacy["cpu"], name)
+        return _write(group / "cpu.cfs_period_us", str(period)) and _write(group / "cpu.cfs_quota_us", str(quota))
 
     def limit_memory(self, name: str, limit_bytes: int) -> bool:
         if self._unified is not None:
@@ -78,6 +83,13 @@ class Cgroups:
     @staticmethod
     def _group(root: Path, name: str) -> Path:
         return root / _PARENT / name
+
+
+def _period_us(vcpus: float) -> int:
+    """The usual one, unless the share of a period would be shorter than a slice should be."""
+    if vcpus <= 0:
+        return _PERIOD_US
+    return min(max(_PERIOD_US, int(_SLICE_US / vcpus)), _LONGEST_PERIOD_US)
 
 
 def group_name(work: Path, node: NodeId, shard: ShardId) -> str:

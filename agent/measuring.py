@@ -36,7 +36,7 @@ async def _network(here: Guest, tap: str, seconds: int) -> dict[str, float]:
     received, _ = await asyncio.gather(asked, flood)
     told = f"flood {seconds + 2} {network.nobody(address)}"
     asked = console.ask(here.run, told, "flooded_bytes", seconds + 2)
-    sent, _ = await asyncio.gather(asyncio.to_thread(network.taken_mbps, tap, address, seconds), asked)
+    sent, _ = await asyncio.gather(asyncio.to_thread(network.taken_mbps, tap, here.record.mac, address, seconds), asked)
     return {"receive_mbps": received / 1000, "send_mbps": sent}
 
 

@@ -59,9 +59,19 @@ def plugged_mib(profile: GuestProfile, wanted: Resources) -> int:
             f"this shard's memory can be {boot} to {most} MiB while it runs", why=f"{asked} MiB asked for",
             next_step="carve another shard and move over",
         )  # fmt: skip
-    if (asked - boot) % STEP_MIB:
-        raise UsageError(f"memory changes in steps of {STEP_MIB} MiB", why=f"{asked} MiB from {boot}")
+    require_step(boot, asked)
     return asked - boot
+
+
+def require_step(has_mib: int, asked_mib: int) -> None:
+    """``has_mib``: what it boots with, or has now. Raises UsageError that names the two nearest sizes."""
+    beyond = (asked_mib - has_mib) % STEP_MIB
+    if beyond:
+        lower = asked_mib - beyond
+        raise UsageError(
+            f"memory changes in steps of {STEP_MIB} MiB", why=f"{asked_mib} MiB asked for, from {has_mib}",
+            next_step=f"--memory-gib {lower / 1024:.10g} or {(lower + STEP_MIB) / 1024:.10g}",
+        )  # fmt: skip
 
 
 async def plug(monitor: Monitor, wanted: int) -> int:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ class Monitor:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._client: QMPClient | None = None
+        self.stirred = asyncio.Event()
+        """Set, and replaced by a fresh one, whenever QEMU tells of something by itself."""
         self._connecting = asyncio.Lock()
 
     async def execute(self, command: str, arguments: Arguments | None = None) -> Any:
@@ -48,6 +51,12 @@ class Monitor:
             except (QMPError, OSError, TimeoutError, EOFError):
                 return
 
+    def _stir(self, _event: object) -> bool:
+        """What has happened is asked for, not read from the event: whoever polls looks again at once."""
+        before, self.stirred = self.stirred, asyncio.Event()
+        before.set()
+        return False
+
     async def _connected(self) -> QMPClient:
         async with self._connecting:
             if self._client is None or self._client.runstate.name != "RUNNING":
@@ -56,7 +65,7 @@ class Monitor:
 
     async def _connect(self) -> QMPClient:
         client = QMPClient()
-        client.events.event_filter = lambda _event: False  # nobody reads them: they would pile up
+        client.events.event_filter = self._stir  # nobody reads them: they would pile up
         try:
             handle = os.open(self._folder, os.O_PATH | os.O_DIRECTORY)
         except OSError as problem:
@@ -72,14 +81,26 @@ class Monitor:
         return client
 
 
-async def poll(check: Callable[[], Awaitable[Any]], *, seconds: float, every: float = 0.005, what: str = "QEMU") -> Any:
-    """Await ``check()`` until it returns something true; MoveFailed when the time is up."""
+async def poll(
+    check: Callable[[], Awaitable[Any]],
+    *,
+    seconds: float,
+    every: float = 0.005,
+    what: str = "QEMU",
+    woken_by: Monitor | None = None,
+) -> Any:
+    """Await ``check()`` until it returns something true; MoveFailed when the time is up.
+
+    ``woken_by``: looks at once whenever that QEMU tells of something, and ``every`` so often in between all the same.
+    """
     loop = asyncio.get_running_loop()
     end = loop.time() + seconds
     while True:
+        stirred = woken_by.stirred if woken_by else asyncio.Event()  # before the look: what happens in it counts too
         found = await check()
         if found:
             return found
         if loop.time() >= end:
             raise MoveFailed(f"{what} took longer than {seconds:g} s")
-        await asyncio.sleep(every)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stirred.wait(), every)

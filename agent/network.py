@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 
-from agent.probe_port import introduction
+from agent.probe_port import confirmation, introduction
 from engine.errors import MissingPart
 from engine.model.ids import NodeId, ShardId
 
@@ -117,24 +117,33 @@ def nobody(address: str) -> IPv4Address:
     return IPv4Interface(address).network.broadcast_address - 1
 
 
-def introduce(name: str, address: str) -> None:
-    """Let a shard know where ``nobody`` is, at this node's bridge: by a question, whose sender it remembers."""
-    shard, asker = IPv4Interface(address).ip, nobody(address)
-    mac = _mac_beyond(_links(name)[2])
-    question = introduction(mac, asker.packed, shard.packed)
+def introduce(name: str, mac: str, address: str) -> None:
+    """Let a shard know where ``nobody`` is, at this node's bridge, for as long as this is done again every few seconds.
+
+    A question alone is not enough: Linux believes its sender for eight seconds, then asks back itself and stops sending
+    while nobody answers.
+    """
+    shard, asker, shard_mac = (
+        IPv4Interface(address).ip.packed,
+        nobody(address).packed,
+        bytes.fromhex(mac.replace(":", "")),
+    )
+    ours = _mac_beyond(_links(name)[2])
+    head = shard_mac + ours + struct.pack("!H", _ARP)
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as link:
         link.bind((name, 0))
-        link.send(b"\xff" * 6 + mac + struct.pack("!H", _ARP) + question)
+        link.send(head + introduction(ours, asker, shard))
+        link.send(head + confirmation(ours, asker, shard_mac, shard))
 
 
-def taken_mbps(name: str, address: str, seconds: float) -> float:
+def taken_mbps(name: str, mac: str, address: str, seconds: float) -> float:
     """Mbit/s that the overlay takes from a shard that floods ``nobody``, shaped. Blocks; counts after a second."""
     _own, _inner, outer = _links(name)
-    introduce(name, address)
+    introduce(name, mac, address)
     time.sleep(1.0)
     first, began = _received_bytes(outer), time.monotonic()
     while (passed := time.monotonic() - began) < seconds:
-        introduce(name, address)  # it would ask back after a few seconds, and get no answer
+        introduce(name, mac, address)
         time.sleep(min(1.0, seconds - passed))
     return round((_received_bytes(outer) - first) * 8 / 1e6 / (time.monotonic() - began), 3)
 

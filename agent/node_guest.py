@@ -3,19 +3,21 @@
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent import guest
-from agent.epochs import write_durably
+from agent.epochs import put_in_place, write_durably, written_beside
 from agent.guest import GuestRecord
-from agent.monitor import GuestRefused, Monitor
+from agent.monitor import GuestRefused, Monitor, poll
 from agent.wire import GuestState, MemoryDigest
-from engine.errors import NotFound
+from engine.errors import MoveFailed, NotFound
 
 if TYPE_CHECKING:
     from agent.sending import FirstPass
 
+_DYING_SECONDS = 1.0
 _LOG = logging.getLogger("agent.node_guest")
 
 
@@ -35,6 +37,10 @@ class Guest:
         """It has lost no page on its way. Not kept over the agent's death: then memory is compared."""
         self.mirrored = False
         """A switchover has ended the mirror. Not kept over the agent's death: then the move is given up."""
+        self.sending_rest: asyncio.Task[None] | None = None
+        """Since a switchover that sent the rest at once: sees to it that the guest does not run on by itself."""
+        self.sent_at: float | None = None
+        """When all its memory was seen to be sent, by ``time.perf_counter``."""
         self.heard_now()
 
     def heard_now(self) -> None:
@@ -47,9 +53,39 @@ class Guest:
         write_durably(self.folder / "shard.json", fresh.model_dump_json().encode())
         self.record = fresh
 
+    def staged(self, **changes: object) -> Callable[[], None]:
+        """``save`` in two parts: the change is on disk on return, and in force once what is returned was called."""
+        before = self.record
+        fresh = before.model_copy(update=changes)
+        scratch = written_beside(self.folder / "shard.json", fresh.model_dump_json().encode())
+
+        def put() -> None:
+            if self.record is not before:  # somebody has saved meanwhile
+                self.save(**changes)
+                return
+            put_in_place(scratch, self.folder / "shard.json")
+            self.record = fresh
+
+        return put
+
     @property
     def alive(self) -> bool:
         return guest.alive(self.record)
+
+    async def dies(self, seconds: float) -> bool:
+        """Whether a guest whose monitor is silent is dead, or will be within that time.
+
+        A process that dies closes its monitor some time before it is dead; one that lives may have stalled.
+        """
+
+        async def dead() -> bool:
+            return not self.alive
+
+        try:
+            await poll(dead, seconds=seconds, every=0.02)
+        except MoveFailed:
+            return False
+        return True
 
     async def state(self) -> GuestState:
         if not self.alive:
@@ -61,7 +97,7 @@ class Guest:
         try:
             said = await self.monitor.execute("query-status")
         except NotFound:
-            return GuestState.DEAD
+            return GuestState.DEAD if await self.dies(_DYING_SECONDS) else GuestState.HUNG
         return GuestState.RUNNING if said["running"] else GuestState.PAUSED
 
     async def migration(self) -> str:

@@ -4,9 +4,11 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from pydantic import ValidationError
+
 from agent.overlay import Overlay
 from agent.overlay_wire import OverlayRequest, OverlayView
-from engine.errors import AuthenticationFailed, ShardwrightError
+from engine.errors import AuthenticationFailed, ConfigurationError, ShardwrightError
 
 _FIRST_PAUSE, _LONGEST_PAUSE, _REFUSED_PAUSE = 0.2, 10.0, 60.0
 """Refused is a node that the store has given up: it will hardly be taken back."""
@@ -40,9 +42,19 @@ class OverlaySync:
 
     async def follow(self) -> None:
         """One question and its answer. An agent that has just started asks for the whole, whatever it remembers."""
-        view = await self._ask(
-            OverlayRequest(public_key=self._overlay.public_key, endpoint=self._endpoint, generation=self._applied)
-        )
+        view = await self._ask(self._request())
         await asyncio.to_thread(self._overlay.apply, view)
         self._applied = view.generation
         self.ready.set()
+
+    def _request(self) -> OverlayRequest:
+        try:
+            return OverlayRequest(
+                public_key=self._overlay.public_key, endpoint=self._endpoint, generation=self._applied
+            )
+        except ValidationError as problem:
+            raise ConfigurationError(
+                f"no other node could reach the tunnel at {self._endpoint}",
+                why="; ".join(one["msg"] for one in problem.errors()),
+                next_step="mend SHARDWRIGHT_OVERLAY_ENDPOINT, or SHARDWRIGHT_UNDERLAY_ADDRESS",
+            ) from None

@@ -1,8 +1,9 @@
 """What control plane and agents say to each other about the overlay between nodes; the rest is in agent.wire."""
 
+from ipaddress import IPv4Address
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from agent.wire import NAME, Ipv4, Mac
 from engine.model.ids import NodeId, ShardId
@@ -14,7 +15,22 @@ UNDERLAY_MTU = 1500
 """What the way between two providers carries, if nothing else is known."""
 
 
-ENDPOINT = r"^[0-9]{1,3}(\.[0-9]{1,3}){3}:[0-9]{1,5}$"
+def checked_endpoint(text: str) -> str:
+    """Raises ValueError for what WireGuard could not send to: ``wg`` refuses all peers for the sake of one.
+
+    A host name is none: every other host would have to resolve it, and one that cannot would lose all peers too.
+    """
+    address, _, port = text.rpartition(":")
+    try:
+        host, number = IPv4Address(address), int(port)
+    except ValueError:
+        host, number = IPv4Address(0), 0
+    if str(number) != port or not 1 <= number <= 65535 or host.is_unspecified or host.is_multicast:
+        raise ValueError("must be ADDRESS:PORT, the IPv4 address of a host and a UDP port from 1 to 65535")
+    return text
+
+
+Endpoint = Annotated[str, AfterValidator(checked_endpoint)]
 """IPv4 address and UDP port."""
 
 
@@ -23,7 +39,7 @@ class OverlayRequest(Value):
 
     public_key: Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$")]
     """WireGuard's; the private half never leaves the node."""
-    endpoint: Annotated[str, Field(pattern=ENDPOINT)]
+    endpoint: Endpoint
     generation: Annotated[int, Field(ge=0)] = 0
     """Of the view that it has; the answer waits for a newer one, for a while."""
 
@@ -34,6 +50,7 @@ class OverlayPeer(Value):
     node: Annotated[NodeId, NAME]
     public_key: str
     endpoint: str
+    """Not checked here: a view in which it is wrong is good but for this one peer, which the agent leaves out."""
     tunnel: Ipv4
     """The only source address that its packets may have."""
 

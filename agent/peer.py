@@ -8,21 +8,22 @@ from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-_SCOPE_KEY = "shardwright.peer"
+_SCOPE_KEY, _CERTIFICATE_KEY = "shardwright.peer", "shardwright.certificate"
 
 
 class PeerProtocol(H11Protocol):
-    """Puts the URI of the client's verified certificate into the request's scope."""
+    """Puts the client's verified certificate, and the URI in it, into the request's scope."""
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         # asyncio does this only for sockets made with IPPROTO_TCP spelled out. Without it every answer waits 40 ms for
         # the other side's delayed acknowledgement: head and body are two writes.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        peer, inner = _uri(transport.get_extra_info("ssl_object")), self.app
+        connection, inner = transport.get_extra_info("ssl_object"), self.app
+        peer, certificate = _uri(connection), connection.getpeercert(binary_form=True) if connection else None
 
         async def with_peer(scope: Any, receive: Any, send: Any) -> None:
-            scope[_SCOPE_KEY] = peer
+            scope[_SCOPE_KEY], scope[_CERTIFICATE_KEY] = peer, certificate
             await inner(scope, receive, send)
 
         self.app = with_peer
@@ -32,6 +33,12 @@ def peer_of(scope: Any) -> str | None:
     """The peer's identity (``spiffe://…``), or None where it showed no certificate."""
     found = scope.get(_SCOPE_KEY)
     return found if isinstance(found, str) else None
+
+
+def certificate_of(scope: Any) -> bytes | None:
+    """The peer's certificate (DER), or None where it showed none."""
+    found = scope.get(_CERTIFICATE_KEY)
+    return found if isinstance(found, bytes) else None
 
 
 def server_context(*, certificate: Path, key: Path, ca: Path, client_certificate: bool) -> ssl.SSLContext:

@@ -32,14 +32,14 @@ class PostCopyAgent:
 
     async def claim(self, shard: ShardId, command: MoveCommand) -> DestinationStatus:
         """The store has given the shard here: the mirrored disk is the guest's own before its source sends the rest."""
-        async with self._moves.driven(shard, command, fences.may_commit) as here:
+        async with self._moves.destination.driven(shard, command, fences.may_commit) as here:
             if here.record.incoming:
                 await quietly(here, "nbd-server-stop")
-        return await self._moves.destination_status(shard)
+        return await self._moves.destination.status(shard)
 
     async def listen_again(self, shard: ShardId, command: MoveCommand) -> Landing:
         """Where the source may connect anew after the connection broke."""
-        async with self._moves.driven(shard, command) as here:
+        async with self._moves.destination.driven(shard, command) as here:
             if await here.migration() != _PAUSED:
                 await quietly(here, "migrate-pause")
             port = network.free_port(self._config.underlay)
@@ -55,12 +55,12 @@ class PostCopyAgent:
 
     async def send_again(self, shard: ShardId, request: MirrorRequest) -> SourceStatus:
         """Go on sending to where the destination listens now."""
-        async with self._moves.driven(shard, request) as here:
+        async with self._moves.source.driven(shard, request) as here:
             if await here.migration() != _PAUSED:
                 await quietly(here, "migrate-pause")
             uri = f"tcp:{request.landing.host}:{request.landing.memory_port}"
             await here.monitor.execute("migrate", {"uri": uri, "resume": True})
-        return await self._moves.source_status(shard)
+        return await self._moves.source.status(shard)
 
 
 async def capabilities(here: Guest, **wanted: bool) -> None:

@@ -73,6 +73,11 @@ def introduction(mac: bytes, here: bytes, there: bytes) -> bytes:
     return struct.pack("!HHBBH", 1, _IPV4, 6, 4, 1) + mac + here + bytes(6) + there
 
 
+def confirmation(mac: bytes, here: bytes, guest_mac: bytes, there: bytes) -> bytes:
+    """An ARP answer to what the guest may be asking: sent to its own MAC, it keeps an asker that Linux has learnt."""
+    return struct.pack("!HHBBH", 1, _IPV4, 6, 4, 2) + mac + here + guest_mac + there
+
+
 def packet(here: bytes, there: bytes, tcp: bytes) -> bytes:
     """An IPv4 packet around a TCP segment."""
 

@@ -1,5 +1,6 @@
 """One process as /proc shows it. Standard library alone: the watchdog must never need what the agent needs."""
 
+import os
 from pathlib import Path
 
 
@@ -10,3 +11,14 @@ def look(pid: int) -> tuple[str, int] | None:
     except OSError:
         return None
     return None if fields[0] in "ZX" else (fields[0], int(fields[19]))
+
+
+def remove_scratch(folder: Path, *, mine: bool = False) -> None:
+    """Remove the files ``.NAME.PID`` that processes which are dead have left half.
+
+    ``mine``: also what an earlier process with the number of this one has left.
+    """
+    for scratch in folder.glob(".*.*"):
+        pid = scratch.suffix[1:]
+        if pid.isdecimal() and (look(int(pid)) is None or (mine and int(pid) == os.getpid())):
+            scratch.unlink(missing_ok=True)

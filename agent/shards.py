@@ -4,8 +4,8 @@ import asyncio
 import logging
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
@@ -19,10 +19,11 @@ from agent.guest import GuestRecord
 from agent.image import MINIMUM_MEMORY_MIB, GuestImage, build_image, cache_root
 from agent.image_store import ImageStore
 from agent.limits import Cgroups, group_name
-from agent.monitor import poll
+from agent.monitor import GuestRefused, poll
 from agent.node_guest import Guest
 from agent.overlay import Overlay
 from agent.probe import accelerator
+from agent.resizing import require_possible
 from agent.templates import Templates
 from agent.wire import CarveRequest, GuestProfile, NetworkMode, ShardStatus
 from engine.clock import Clock, SystemClock
@@ -107,7 +108,7 @@ class ShardHost:
         self._reservations = {move: kept for move, kept in self._reservations.items() if kept.until > now}
         parts = [one.record.resources for one in self.guests.values() if not one.record.ceded_epoch]
         parts += [kept.resources for kept in self._reservations.values()]
-        return _total([*parts, *self.beside()])
+        return Resources.total([*parts, *self.beside()])
 
     def reserve(self, move: MoveId, resources: Resources, ttl_seconds: float) -> None:
         """Keep room for a move; the same move again renews. Raises InsufficientCapacity."""
@@ -126,10 +127,10 @@ class ShardHost:
 
     def require_capacity(self, wanted: Resources) -> None:
         """For whatever takes of the node. Raises InsufficientCapacity."""
-        total, capacity = _total([self.reserved(), wanted]), self.config.capacity
-        short = [name for name in Resources.model_fields if getattr(total, name) > getattr(capacity, name) + 1e-6 and
-                 (getattr(capacity, name) > 0 or name in ("vcpus", "memory_gib"))]  # fmt: skip
+        reserved, capacity = self.reserved(), self.config.capacity
+        short = capacity.short_of(wanted, (reserved,))
         if short:
+            total = Resources.total([reserved, wanted])
             raise InsufficientCapacity(
                 f"node {self.config.node} has no room",
                 why="; ".join(
@@ -170,11 +171,12 @@ class ShardHost:
         """
         image = await self.image(request.image, disk=arriving is None)
         profile = guest.profile(
-            await self.find_accelerator(), image, request.resources, request.memory_grows_to_gib, request.image
-        )
+            await self.find_accelerator(), image, request.resources, request.memory_grows_to_gib, request.image,
+            request.vcpus_grow_to,
+        )  # fmt: skip
         if arriving is not None:  # what it was booted with there, whatever it has now
-            memory = {name: getattr(arriving, name) for name in ("memory_mib", "memory_growth_mib")}
-            profile = profile.model_copy(update=memory)
+            booted = ("memory_mib", "memory_growth_mib", "cpus", "bare_stream")
+            profile = profile.model_copy(update={name: getattr(arriving, name) for name in booted})
         folder = self._folder / request.shard
         folder.mkdir(exist_ok=True)
         disk_mib = request.disk_mib
@@ -270,46 +272,93 @@ class ShardHost:
     async def resize(self, shard: ShardId, epoch: int, resources: Resources) -> ShardStatus:
         """Change the limits of a running shard, its memory too; its number of virtual CPUs stays.
 
-        Raises UsageError for memory that this guest can never have, InsufficientCapacity when the node has no room for
-        more or the guest does not let go of what it should give back.
+        Raises UsageError for what this guest can never have, ConcurrentUpdate while it moves or does not run,
+        InsufficientCapacity when the node has no room for more or the guest does not let go of what it should give
+        back.
         """
         self.epochs.accept(shard, epoch)
         here = self.guest(shard)
         async with here.busy:
-            if guest.memory_mib(resources) != guest.memory_mib(here.record.resources):
-                await self._resize_memory(here, resources)
-            await self.apply_limits(here, resources)
+            record = here.record
+            if record.move is not None or not record.lives_here or not here.alive:
+                raise ConcurrentUpdate(f"shard {shard} cannot change now", why="it does not run, or moves")
+            require_possible(record.profile, record.resources, resources)
+            with self._room_kept(record, resources):
+                if await self._lacks(here, resources):
+                    await self._resize_memory(here, resources)
+                await self.apply_limits(here, resources)
         return await self.status(shard)
 
-    async def _resize_memory(self, here: Guest, resources: Resources) -> None:
-        """All of it or nothing: what is not done within memory_size.LONGEST_SECONDS is undone."""
-        record, wanted = here.record, memory_size.plugged_mib(here.record.profile, resources)
-        before = memory_size.plugged_mib(record.profile, record.resources)
-        if record.move is not None or not here.alive:
-            raise ConcurrentUpdate(f"shard {record.shard}'s memory cannot change now", why="it does not run, or moves")
-        more = Resources(vcpus=0, memory_gib=max(0.0, resources.memory_gib - record.resources.memory_gib))
+    @contextmanager
+    def _room_kept(self, record: GuestRecord, resources: Resources) -> Iterator[None]:
+        """For what it would have beyond what it has: nobody else is promised that meanwhile."""
+        names = Resources.model_fields
+        more = Resources(
+            **{name: max(0.0, getattr(resources, name) - getattr(record.resources, name)) for name in names}
+        )
         claim = MoveId(f"grow-{record.shard}")
-        if more.memory_gib:
+        if any(getattr(more, name) for name in names):
             self.require_capacity(more)
-            self._reservations[claim] = _Reservation(more, time.monotonic() + 3 * memory_size.LONGEST_SECONDS)
+            self._reservations[claim] = _Reservation(more, time.monotonic() + 6 * memory_size.LONGEST_SECONDS)
         try:
-            # Room before the guest takes it, and until it has let go: the limit of its control group is never too low.
-            largest = max(resources.memory_gib, record.resources.memory_gib)
-            self._limit_memory(here, record.resources.model_copy(update={"memory_gib": largest}))
-            reached = await memory_size.plug(here.monitor, wanted)
-            if reached != wanted:
-                back = await memory_size.plug(here.monitor, before)
-                self._limit_memory(here, record.resources)
-                way, done = ("given back", before - reached) if wanted < before else ("taken", reached - before)
-                raise InsufficientCapacity(
-                    f"the guest of shard {record.shard} has {way} {done} MiB of {abs(wanted - before)}",
-                    why=f"and then no more; it has {record.profile.memory_mib + back} MiB again",
-                    next_step="free memory in the guest, or look whether its kernel has virtio-mem",
-                )
-            here.save(resources=record.resources.model_copy(update={"memory_gib": resources.memory_gib}))
+            yield
         finally:
             self.unreserve(claim)
-        await measuring.measure_memory(here, grown_mib=wanted - before)
+
+    async def _lacks(self, here: Guest, wanted: Resources) -> bool:
+        """Whether its memory is another than ``wanted``: a resize that broke off counts with what it may have."""
+        asked, profile = guest.memory_mib(wanted), here.record.profile
+        if asked != guest.memory_mib(here.record.resources):
+            return True
+        return profile.memory_growth_mib > 0 and await memory_size.plugged(here.monitor) != asked - profile.memory_mib
+
+    async def _resize_memory(self, here: Guest, resources: Resources) -> None:
+        """All of it or nothing: what is not done within memory_size.LONGEST_SECONDS is undone.
+
+        Where that is not seen to be undone either, the guest may do it yet: it counts with the larger memory then.
+        """
+        record, wanted = here.record, memory_size.plugged_mib(here.record.profile, resources)
+        before = memory_size.plugged_mib(record.profile, record.resources)
+        has = await memory_size.plugged(here.monitor)
+        if has != before or record.measured.memory_mib is None:  # what it had is compared with what it will have
+            await measuring.measure_memory(here, 0)
+        # Room before the guest takes it, and until it has let go: the limit of its control group is never too low.
+        booted = record.profile.memory_mib
+        largest = max(resources.memory_gib, record.resources.memory_gib, (booted + has) / 1024)
+        self._limit_memory(here, record.resources.model_copy(update={"memory_gib": largest}))
+        try:
+            reached = await memory_size.plug(here.monitor, wanted)
+        except (GuestRefused, NotFound):
+            await self._undo_memory(here, before, largest)
+            raise
+        if reached != wanted:
+            undone = await self._undo_memory(here, before, largest)
+            way, done = ("given back", has - reached) if wanted < has else ("taken", reached - has)
+            raise InsufficientCapacity(
+                f"the guest of shard {record.shard} has {way} {done} MiB of {abs(wanted - has)}",
+                why=f"and then no more; {undone}",
+                next_step="free memory in the guest, or look whether its kernel has virtio-mem",
+            )
+        here.save(resources=record.resources.model_copy(update={"memory_gib": resources.memory_gib}))
+        await measuring.measure_memory(here, grown_mib=wanted - has)
+
+    async def _undo_memory(self, here: Guest, before: int, largest_gib: float) -> str:
+        """What became of it, in words."""
+        try:
+            back = await memory_size.plug(here.monitor, before)
+            told = f"it has {here.record.profile.memory_mib + back} MiB again"
+            undone = back <= before
+        except (GuestRefused, NotFound) as problem:
+            told, undone = str(problem), False
+        if not undone:
+            here.save(
+                resources=here.record.resources.model_copy(update={"memory_gib": largest_gib}),
+                measured=here.record.measured.model_copy(update={"memory_mib": None}),
+            )
+            told += f", and counts with {largest_gib * 1024:g} until it is resized again"
+            _LOG.warning("shard %s: a resize broke off, and is not undone: %s", here.record.shard, told)
+        self._limit_memory(here, here.record.resources)
+        return told
 
     def _limit_memory(self, here: Guest, resources: Resources) -> bool:
         name = group_name(self.config.work, self.config.node, here.record.shard)
@@ -414,10 +463,6 @@ class ShardHost:
             here = Guest(file.parent, record)
             self.guests[record.shard] = here
             _LOG.info("shard %s: %s", record.shard, "found again" if here.alive else "its guest is gone")
-
-
-def _total(parts: list[Resources]) -> Resources:
-    return Resources(**{name: sum(getattr(part, name) for part in parts) for name in Resources.model_fields})
 
 
 def _last_line(path: Path) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from agent import guest
+from agent import guest, processes
 from agent.monitor import GuestRefused, poll
 from agent.node_guest import Guest
 from agent.reseed import SEED_BYTES
@@ -48,7 +48,9 @@ class Templates:
     """In a folder that only the agent's user can read. Agents of one host share it; whoever is late finds it there."""
 
     def __init__(self, folder: Path) -> None:
+        """Made once by each agent, when it begins: what one that died has left half goes."""
         self._folder = folder
+        processes.remove_scratch(folder, mine=True)
 
     def find(self, name: str) -> Path | None:
         path = self._folder / name

@@ -23,6 +23,7 @@ EVERY_SECONDS = 0.25
 EARLY_SECONDS = 2.0
 """A guest is stopped this long before its lease ends: the control plane may start it elsewhere from then on."""
 LOCK_NAME = ".watchdog"
+_LOCK_TRIES, _LOCK_SECONDS = 20, 0.02
 
 
 @dataclass(frozen=True)
@@ -71,15 +72,43 @@ def enforce(folder: Path, now: float) -> dict[str, str]:
     return done
 
 
+def served(folder: Path) -> bool:
+    """Whether a watchdog runs for the folder: one holds the lock for as long as it lives. Raises OSError."""
+    handle = _take(folder)
+    if handle is not None:
+        os.close(handle)
+    return handle is None
+
+
+def _take(folder: Path) -> int | None:
+    """The lock; None: somebody has it."""
+    handle = os.open(folder / LOCK_NAME, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        flock(handle, LOCK_EX | LOCK_NB)
+    except OSError as problem:
+        os.close(handle)
+        if isinstance(problem, BlockingIOError):
+            return None
+        raise
+    return handle
+
+
+def _begin(folder: Path) -> int | None:
+    """The lock; None: another watchdog has it. An agent that looks at it (``served``) has it for a moment only."""
+    for _ in range(_LOCK_TRIES):
+        handle = _take(folder)
+        if handle is not None:
+            return handle
+        time.sleep(_LOCK_SECONDS)
+    return None
+
+
 def main(arguments: list[str]) -> int:
     if len(arguments) != 1:
         print(__doc__, file=sys.stderr)
         return 2
     folder = Path(arguments[0])
-    handle = os.open(folder / LOCK_NAME, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    try:
-        flock(handle, LOCK_EX | LOCK_NB)
-    except BlockingIOError:
+    if _begin(folder) is None:
         return 0
     while folder.exists():
         for shard, what in enforce(folder, boottime()).items():

@@ -162,6 +162,8 @@ class GuestState(StrEnum):
     """In the switchover of a move, or moved away and kept until the move is cleaned."""
     DEAD = "dead"
     """Its process is gone; its disk is still here."""
+    HUNG = "hung"
+    """Its process is there and its monitor does not answer: it may run or not, and is nobody's to boot anew."""
 
 
 class NetworkMode(StrEnum):
@@ -183,6 +185,11 @@ class GuestProfile(Value):
     """What the guest boots with; 0: its record is older than this field, and its memory cannot change."""
     memory_growth_mib: int = 0
     """Room for what may be plugged in beyond it while the guest runs."""
+    cpus: int = 0
+    """Virtual CPUs that the guest boots with; 0: its record is older than this field, and its share cannot change."""
+    bare_stream: bool = False
+    """QEMU's migration stream ends with what the guest needs. Else a description of it follows, and a destination takes
+    a stream that is cut in there for whole, while its source says that it has failed."""
     image: WorkloadImage | None = None
     """None: the record server's, which every node can build."""
 
@@ -200,6 +207,8 @@ class CarveRequest(Value):
     disk_mib: Annotated[int, Field(ge=1, le=1 << 20)]
     memory_grows_to_gib: Annotated[float, Field(gt=0, le=1 << 20)] | None = None
     """The most that a resize may give it while it runs; None: four times what it boots with."""
+    vcpus_grow_to: Annotated[float, Field(gt=0, le=1024)] | None = None
+    """The most CPU that a resize may give it while it runs; None: what it has, rounded up to whole ones."""
 
 
 class AttachedDisk(Value):
@@ -380,6 +389,12 @@ class TuneRequest(MoveCommand):
     """Pause for the switchover now, however much is left: the rest follows when the destination runs."""
 
 
+class SwitchoverRequest(MoveCommand):
+    send_rest: bool = False
+    """The rest of the memory need not wait for the store: it goes once the guest is paused and its mirror has ended.
+    Not where the move may be in post-copy (there sending it is final), nor without a bare stream (GuestProfile)."""
+
+
 class SourceStatus(Value):
     """The source's half of a move, read from QEMU just now."""
 
@@ -387,7 +402,10 @@ class SourceStatus(Value):
     mirror_ready: bool
     mirror_present: bool
     mirrored: bool = False
-    """The mirror was ended by the switchover: both disks are equal. One that is absent without it has broken off."""
+    """The mirror was ended by the switchover, and the guest has not run since: both disks are equal. One that is absent
+    without it has broken off."""
+    exact: bool = False
+    """A guest that waits for its switchover has lost no page on its way: its memory need not be compared."""
     disk_bytes_done: int = 0
     disk_bytes_total: int = 0
     migration: str
@@ -405,6 +423,8 @@ class DestinationStatus(Value):
 
     present: bool
     """Its QEMU process is alive."""
+    silent: bool = False
+    """And does not answer: what only QEMU knows is not told then."""
     arrived: bool = False
     """All memory is here; it waits for ``commit``."""
     committed: bool = False

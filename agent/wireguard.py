@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from agent.epochs import write_durably
-from agent.overlay_wire import UNDERLAY_MTU, OverlayPeer
+from agent.overlay_wire import UNDERLAY_MTU, OverlayPeer, checked_endpoint
 from agent.wireguard_go import find_wireguard_go
 from engine.errors import MissingPart
 from engine.model.ids import NodeId
@@ -68,11 +68,14 @@ class Tunnel:
         return True
 
     def configure(self, address: str, peers: Sequence[OverlayPeer]) -> None:
-        """Up with exactly these peers, and the node's own address in it. What stays the same is not disturbed."""
+        """Up with exactly these peers, and the node's own address in it. What stays the same is not disturbed.
+
+        A peer with an endpoint that is none is left out, and named: ``wg`` would take none of them.
+        """
         run(["ip", "link", "set", self.name, "mtu", str(self.mtu), "up"])
         run(["ip", "address", "replace", f"{address}/{TUNNEL_PREFIX}", "dev", self.name])
         # By standard input: the private key is in it.
-        run(["wg", "syncconf", self.name, "/dev/stdin"], stdin=settings(self._private, self.port, peers))
+        run(["wg", "syncconf", self.name, "/dev/stdin"], stdin=settings(self._private, self.port, _usable(peers)))
 
     def there(self) -> bool:
         """Whether the kernel has the device, with nobody in it perhaps."""
@@ -111,6 +114,18 @@ class Tunnel:
             fresh = X25519PrivateKey.generate().private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
             write_durably(file, base64.b64encode(fresh) + b"\n")
         return file.read_text().strip()
+
+
+def _usable(peers: Sequence[OverlayPeer]) -> list[OverlayPeer]:
+    good = []
+    for peer in peers:
+        try:
+            checked_endpoint(peer.endpoint)
+        except ValueError as problem:
+            _LOG.warning("%s is left out of the tunnel: its endpoint %r %s", peer.node, peer.endpoint, problem)
+        else:
+            good.append(peer)
+    return good
 
 
 def settings(private_key: str, port: int, peers: Sequence[OverlayPeer]) -> str:

@@ -22,7 +22,7 @@ from agent import console, guest, network
 from agent.boots import USUAL_MTU
 from agent.guest import GuestRecord
 from agent.image import GuestImage, build_image, cache_root
-from agent.moves import TLS_PRIORITY
+from agent.move_side import TLS_PRIORITY
 from agent.node_guest import Guest
 from agent.sending import DOWNTIME_LIMIT_MS
 from agent.templates import identity

@@ -1,11 +1,15 @@
 """Which shards to carve and release so that the nodes hold what the plan says. Pure."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from engine.model.ids import NodeId, PoolId, ShardId
 from engine.model.placement import Shard, ShardState
 from engine.model.plan import PlannedNode
 from engine.model.value import Value
+
+_Kind = tuple[PoolId, str]
+"""Pool and type: a pool whose type has changed, or that is divided, may have shards of two on one node."""
 
 
 class NewShard(Value):
@@ -29,26 +33,33 @@ class CarvePlan(Value):
 def plan_carving(planned: Iterable[PlannedNode], shards: Sequence[Shard]) -> CarvePlan:
     """Top every node up to its slots; give up ready shards beyond them (bound ones are never given up)."""
     alive = [shard for shard in shards if shard.state is not ShardState.RELEASED]
+    on_nodes: dict[NodeId, dict[_Kind, list[Shard]]] = {}
+    for shard in alive:
+        on_nodes.setdefault(shard.node, {}).setdefault((shard.pool, shard.shard_type), []).append(shard)
     taken = {shard.id for shard in shards}
     new: list[NewShard] = []
-    surplus: list[ShardId] = []
+    surplus: set[ShardId] = set()
     for node in planned:
-        slots = {slot.pool: slot for slot in node.slots}
-        here = [shard for shard in alive if shard.node == node.node.id]
-        for pool in sorted({*slots, *(shard.pool for shard in here)}):
-            wanted = slots[pool].count if pool in slots else 0
-            held = sorted((shard for shard in here if shard.pool == pool), key=_least_used_first)
-            for shard in held[: max(0, len(held) - wanted)]:
-                if shard.state in (ShardState.READY, ShardState.HELD):
-                    surplus.append(shard.id)
-            for _ in range(wanted - len(held)):
+        wanted = _wanted(node)
+        here = on_nodes.get(node.node.id, {})
+        for kind in sorted({*wanted, *here}):
+            held = sorted(here.get(kind, ()), key=_least_used_first)
+            beyond = held[: max(0, len(held) - wanted[kind])]
+            surplus |= {shard.id for shard in beyond if shard.state in (ShardState.READY, ShardState.HELD)}
+            for _ in range(wanted[kind] - len(held)):
                 shard_id = _unused_id(node.node.id, taken)
                 taken.add(shard_id)
-                new.append(NewShard(id=shard_id, node=node.node.id, pool=pool, shard_type=slots[pool].shard_type))
-    unfinished = tuple(
-        sorted(shard.id for shard in alive if shard.state is ShardState.HELD and shard.id not in surplus)
-    )
-    return CarvePlan(new=tuple(new), unfinished=unfinished, surplus=tuple(surplus))
+                pool, shard_type = kind
+                new.append(NewShard(id=shard_id, node=node.node.id, pool=pool, shard_type=shard_type))
+    interrupted = {shard.id for shard in alive if shard.state is ShardState.HELD}
+    return CarvePlan(new=tuple(new), unfinished=tuple(sorted(interrupted - surplus)), surplus=tuple(sorted(surplus)))
+
+
+def _wanted(node: PlannedNode) -> Counter[_Kind]:
+    counts: Counter[_Kind] = Counter()
+    for slot in node.slots:
+        counts[slot.pool, slot.shard_type] += slot.count
+    return counts
 
 
 def _least_used_first(shard: Shard) -> tuple[int, str]:

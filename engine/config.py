@@ -1,80 +1,78 @@
 """shardwright.toml: parsed strictly, every problem reported at once with its key path and a did-you-mean."""
 
 import os
+import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from decimal import Decimal
 from difflib import get_close_matches
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Self, get_args
 
-from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationError, model_validator
 
-from engine.config_sources import source_problems
+from engine.config_agreements import AgreementTable, refuse_agreements
+from engine.config_references import unresolved_references
+from engine.config_secrets import SOURCE_FORM, SecretSource, without_passwords
 from engine.config_table import Name as _Name
 from engine.config_table import Share as _Share
 from engine.config_table import Table as _Table
-from engine.config_workloads import WorkloadTable, storage_problems
-from engine.errors import AuthenticationFailed, ConfigurationError
-from engine.model.capacity import Amount, Placement, Pool, Resources, RiskClass, ShardType
+from engine.config_table import url_begun_at
+from engine.config_workloads import WorkloadTable
+from engine.errors import ConfigurationError
+from engine.model.capacity import Amount, Growth, Placement, Pool, Resources, RiskClass, ShardType
 from engine.model.ids import PoolId
-from engine.model.market import PurchaseOption
 from engine.model.money import Currency, Money
 from engine.model.placement import Cell
-from engine.model.value import Utc
 from engine.model.workload_image import RECORDS, WorkloadImage
 from engine.retraining.decision import RetrainingTerms
 from providers.base import ProviderSettings
 
-_SOURCE_FORM = 'env = "NAME" or file = "PATH"'
+_HIGHEST_PORT = 65535
 
 
-class SecretSource(_Table):
-    """Where a secret is read from; a literal in the file is refused."""
+def _host_and_port(text: str) -> str:
+    """As a node can be told it: it becomes part of a URL in user data, when the node is already paid for."""
+    host, _, port = text.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    fits = _is_ipv6(host[1:-1]) if bracketed else re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", host)
+    if fits and re.fullmatch(r"[1-9][0-9]{0,4}", port) and int(port) <= _HIGHEST_PORT:
+        return text
+    raise ValueError("must be HOST:PORT, such as control.example.com:7440 or [2001:db8::1]:7440")
 
-    env: str | None = None
-    file: Path | None = None
 
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        if (self.env is None) == (self.file is None):
-            raise ValueError(f"give {_SOURCE_FORM}")
-        return self
+def _is_ipv6(text: str) -> bool:
+    try:
+        return ip_address(text).version == 6
+    except ValueError:
+        return False
 
-    def read(self, path: str, environment: Mapping[str, str]) -> SecretStr:
-        if self.env is not None:
-            value = environment.get(self.env, "")
-            if not value:
-                raise AuthenticationFailed(
-                    f"{path}: no credentials",
-                    why=f"the environment variable {self.env} is not set",
-                    next_step=f"export {self.env}=…",
-                )
-            return SecretStr(value)
-        if self.file is not None:
-            try:
-                return SecretStr(self.file.expanduser().read_text(encoding="utf-8").strip())
-            except OSError as error:
-                raise AuthenticationFailed(
-                    f"{path}: no credentials",
-                    why=f"{self.file}: {error.strerror or error}",
-                    next_step=f"put the secret into {self.file}, or name another file",
-                ) from error
-        raise AuthenticationFailed(f"{path}: no credentials", why=f"give {_SOURCE_FORM}")
+
+def _known_currency(code: str) -> str:
+    if code != "USD":
+        raise ValueError("must be USD: prices are compared in it, and there are no exchange rates")
+    return code
 
 
 class StateTable(_Table):
     directory: Path = Path(".shardwright")
     database_url: Annotated[str, Field(pattern=r"^(sqlite:///|postgresql(\+[a-z0-9]+)?://)")] | None = None
     """None: SQLite in ``directory``."""
+    keep_days: Annotated[float, Field(ge=1, le=36_600)] = 90.0
+    """For how long plans, records of rounds, holds that were given back and recorded steps are kept."""
+
+    def begun_at(self, folder: Path) -> Self:
+        url = url_begun_at(self.database_url, "sqlite:///", folder)
+        return super().begun_at(folder).model_copy(update={"database_url": url})
 
 
 class ControlTable(_Table):
     listen: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 0
-    advertise: str | None = None
-    """host:port under which agents reach the control plane; None: the listening address."""
+    advertise: Annotated[str, AfterValidator(_host_and_port)] | None = None
+    """HOST:PORT under which agents reach the control plane; None: the listening address."""
     agent_package: Annotated[str, Field(pattern=r"^[^'\n]+$")] | None = None
     """What pip installs on a node whose image lacks the agent (a pinned name, a URL); None: the image must have it."""
     web_port: Annotated[int, Field(ge=0, le=65535)] = 0
@@ -94,6 +92,10 @@ class PulumiTable(_Table):
     """Plugin name -> port of a running provider plugin (PULUMI_DEBUG_PROVIDERS); empty: real plugins."""
     parallel_cells: Annotated[int, Field(ge=1)] = 8
 
+    def begun_at(self, folder: Path) -> Self:
+        url = url_begun_at(self.state_url, "file://", folder)
+        return super().begun_at(folder).model_copy(update={"state_url": url})
+
 
 class SourceTable(_Table):
     """Where usage comes from; which keys belong to which kind is in engine/config_sources.py."""
@@ -108,7 +110,7 @@ class SourceTable(_Table):
     url: str | None = None
     query: str | None = None
     series_labels: tuple[str, ...] = ()
-    ca_file: str | None = None
+    ca_file: Path | None = None
     timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
     credentials: dict[str, SecretSource] = Field(default_factory=dict)
     provider: str | None = None
@@ -166,7 +168,7 @@ class PolicyTable(_Table):
     max_provider_share: _Share = 1.0
     max_spot_share: Annotated[float, Field(ge=0, le=1)] = 0.8
     hourly_budget: Annotated[Decimal, Field(gt=0)] | None = None
-    currency: Currency = "USD"
+    currency: Annotated[Currency, AfterValidator(_known_currency)] = "USD"
     regions: tuple[str, ...] = ()
     instance_families: tuple[str, ...] = ()
     term_hours: Annotated[float, Field(gt=0)] = 24.0
@@ -209,23 +211,13 @@ class ShardTypeTable(_Table):
         )
 
 
-class AgreementTable(_Table):
-    """A negotiated discount on a provider's posted prices."""
-
-    discount: Annotated[Decimal, Field(gt=0, lt=1)]
-    instance_types: tuple[str, ...] = ()
-    regions: tuple[str, ...] = ()
-    options: tuple[PurchaseOption, ...] = (PurchaseOption.ON_DEMAND,)
-    until: Utc | None = None
-
-
 class ProviderTable(_Table):
     name: _Name
     kind: str
     account: str
     regions: Annotated[tuple[str, ...], Field(min_length=1)]
     endpoint: str | None = None
-    ca_file: str | None = None
+    ca_file: Path | None = None
     metadata_url: str | None = None
     attestation_keys: str | None = None
     """What signed identities of instances are checked against; see providers.base.ProviderSettings."""
@@ -240,6 +232,15 @@ class ProviderTable(_Table):
         if self.signing_keys and self.kind != "network":
             raise ValueError("signing_keys belongs to kind 'network': no other provider signs its prices")
         return self
+
+    @model_validator(mode="after")
+    def _agreements_where_prices_are_posted(self) -> Self:
+        refuse_agreements(self.kind, self.agreements)
+        return self
+
+    def begun_at(self, folder: Path) -> Self:
+        keys = url_begun_at(self.attestation_keys, "", folder)
+        return super().begun_at(folder).model_copy(update={"attestation_keys": keys})
 
 
 class PoolTable(_Table):
@@ -256,6 +257,10 @@ class PoolTable(_Table):
     """Without ``per_shard``: the history's peak (its 99th percentile) is what this many shards serve."""
     image: str = RECORDS
     """What the pool's shards boot from: one of ``images``, or the record server's."""
+    memory_grows_to_gib: Annotated[float, Field(gt=0, le=1 << 20)] | None = None
+    """The most memory that a shard of the pool may be given while it runs; None: four times what it is carved with."""
+    vcpus_grow_to: Annotated[float, Field(gt=0, le=1024)] | None = None
+    """The most vCPUs; None: what it is carved with, in whole ones."""
 
 
 class Configuration(_Table):
@@ -308,6 +313,11 @@ class Configuration(_Table):
         named = next((table.image for table in self.pools if table.id == pool), RECORDS)
         return next((image for image in self.images if image.name == named), None)
 
+    def growth_of(self, pool: PoolId) -> Growth:
+        """How far the pool's shards may grow while they run."""
+        table = next((table for table in self.pools if table.id == pool), None)
+        return Growth() if table is None else Growth(memory_gib=table.memory_grows_to_gib, vcpus=table.vcpus_grow_to)
+
     def provider_settings(self, environment: Mapping[str, str] = os.environ) -> tuple[ProviderSettings, ...]:
         """With credentials resolved. Raises AuthenticationFailed naming the first that is missing."""
         return tuple(_settings(table, environment) for table in self.providers)
@@ -327,7 +337,7 @@ def _settings(table: ProviderTable, environment: Mapping[str, str]) -> ProviderS
         account=table.account,
         regions=table.regions,
         endpoint=table.endpoint,
-        ca_file=table.ca_file,
+        ca_file=None if table.ca_file is None else str(table.ca_file),
         metadata_url=table.metadata_url,
         signing_keys=table.signing_keys,
         attestation_keys=table.attestation_keys,
@@ -340,7 +350,10 @@ def _settings(table: ProviderTable, environment: Mapping[str, str]) -> ProviderS
 
 
 def load_configuration(path: Path) -> Configuration:
-    """Raises ConfigurationError that lists every problem of the file."""
+    """Relative paths in it begin at its folder, whatever the current one is: the same file is the same installation.
+
+    Raises ConfigurationError that lists every problem of the file.
+    """
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -349,9 +362,14 @@ def load_configuration(path: Path) -> Configuration:
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(
-            f"{path} is not TOML", why=str(error), next_step=f"shardwright config check --config {path}"
+            f"{path} is not TOML", why=str(error), next_step=f"mend it, then shardwright config check --config {path}"
         ) from error
-    return parse_configuration(raw, origin=str(path))
+    return parse_configuration(raw, origin=str(path)).begun_at(_folder_of(path))
+
+
+def _folder_of(path: Path) -> Path:
+    """Nothing can be kept beside a pipe (``--config <(…)``): its relative paths begin at the current folder."""
+    return path.absolute().parent if path.is_file() else Path.cwd()
 
 
 def parse_configuration(raw: Mapping[str, Any], *, origin: str) -> Configuration:
@@ -361,12 +379,12 @@ def parse_configuration(raw: Mapping[str, Any], *, origin: str) -> Configuration
         configuration = Configuration.model_validate(raw)
     except ValidationError as error:
         problems.extend(_describe(item) for item in error.errors() if not _follows_from_another(item))
-    problems.extend(_unresolved_references(raw))
+    problems.extend(unresolved_references(raw))
     if problems or configuration is None:
         listing = "\n".join(f"  - {problem}" for problem in problems)
         raise ConfigurationError(
             f"{origin}: {len(problems)} problem{'s' if len(problems) > 1 else ''}\n{listing}",
-            next_step=f"shardwright config check --config {origin} (the keys are in docs/reference.md)",
+            next_step=f"mend them (the keys are in docs/reference.md), then shardwright config check --config {origin}",
         )
     return configuration
 
@@ -388,7 +406,7 @@ def _describe(error: Any) -> str:
         return f"{path}: must be sqlite:///FILE or postgresql://…"  # what is there may hold a password
     if _is_secret(location):
         # Whatever is there may be the secret itself: it is not shown.
-        return f"{path}: say where the secret is read from: {_SOURCE_FORM}; the secret itself does not belong here"
+        return f"{path}: say where the secret is read from: {SOURCE_FORM}; the secret itself does not belong here"
     return f"{path}: {error['msg']} (got {_shown(error['input'])})"
 
 
@@ -397,7 +415,7 @@ def _is_secret(location: Sequence[int | str]) -> bool:
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
+    text = without_passwords(repr(value))
     return text if len(text) <= 60 else text[:57] + "…"
 
 
@@ -421,65 +439,3 @@ def _inner_model(annotation: Any) -> type[BaseModel] | None:
         if found is not None:
             return found
     return None
-
-
-def _unresolved_references(raw: Mapping[str, Any]) -> Iterator[str]:
-    """Names that point nowhere, read from the raw file so that they show beside other problems."""
-    from providers.registry import KINDS
-
-    types, classes = _names(raw, "shard_types"), _names(raw, "risk_classes")
-    providers, pools = _names(raw, "providers"), _names(raw, "pools", key="id")
-    for position, table in _tables(raw, "providers"):
-        yield from _reference(f"providers.{position}.kind", table.get("kind"), list(KINDS), "provider kind")
-    regions = sorted(
-        {str(region) for _, table in _tables(raw, "providers") for region in _sequence(table.get("regions"))}
-    )
-    images = [RECORDS, *_names(raw, "images")]
-    for position, table in _tables(raw, "pools"):
-        yield from _reference(f"pools.{position}.image", table.get("image"), images, "image")
-        for name in _sequence(table.get("regions")):
-            yield from _reference(f"pools.{position}.regions", name, regions, "region")
-        yield from _reference(f"pools.{position}.shard_type", table.get("shard_type"), types, "shard type")
-        yield from _reference(f"pools.{position}.risk_class", table.get("risk_class"), classes, "risk class")
-        for name in _sequence(table.get("providers")):
-            yield from _reference(f"pools.{position}.providers", name, providers, "provider")
-    for position, table in _tables(raw, "workloads"):
-        for index, component in enumerate(_sequence(table.get("components"))):
-            if isinstance(component, Mapping):
-                path = f"workloads.{position}.components.{index}.pool"
-                yield from _reference(path, component.get("pool"), pools, "pool")
-                yield from _reference(path[: -len("pool")] + "storage", component.get("storage"), pools, "pool")
-        yield from storage_problems(raw, position, table)
-        yield from _twice(f"workloads.{position}.components", _names(table, "components"))
-    yield from source_problems(raw)
-    for section, key in (
-        ("providers", "name"), ("pools", "id"), ("shard_types", "name"), ("risk_classes", "name"), ("images", "name"),
-    ):  # fmt: skip
-        yield from _twice(section, _names(raw, section, key=key))
-
-
-def _twice(path: str, names: Sequence[str]) -> Iterator[str]:
-    for name in sorted({name for name in names if names.count(name) > 1}):
-        yield f"{path}: {name!r} is there twice"
-
-
-def _reference(path: str, name: object, known: list[str], what: str) -> Iterator[str]:
-    if isinstance(name, str) and known and name not in known:
-        guess = get_close_matches(name, known, n=1)
-        yield f"{path}: unknown {what} {name!r}" + (
-            f"; did you mean {guess[0]!r}?" if guess else f"; known: {', '.join(dict.fromkeys(known))}"
-        )
-
-
-def _tables(raw: Mapping[str, Any], section: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    for position, table in enumerate(_sequence(raw.get(section))):
-        if isinstance(table, Mapping):
-            yield position, table
-
-
-def _sequence(value: object) -> Sequence[Any]:
-    return value if isinstance(value, list) else ()
-
-
-def _names(raw: Mapping[str, Any], section: str, *, key: str = "name") -> list[str]:
-    return [str(table[key]) for _, table in _tables(raw, section) if key in table]

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
+from engine.config_table import tables
+
 COMMON = frozenset({"name", "kind", "step", "history_days"})
 
 
@@ -43,14 +45,14 @@ def source_problems(raw: Mapping[str, Any]) -> Iterator[str]:
     forecast = raw.get("forecast")
     if not isinstance(forecast, Mapping):
         return
-    sources = _tables(forecast.get("sources"))
+    sources = tables(forecast.get("sources"))
     if sources and forecast.get("usage") is not None:
         yield "forecast.sources: there is forecast.usage as well; make it a source of kind 'file'"
     names = [table["name"] for _, table in sources if isinstance(table.get("name"), str)]
     for name in sorted({name for name in names if names.count(name) > 1}):
         yield f"forecast.sources: {name!r} is there twice"
     providers = {
-        str(table["name"]): str(table.get("kind", "")) for _, table in _tables(raw.get("providers")) if "name" in table
+        str(table["name"]): str(table.get("kind", "")) for _, table in tables(raw.get("providers")) if "name" in table
     }
     for position, table in sources:
         yield from _of_one(f"forecast.sources.{position}", table, providers)
@@ -84,8 +86,3 @@ def _guess(name: str, known: Sequence[str]) -> str:
     if close:
         return f"; did you mean {close[0]!r}?"
     return f"; known: {', '.join(known)}" if known else "; there is none of the kind that is needed"
-
-
-def _tables(value: object) -> list[tuple[int, Mapping[str, Any]]]:
-    found = value if isinstance(value, list) else []
-    return [(position, table) for position, table in enumerate(found) if isinstance(table, Mapping)]

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from engine.config_table import Name, Share, Table
-from engine.model.composite import SERVICE_PORT, CompositeRule, HealthCheck
+from engine.config_table import Name, Share, Table, tables
+from engine.model.composite import MOST_PARTS, SERVICE_PORT, CompositeRule, HealthCheck
 from engine.model.ids import PoolId
 
 
@@ -41,7 +41,7 @@ class ComponentTable(Table):
     drain_seconds: Annotated[float, Field(ge=0, le=600)] = 10.0
     """Between leaving the name and being gone."""
     health: HealthTable | None = None
-    max_parts: Annotated[int, Field(ge=1, le=16)] = 1
+    max_parts: Annotated[int, Field(ge=1, le=MOST_PARTS)] = 1
     """Into how many replicas at most the work of one may be divided."""
     storage: str | None = None
     """The pool whose shards hold the replicas' data, one attached to each; then there are exactly ``replicas``."""
@@ -71,11 +71,17 @@ class WorkloadTable(Table):
     components: Annotated[tuple[ComponentTable, ...], Field(min_length=1)]
 
 
+def workload_names(raw: Mapping[str, Any]) -> list[str]:
+    """``namespace/name`` of each workload of the raw file; bindings go by both, so a pair may be there once."""
+    workloads = [table for _, table in tables(raw.get("workloads")) if "namespace" in table and "name" in table]
+    return [f"{table['namespace']}/{table['name']}" for table in workloads]
+
+
 def storage_problems(raw: Mapping[str, Any], position: int, workload: Mapping[str, Any]) -> Iterator[str]:
     """Of one workload of the raw file: guests and their data come from pools of different kinds."""
-    disks = {_of(table, "name") for table in _tables(raw, "shard_types") if _is_positive(table.get("disk_gib"))}
-    storing = {_of(table, "id"): _of(table, "shard_type") in disks for table in _tables(raw, "pools")}
-    for index, component in enumerate(_tables(workload, "components")):
+    disks = {_of(table, "name") for _, table in tables(raw.get("shard_types")) if _is_positive(table.get("disk_gib"))}
+    storing = {_of(table, "id"): _of(table, "shard_type") in disks for _, table in tables(raw.get("pools"))}
+    for index, component in tables(workload.get("components")):
         path = f"workloads.{position}.components.{index}"
         if storing.get(_of(component, "pool")):
             yield f"{path}.pool: pool {component['pool']!r} lends disks and runs no guests; name it as storage"
@@ -83,9 +89,13 @@ def storage_problems(raw: Mapping[str, Any], position: int, workload: Mapping[st
             yield f"{path}.storage: the shards of pool {component['storage']!r} have no disk_gib to lend"
 
 
-def _tables(raw: Mapping[str, Any], section: str) -> list[Mapping[str, Any]]:
-    found = raw.get(section)
-    return [one for one in found if isinstance(one, Mapping)] if isinstance(found, list) else []
+def growth_problems(raw: Mapping[str, Any], position: int, pool: Mapping[str, Any]) -> Iterator[str]:
+    """Of one pool of the raw file: what may grow is at least what its shards are carved with."""
+    carved = next((one for _, one in tables(raw.get("shard_types")) if one.get("name") == pool.get("shard_type")), {})
+    for key, least in (("memory_grows_to_gib", "memory_gib"), ("vcpus_grow_to", "vcpus")):
+        most, has = pool.get(key), carved.get(least)
+        if isinstance(most, int | float) and isinstance(has, int | float) and most < has:
+            yield f"pools.{position}.{key}: {most:g} is less than the {has:g} of {carved['name']}"
 
 
 def _of(table: Mapping[str, Any], key: str) -> str:

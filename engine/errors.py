@@ -13,7 +13,9 @@ ShardwrightError
 ├── AuthenticationFailed          exit 3
 ├── ProviderError                 exit 4
 │   ├── ProviderUnavailable       down, slow, or answering 429/5xx after the retries
+│   │   └── NotGivenUp            a node answers, and still has what it was told to give up -> again, later
 │   ├── ProviderAnswerInvalid     it answered, but not what its API promises
+│   │   └── AnswerTooLarge        more than it gives, or than we read, at once -> ask for less
 │   ├── InsufficientCapacity      -> next quote
 │   ├── QuoteExpired              -> quote again
 │   ├── PriceMismatch             -> stop and read back
@@ -107,7 +109,15 @@ class ProviderUnavailable(ProviderError):
     pass
 
 
+class NotGivenUp(ProviderUnavailable):
+    pass
+
+
 class ProviderAnswerInvalid(ProviderError):
+    pass
+
+
+class AnswerTooLarge(ProviderAnswerInvalid):
     pass
 
 
@@ -132,6 +142,12 @@ class PriceMismatch(ProviderError):
 
 class NotFound(ProviderError):
     pass
+
+
+PROVIDER_PROBLEMS = (ProviderError, AuthenticationFailed)
+"""Whatever a call to a provider may raise: its own trouble, or that it does not know us (any more)."""
+PROVIDER_GONE = (ProviderUnavailable, AuthenticationFailed)
+"""Those of them that the next call to the same provider would meet too."""
 
 
 class ConcurrentUpdate(ShardwrightError):

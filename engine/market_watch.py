@@ -10,7 +10,7 @@ from engine.market.beliefs import RUNS, Beliefs, beliefs_of, nodes_denied, units
 from engine.market.depth import MEMORY
 from engine.market.negotiation import Negotiation
 from engine.market.observations import Answer, AnswerKind, Stay
-from engine.model.ids import NodeId, RoundId
+from engine.model.ids import NodeId
 from engine.model.market import Place, ReclaimNotice
 from engine.model.placement import Node
 from engine.model.plan import Plan, PlannedNode
@@ -32,21 +32,21 @@ class MarketWatch:
 
     def beliefs(self) -> Beliefs:
         now = self.clock.now()
-        return beliefs_of(self.memory.answers(since=now - MEMORY), self.memory.stays(), self.shard_map.nodes(), now)
+        return beliefs_of(self.memory.answers(since=now - MEMORY), self.memory.stays(), self._there(), now)
 
     def denied_nodes(self) -> frozenset[NodeId]:
         """Nodes whose creation was denied lately."""
         return nodes_denied(self.memory.answers(since=self.clock.now() - MEMORY))
 
-    def quoted(self, round_id: RoundId, negotiation: Negotiation) -> None:
-        """What was denied while prices were asked for."""
+    def quoted(self, key: str, negotiation: Negotiation) -> None:
+        """What was denied while prices were asked for under ``key``."""
         if not negotiation.denied:
             return
         ours = self._ours()
         self.memory.answered(
             [
                 Answer(
-                    event=f"quote:{round_id}",
+                    event=f"quote:{key}",
                     place=denied.place,
                     kind=AnswerKind.QUOTE,
                     at=self.clock.now(),
@@ -59,11 +59,15 @@ class MarketWatch:
         )
 
     def held(self, plan: Plan, report: HoldsReport) -> None:
-        """What was denied while the plan's purchases were held; those of other nodes there were granted."""
+        """What was denied while the plan's purchases were held; those of other nodes there were granted, but for those
+        that were refused for another reason, from which nothing is learned.
+        """
         denied = {refusal.node for refusal in report.refused if refusal.denied}
+        unanswered = {refusal.node for refusal in report.refused if not refusal.denied}
         if not denied:
             return
-        wanted = _by_place(node for cell in plan.cells for node in cell.nodes if node.quote is not None)
+        bought = [node for cell in plan.cells for node in cell.nodes if node.quote is not None]
+        wanted = _by_place(node for node in bought if node.node.id not in unanswered)
         ours = self._ours()
         found = []
         for place, nodes in wanted.items():
@@ -110,7 +114,7 @@ class MarketWatch:
 
     def running(self) -> None:
         """Who runs now: node-hours are counted from one look to the next."""
-        there = [node for node in self.shard_map.nodes(states=RUNS) if node.instance_id is not None]
+        there = [node for node in self._there() if node.instance_id is not None]
         self.memory.stayed(self._stays(there, self.clock.now()))
 
     def taken_back(self, notice: ReclaimNotice) -> None:
@@ -134,7 +138,11 @@ class MarketWatch:
 
     def _ours(self, denied: frozenset[NodeId] = frozenset()) -> Mapping[Place, int]:
         """Units that run or are on their way, but for those whose creation was denied, now or lately."""
-        return units_of_ours(self.shard_map.nodes(), denied | self.denied_nodes())
+        return units_of_ours(self._there(), denied | self.denied_nodes())
+
+    def _there(self) -> tuple[Node, ...]:
+        """That run or are on their way; not those that are gone, of which there are ever more."""
+        return self.shard_map.nodes(states=RUNS)
 
     def _stays(self, nodes: Sequence[Node], at: datetime) -> list[Stay]:
         """Seen at one moment; nodes that no plan of ours bought are left out."""

@@ -10,7 +10,6 @@ from prometheus_client import Counter, Gauge, Histogram
 from engine.billing.reconciliation import Reconciliation
 from engine.billing.report import CostReport
 from engine.composition.membership import Standing
-from engine.errors import ShardwrightError
 from engine.market.discovery import MarketView
 from engine.model.capacity import CapacityTarget
 from engine.model.ids import provider_of
@@ -69,12 +68,17 @@ INVOICE_DIFFERENCE = Gauge(
 INVOICES_OFF = Gauge("shardwright_invoices_not_reconciled", "Invoices whose rows do not add up to their total.")
 
 
-def observe_round(*, seconds: float, ended_at: float, error: ShardwrightError | None = None) -> None:
+def observe_round(*, seconds: float, ended_at: float, error: Exception | None = None) -> None:
     """One round: how long it took and when it ended (Unix time); ``error``: what stopped it."""
     ROUNDS.labels("ok" if error is None else type(error).__name__).inc()
     ROUND_DURATION.observe(seconds)
     if error is None:
-        LAST_ROUND.set(ended_at)
+        observe_last_round(ended_at)
+
+
+def observe_last_round(ended_at: float) -> None:
+    """When the last good round ended (Unix time), in this process or one before it."""
+    LAST_ROUND.set(ended_at)
 
 
 def observe_market(view: MarketView) -> None:
@@ -97,10 +101,15 @@ def observe_targets(targets: Sequence[CapacityTarget]) -> None:
 
 
 def observe_plan(plan: Plan) -> None:
-    """The plan in force, once per new plan."""
+    """Once per new plan."""
+    PLAN_SOLVE.observe(plan.solve_seconds)
+    observe_plan_in_force(plan)
+
+
+def observe_plan_in_force(plan: Plan) -> None:
+    """As it was made, in this process or one before it."""
     PLAN_GENERATION.set(plan.generation)
     PLAN_COST.labels(plan.expected_hourly_cost.currency).set(float(plan.expected_hourly_cost.amount))
-    PLAN_SOLVE.observe(plan.solve_seconds)
     for outcome in plan.pools:
         POOL_SHARDS.labels(outcome.pool, "planned").set(outcome.planned)
         POOL_SHORTFALL.labels(outcome.pool).set(outcome.shortfall_probability)
@@ -150,11 +159,12 @@ def observe_retraining(record: Retraining) -> None:
 
 
 def observe_bills(report: CostReport, reconciliation: Reconciliation) -> None:
-    """After bills were fetched. Gauges are floats: for watching, never for paying."""
+    """As the ledger is now. Gauges are floats: for watching, never for paying."""
     COST.clear()
     for line in report.lines:
         COST.labels(line.provider, line.billed.currency).inc(float(line.billed.amount))
     INVOICE_DIFFERENCE.clear()
     for verdict in reconciliation.verdicts:
-        INVOICE_DIFFERENCE.labels(verdict.provider, verdict.difference.currency).inc(float(verdict.difference.amount))
+        for part in (verdict.difference, *verdict.foreign):
+            INVOICE_DIFFERENCE.labels(verdict.provider, part.currency).inc(float(part.amount))
     INVOICES_OFF.set(sum(not verdict.reconciled for verdict in reconciliation.verdicts))

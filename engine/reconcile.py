@@ -29,6 +29,8 @@ class CellFailure(Value):
     next_step: str = ""
     denied: tuple[NodeId, ...] = ()
     """Nodes that could not be had for want of capacity."""
+    nodes: tuple[tuple[NodeId, str], ...] = ()
+    """(node id, the provider's instance id) of those that are there nevertheless."""
 
     def error(self) -> ShardwrightError:
         """The error again, to be raised; what its class says about exit codes holds."""

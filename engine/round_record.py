@@ -1,5 +1,7 @@
 """The record that explains a round."""
 
+from pydantic import ConfigDict
+
 from engine.market.discovery import ProviderFailure
 from engine.model.capacity import CapacityTarget
 from engine.model.ids import RoundId
@@ -42,3 +44,11 @@ class RoundRecord(Value):
     @property
     def changed(self) -> bool:
         return any(not outcome.changes.none for outcome in self.outcomes) or bool(self.moves)
+
+
+class RoundOutline(Value):
+    """What pages and gauges tell of a round, read from its record without the plan and the quotes in it."""
+
+    model_config = ConfigDict(extra="ignore")
+    finished_at: Utc
+    targets: tuple[CapacityTarget, ...]

@@ -26,6 +26,7 @@ from stacks.base import CellOutcome
 P = ParamSpec("P")
 R = TypeVar("R")
 
+NAME = "round"
 MAX_PLANS_PER_ROUND = 3
 """How often a round plans again because a quote could not be held after all."""
 
@@ -113,9 +114,10 @@ def _step(name: str, act: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> 
     return DBOS.run_step({"name": name}, act, *args, **kwargs)
 
 
-@DBOS.workflow(name="round")
+@DBOS.workflow(name=NAME)
 def run_round(round_id: RoundId) -> RoundRecord:
-    """One round; the workflow id is the round id. Raises the error that stopped it, with every hold released."""
+    """One round; the workflow id is the round id. Raises the error that stopped it, with every hold released
+    that can be; the others are before the next round."""
     steps = _serving()
     started_at = _step("start", steps.started, round_id)
     targets = _step("forecast", steps.forecast, round_id)
@@ -178,12 +180,18 @@ def _plan_and_hold(
         report = _step("hold", steps.hold, plan)
         if not report.refused:
             return view, negotiation, plan
-        excluded += tuple(refusal.offer for refusal in report.refused)
+        excluded += _left_out(report, negotiation)
     raise ShardwrightError(
         f"{MAX_PLANS_PER_ROUND} plans in a row could not be held",
         why="the market changes faster than holds can be taken",
         next_step="shardwright run --rounds 1",
     )
+
+
+def _left_out(report: HoldsReport, negotiation: Negotiation) -> tuple[OfferId, ...]:
+    """What was refused, and whatever else a provider sells that is gone since it quoted."""
+    refused = (refusal.offer for refusal in report.refused)
+    return (*refused, *(quote.offer.id for quote in negotiation.quotes if quote.offer.provider in report.gone))
 
 
 def _move_off(steps: RoundSteps, plan: Plan) -> tuple[MoveReport, ...]:

@@ -12,10 +12,18 @@ from engine.carving import plan_carving
 from engine.cell_updates import CellUpdates
 from engine.clock import Clock
 from engine.composition.composition import Composition
-from engine.errors import NoOfferFits, ProviderUnavailable, ShardwrightError, UnknownName
+from engine.errors import (
+    NoOfferFits,
+    NotGivenUp,
+    ProviderUnavailable,
+    ShardwrightError,
+    StaleEpoch,
+    UnknownName,
+)
 from engine.events import Event, Observe
 from engine.fleet.nodes import Fleet
-from engine.inventory import current_inventory
+from engine.inventory import JOINS_WITHIN, current_inventory
+from engine.leaving import LeavingNodes, with_leaving
 from engine.market.absence import require_a_market, with_missing_providers
 from engine.market.agreements import Agreement, with_agreements
 from engine.market.base import LiveMarket, Need, Strategy
@@ -25,17 +33,18 @@ from engine.market.negotiation import Negotiation, negotiate
 from engine.market_watch import MarketWatch
 from engine.migration.several import Moves
 from engine.model.capacity import CapacityTarget, Pool, Resources
-from engine.model.ids import MoveId, NodeId, OfferId, PlanId, RoundId
+from engine.model.ids import MoveId, NodeId, OfferId, PlanId, PoolId, RoundId
 from engine.model.market import OfferQuery
 from engine.model.move import MoveReport, MoveRequest
 from engine.model.placement import Cell, NodeState, Shard, ShardState
-from engine.model.plan import CellPlan, MoveCause, Plan, PlannedNode
+from engine.model.plan import MoveCause, Plan, PlannedNode
 from engine.model.value import Interval, Utc
 from engine.planner.inventory import Inventory
 from engine.planner.move_gate import propose_moves
 from engine.planner.parts import divide
 from engine.planner.planner import plan as make_plan
 from engine.planner.policy import PlanPolicy
+from engine.planner.uses import uses_of
 from engine.reconcile import CellFailure, CellResult
 from engine.round_record import CarveReport, RoundRecord
 from engine.store.plans import PlanStore
@@ -79,22 +88,36 @@ class ControlSteps:
     moves: Moves
     watch: MarketWatch
     composition: Composition
+    moving: Callable[[], Collection[MoveRequest]]
+    """Every move that has not come to its end, whoever asked for it."""
     clock: Clock
     observe: Observe
 
     def recover(self) -> None:
         """What a round that ended badly left half-way; only while none is under way.
 
-        Holds are given back, or paid where paying had begun; nodes that are paid for are created by the next round.
+        Holds are given back, or paid where paying had begun; nodes that are paid for are created by the next round, and
+        those that turn out not to be are given up: no create of theirs could succeed, and each would fail their cell.
         """
         try:
             self.holds.recover()
         except ShardwrightError as problem:
-            self._say("recover", f"what is still held is looked at again before the next round: {problem}")
+            self._say("recover", f"{problem}; what is still held is looked at again before the next round")
         target = self.plans.target()
         for planned in () if target is None else _planned(target):
             if planned.quote is not None and self.holds.hold_of(planned.token) is not None:
                 self.fleet.expect(planned.node)
+        self._give_up_unpaid()
+
+    def _give_up_unpaid(self) -> None:
+        """Nodes that were entered while a provider was down, and whose plan's holds have lapsed since."""
+        expected = self.shard_map.nodes(states=[NodeState.EXPECTED])
+        unmade = [node.id for node in expected if node.instance_id is None]
+        for planned in self.plans.bought(unmade):
+            node_id = planned.node.id
+            unpaid = self.holds.hold_of(planned.token) is None
+            if unpaid and self.shard_map.change_state(node_id, NodeState.GONE, only_from=[NodeState.EXPECTED]):
+                self._say("recover", f"{node_id} is given up: what its plan held lapsed before it was paid")
 
     def started(self, round_id: RoundId) -> Utc:
         return self.clock.now()
@@ -106,7 +129,7 @@ class ControlSteps:
         return targets
 
     def discover(self, targets: Sequence[CapacityTarget]) -> MarketView:
-        need = OfferQuery(at_least=_smallest([wanted.slice for wanted in self.composition.wanted(targets)]))
+        need = OfferQuery(at_least=Resources.least([wanted.slice for wanted in self.composition.wanted(targets)]))
         posted = discover(list(self.providers.values()), need, clock=self.clock, timeout_seconds=DISCOVERY_SECONDS)
         view = with_beliefs(with_agreements(posted, self.terms.agreements), self.watch.beliefs())
         metrics.observe_market(view)
@@ -130,18 +153,27 @@ class ControlSteps:
         return view
 
     def negotiate(self, round_id: RoundId, targets: Sequence[CapacityTarget], view: MarketView) -> Negotiation:
+        return self._negotiate(round_id, targets, view)
+
+    def ask_anyway(self, round_id: RoundId, targets: Sequence[CapacityTarget], view: MarketView) -> Negotiation:
+        """Under a key of its own: what was bid for fewer units under the round's would be answered as it was then."""
+        self._say("negotiate", "what is believed to be left is too little: everything that is advertised is asked for")
+        return self._negotiate(f"{round_id}:as-advertised", targets, view)
+
+    def _negotiate(self, key: str, targets: Sequence[CapacityTarget], view: MarketView) -> Negotiation:
         now = self.clock.now()
         shards = self.composition.wanted(targets)
         need = Need(
-            key=round_id,
+            key=key,
             max_units=max(1, sum(wanted.count for wanted in shards)),
             shards=shards,
             term=Interval(start=now, end=now + self.terms.term),
-            slice=_smallest([wanted.slice for wanted in shards]),
+            slice=Resources.least([wanted.slice for wanted in shards]),
             spot_substitutes=self.terms.policy.max_spot_share >= 1,
         )
-        market = LiveMarket(providers=self.providers, clock=self.clock, rng=Random(round_id))  # noqa: S311
-        result = negotiate(view, need, self.strategies, market)
+        market = LiveMarket(providers=self.providers, clock=self.clock, rng=Random(key))  # noqa: S311
+        uses = uses_of(self.terms.policy, targets, self._max_parts(targets), self.terms.cells)
+        result = negotiate(view, need, self.strategies, market, uses=uses)
         counts: dict[str, int] = {}
         for quote in result.quotes:
             counts[quote.strategy] = counts.get(quote.strategy, 0) + 1
@@ -150,12 +182,11 @@ class ControlSteps:
             f"{len(result.quotes)} firm quotes: " + ", ".join(f"{name} {n}" for name, n in sorted(counts.items())),
             quotes=dict(counts),
         )
-        self.watch.quoted(round_id, result)
+        self.watch.quoted(key, result)
         return result
 
-    def ask_anyway(self, round_id: RoundId, targets: Sequence[CapacityTarget], view: MarketView) -> Negotiation:
-        self._say("negotiate", "what is believed to be left is too little: everything that is advertised is asked for")
-        return self.negotiate(round_id, targets, view)
+    def _max_parts(self, targets: Sequence[CapacityTarget]) -> dict[PoolId, int]:
+        return {target.pool.id: self.composition.max_parts(target.pool.id) for target in targets}
 
     def decide(
         self,
@@ -167,7 +198,10 @@ class ControlSteps:
         now = self.clock.now()
         quotes = [q for q in negotiation.quotes if q.offer.id not in excluded and q.expires_at > now]
         parent, inventory = self.plans.target(), self.inventory()
-        most = {target.pool.id: self.composition.max_parts(target.pool.id) for target in targets}
+        for late in (item.node.id for item in inventory.nodes if item.overdue):
+            minutes = JOINS_WITHIN.total_seconds() / 60
+            self._say("decide", f"{late} has not joined for {minutes:.0f} minutes and is given back", node=late)
+        most = self._max_parts(targets)
         divided = divide(self.terms.policy, targets, quotes, inventory, most, cells=self.terms.cells, now=now)
         for one in divided.parts:
             self._say("decide", f"{one.pool}: {one.reason}", pool=one.pool, parts=one.parts)
@@ -199,13 +233,20 @@ class ControlSteps:
     def hold(self, plan: Plan) -> HoldsReport:
         report = self.holds.hold_all(plan)
         self.watch.held(plan, report)
+        for provider in report.gone:
+            self._say("hold", f"{provider} cannot be asked any more; the round goes on without what it offers")
         for refusal in report.refused:
             self._say("hold", f"{refusal.offer} cannot be held: {refusal.reason}")
         self._say("hold", f"{len(report.held)} holds", holds=len(report.held), refused=len(report.refused))
         return report
 
     def release(self, plan: Plan) -> None:
-        self.holds.release_all(plan.id)
+        """What stopped the round is what it raises, so a provider that cannot be asked now is only told of."""
+        try:
+            self.holds.release_all(plan.id)
+        except ShardwrightError as problem:
+            self._say("release", f"not all holds of plan {plan.id} are released; a later round tries again: {problem}")
+            return
         self._say("release", f"the holds of plan {plan.id} are released")
 
     def gate(self, plan: Plan) -> None:
@@ -232,13 +273,13 @@ class ControlSteps:
         for planned in _planned(plan):
             if planned.quote is not None:
                 self.fleet.expect(planned.node)
-        return self._update(self._with_leaving(self._with_purchases(plan)), "grow")
+        return self._update(with_leaving(self._with_purchases(plan), self.inventory()), "grow")
 
     def _with_purchases(self, plan: Plan) -> Plan:
         """Every node that is yet to be created carries what it was bought on, by this plan or by an earlier one: the
         quote, and the provider's hold, which the create uses up.
         """
-        made = self._made()
+        made = self._made(plan)
         missing = [planned.node.id for planned in _planned(plan) if planned.node.id not in made]
         quotes = {planned.node.id: planned.quote for planned in self.plans.bought(missing)}
 
@@ -256,14 +297,16 @@ class ControlSteps:
         return plan.model_copy(update={"cells": cells})
 
     def _update(self, plan: Plan, attempt: str) -> tuple[CellResult, ...]:
-        made = self._made()
+        made = self._made(plan)
         results = self.updates.run(plan, self.fleet.user_data(plan))
+        named = {planned.node.id for planned in _planned(plan)}
         for result in results:
+            for node_id, instance_id in result.nodes:
+                if node_id in named:  # a cell that failed still has those that it was to end
+                    self.shard_map.update_node(node_id, instance_id=instance_id)
             if isinstance(result, CellFailure):
                 self._say("reconcile", f"{result.what}; {result.why}", failed=result.kind)
                 continue
-            for node_id, instance_id in result.nodes:
-                self.shard_map.update_node(node_id, instance_id=instance_id)
             changes = result.changes
             self._say(
                 "reconcile",
@@ -279,27 +322,9 @@ class ControlSteps:
         """What runs now."""
         beliefs, composed = self.watch.beliefs(), self.composition
         return current_inventory(
-            self.shard_map, self.plans, beliefs, lost=composed.lost_nodes(), data=composed.storage.in_use()
-        )
-
-    def _with_leaving(self, plan: Plan) -> Plan:
-        """The plan with the nodes that leave still in their cells: they go once their shards have moved.
-
-        Those that their providers are taking back too, since ending them any sooner would cut an evacuation short;
-        but not those that never came up.
-        """
-        inventory = self.inventory().nodes
-        known = {item.node.id: item.planned for item in inventory if item.node.state is not NodeState.EXPECTED}
-        staying: dict[str, list[PlannedNode]] = {}
-        for node_id in plan.leaving:
-            planned = known.get(node_id)
-            if planned is not None:
-                staying.setdefault(planned.node.cell, []).append(planned.model_copy(update={"quote": None}))
-        cells = tuple(
-            CellPlan(cell=cell.cell, generation=cell.generation, nodes=(*cell.nodes, *staying.get(cell.cell.id, ())))
-            for cell in plan.cells
-        )
-        return plan.model_copy(update={"cells": cells})
+            self.shard_map, self.plans, beliefs, lost=composed.lost_nodes(), data=composed.storage.in_use(),
+            types=composed.shard_types(), now=self.clock.now(),
+        )  # fmt: skip
 
     def moves_off(self, plan: Plan) -> tuple[MoveRequest, ...]:
         joined = {node.id for node in self.fleet.wait_joined(self._there(plan))}
@@ -374,11 +399,12 @@ class ControlSteps:
             try:
                 if shard.node not in silent:
                     self.fleet.release(shard)
-            except UnknownName:
-                continue  # somebody else has given it up
+            except (UnknownName, StaleEpoch):
+                continue  # somebody else has given it up, or has moved it
             except ProviderUnavailable as problem:
-                silent.add(shard.node)
-                self._say("carve", f"{shard.id} is given up once its node answers: {problem}")
+                if not isinstance(problem, NotGivenUp):
+                    silent.add(shard.node)
+                self._say("carve", f"{shard.id} is given up by a later round: {problem}")
 
     def _carve_all(self, shards: Sequence[Shard]) -> list[str]:
         """What went wrong."""
@@ -397,48 +423,24 @@ class ControlSteps:
         One that is being evacuated stays: a shard that has just been bound elsewhere may still be on its way.
         """
         self.composition.drains.wait_for(plan.leaving)
-        closed = {node_id for node_id in plan.leaving if self._close(node_id)}
-        gone = [node_id for node_id in plan.leaving if self._emptied(node_id)]
+        closed = {node_id for node_id in plan.leaving if self.leaving.close(node_id)}
+        gone = [node_id for node_id in plan.leaving if self.leaving.emptied(node_id)]
         stuck = set(plan.leaving) - set(gone)
         for node_id in closed & stuck:
             self.shard_map.change_state(node_id, NodeState.JOINED, only_from=[NodeState.DRAINING])
-        there = _without(self._with_purchases(plan), self.watch.denied_nodes() - self._made())
-        final = self._with_leaving(there.model_copy(update={"leaving": tuple(sorted(stuck))}))
+        there = _without(self._with_purchases(plan), self.watch.denied_nodes() - self._made(plan))
+        final = with_leaving(there.model_copy(update={"leaving": tuple(sorted(stuck))}), self.inventory())
         results = self._update(final, "shrink")
         failed = {result.cell.id for result in results if isinstance(result, CellFailure)}
         for node_id in gone:
             node = self.shard_map.node(node_id)
-            if node.cell not in failed:
+            if node.cell not in failed and self.leaving.given_back(node_id):
                 self.shard_map.update_node(node_id, state=NodeState.GONE)
-                self.give_back(node_id)
         return results
 
-    def _close(self, node_id: NodeId) -> bool:
-        """From here on no evacuation and no order moves anything there; False where that was so before."""
-        return self.shard_map.change_state(node_id, NodeState.DRAINING, only_from=[NodeState.JOINED])
-
-    def _emptied(self, node_id: NodeId) -> bool:
-        """Once the spare shards of the node are given up; False, and nothing given up, where it has to stay."""
-        if self.shard_map.node(node_id).state is NodeState.RECLAIMING:
-            return False
-        shards = self.shard_map.search(node=node_id)
-        if any(shard.state in (ShardState.BOUND, ShardState.DRAINING) for shard in shards):
-            self._say("shrink", f"{node_id} stays: a component is still bound to one of its shards")
-            return False
-        for shard in shards:
-            try:
-                self.fleet.release(shard)
-            except UnknownName:
-                continue  # a drained one, given up just now
-            except ProviderUnavailable as problem:  # its instance ends in a moment
-                self._say("shrink", f"{shard.id} goes with its node: {problem}")
-                self.shard_map.remove(shard.id)
-        return True
-
-    def give_back(self, node_id: NodeId) -> None:
-        """What was bought for a node that has left. Nothing there = success."""
-        for planned in self.plans.bought([node_id]):
-            self.holds.release_node(planned.token)
+    @property
+    def leaving(self) -> LeavingNodes:
+        return LeavingNodes(self.shard_map, self.plans, self.holds, self.fleet, self.moving, self.observe)
 
     def record(self, record: RoundRecord) -> None:
         self.records.put(
@@ -457,14 +459,16 @@ class ControlSteps:
 
     def _there(self, plan: Plan) -> tuple[PlannedNode, ...]:
         """The planned nodes whose instance exists and may take shards; there is no use in waiting for the others."""
-        there = self._made() - self._drained()
+        there = self._made(plan) - self._drained()
         return tuple(planned for planned in _planned(plan) if planned.node.id in there)
 
     def _drained(self) -> frozenset[NodeId]:
-        return frozenset(node.id for node in self.shard_map.nodes(states=[NodeState.DRAINING]))
+        return frozenset(node.id for node in self.shard_map.nodes(states=[NodeState.DRAINING, NodeState.LEAVING]))
 
-    def _made(self) -> frozenset[NodeId]:
-        return frozenset(node.id for node in self.shard_map.nodes() if node.instance_id is not None)
+    def _made(self, plan: Plan) -> frozenset[NodeId]:
+        """Of the plan's nodes those whose instance was created; the map knows every node that ever was."""
+        there = self.shard_map.nodes(ids=[planned.node.id for planned in _planned(plan)])
+        return frozenset(node.id for node in there if node.instance_id is not None)
 
     def _say(self, step: str, text: str, **facts: object) -> None:
         self.observe(Event.model_validate({"step": step, "text": text, "facts": facts}))
@@ -481,17 +485,3 @@ def _without(plan: Plan, nodes: Collection[NodeId]) -> Plan:
         for cell in plan.cells
     )
     return plan.model_copy(update={"cells": cells})
-
-
-def _smallest(slices: Sequence[Resources]) -> Resources:
-    """What every useful unit must hold at least: the minimum over the slices, resource by resource."""
-
-    def least(read: Callable[[Resources], float]) -> float:
-        return min((read(slice_) for slice_ in slices), default=0.0)
-
-    return Resources(
-        vcpus=least(lambda r: r.vcpus),
-        memory_gib=least(lambda r: r.memory_gib),
-        storage_iops=least(lambda r: r.storage_iops),
-        network_mbps=least(lambda r: r.network_mbps),
-    )

@@ -1,7 +1,8 @@
 """Which forecasters serve which series, and by how much: whoever did well on recent rolling origins."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -86,29 +87,36 @@ class Champions:
         A series without a choice goes to the network if there is one. A baseline that cannot serve falls back to
         last value; ``forecaster`` of the result always names who made it, in a mixture the largest share.
         """
-        by_id = {choice.series_id: choice.weights for choice in self.choices}
-        weighted = [(h, self._weights(h, by, by_id)) for h in histories]
+        weighted = [(h, self.weights_of(h, by)) for h in histories]
         setting = (self.rnn, weighted, horizon, paths)
         made = spread.map(_forecasts, setting, batches(range(len(weighted))), what="forecasting")
         everything = [forecast for some in made for forecast in some]
         return self._counted(everything) if by is None else everything
 
     def _counted(self, made: Sequence[SampleForecast]) -> list[SampleForecast]:
-        whole = {choice.series_id for choice in self.choices if choice.whole}
-        return [forecast.in_whole_numbers() if forecast.series_id in whole else forecast for forecast in made]
+        return [forecast.in_whole_numbers() if self._is_whole(forecast.series_id) else forecast for forecast in made]
 
     def in_whole_numbers(self, history: History) -> bool:
-        return any(choice.whole for choice in self.choices if choice.series_id == history.series_id)
+        return self._is_whole(history.series_id)
 
     def weights_of(self, history: History, by: str | None = None) -> tuple[Weight, ...]:
         """Who makes the forecast of this series, and by how much."""
-        return self._weights(history, by, {choice.series_id: choice.weights for choice in self.choices})
-
-    def _weights(self, history: History, by: str | None, known: Mapping[str, tuple[Weight, ...]]) -> tuple[Weight, ...]:
+        choice = self.choice_of(history.series_id) if by is None else None
+        if choice is not None:
+            return choice.weights
         fallback = RNN if self.rnn else SeasonalNaive().name
-        if by is None and history.series_id in known:
-            return known[history.series_id]
         return (Weight(forecaster=by or fallback, share=1.0),)
+
+    def choice_of(self, series_id: str) -> Choice | None:
+        return self._by_id.get(series_id)
+
+    @cached_property
+    def _by_id(self) -> dict[str, Choice]:
+        return {choice.series_id: choice for choice in self.choices}
+
+    def _is_whole(self, series_id: str) -> bool:
+        choice = self.choice_of(series_id)
+        return choice is not None and choice.whole
 
 
 def champions(

@@ -19,12 +19,14 @@ from forecasting.durations import roughly
 from forecasting.lateness import Lead, forecast_from_now, lead_of
 from forecasting.promotions import Promotions
 from forecasting.synthetic import synthetic_history
-from forecasting.target import Need, capacity_target, need_for, sentence, shards_for, telling_need
+from forecasting.target import PATHS, Need, capacity_target, need_for, sentence, shards_for, telling_need
 from forecasting.usage import read_usage, with_values
 
 SEASONAL_NAIVE = "seasonal_naive"
 STALE_STEPS = 2
 """A history is told to be old when its newest value is older than this many steps."""
+MOST_SHARDS = 100_000
+"""Of a pool. More is a wrong unit."""
 SYNTHETIC_DAYS = 56 + 8 / 24
 """Eight weeks, ending on a Monday morning when demand rises."""
 
@@ -135,7 +137,7 @@ class UsageDemand:
             raise BadUsageData(
                 "no series of the usage history holds a value",
                 why=", ".join(left_out[:8]),
-                next_step="shardwright forecast check",
+                next_step="shardwright forecast check --usage FILE",
             )
         field = self._field(measured, metric)
         pools = tuple(
@@ -149,7 +151,7 @@ class UsageDemand:
         standing = self._promotions.standing(metric, histories[0].freq, self._horizon)
         if standing is not None:
             return chosen(standing, histories, self._horizon)
-        return champions(
+        found = champions(
             histories,
             self._horizon,
             budget_seconds=self._budget,
@@ -157,6 +159,8 @@ class UsageDemand:
             registry=self._promotions.registry,
             clock=self._clock,
         )
+        self._promotions.sweep(self._clock.now())
+        return found
 
     def usage(self) -> Histories:
         """As it is now; sources are brought up to date. Raises BadUsageData."""
@@ -169,7 +173,7 @@ class UsageDemand:
                 for i in range(len(self._sources))
             ]
             return Histories(tuple(made), "cpu_cores")
-        read = read_usage(self._usage, metric=self._metric)
+        read = read_usage(self._usage, metric=self._metric, now=None if self._replay else self._clock.now())
         return Histories(read.histories, read.metric)
 
     def _series_of(self, position: int, source: PoolSource, histories: Sequence[History]) -> History:
@@ -201,12 +205,13 @@ class UsageDemand:
         current = _current(history, per_shard)
         lead = self._lead(history, field)
         forecast = forecast_from_now(field, history, lead, self._horizon)
+        _refuse_too_many(source.pool, history, forecast, per_shard)
         naive = forecast_from_now(field, history, lead, self._horizon, by=SEASONAL_NAIVE)
         within = _within(forecast)
         need = telling_need(forecast, per_shard, current, within)
         naive_need = need_for(naive, per_shard, current, within, need.additional)
         shard_type = source.pool.shard_type.name
-        choice = next((choice for choice in field.choices if choice.series_id == history.series_id), None)
+        choice = field.choice_of(history.series_id)
         return PoolDemand(
             target=capacity_target(
                 forecast,
@@ -238,14 +243,27 @@ class UsageDemand:
 
 
 def _within(forecast: Forecast) -> timedelta:
-    """The next hour, or the next step where steps are longer."""
-    return max(timedelta(hours=1), forecast.freq)
+    """The next hour, or the next step where steps are longer; no more than is forecast."""
+    return min(max(timedelta(hours=1), forecast.freq), forecast.horizon * forecast.freq)
 
 
 def _per_shard(history: History, peak_shards: int) -> float:
     measured = history.values[~np.isnan(history.values)]
     peak = float(np.quantile(measured, 0.99))
     return peak / peak_shards if peak > 0 else 1.0
+
+
+def _refuse_too_many(pool: Pool, history: History, forecast: Forecast, per_shard: float) -> None:
+    """Before a plan is made for a fleet that nobody means."""
+    peaks = forecast.sample_paths(PATHS).max(axis=1)
+    last = history.values[np.isfinite(history.values)][-1]
+    highest = max(float(np.quantile(peaks, pool.risk_class.quantile)), float(last))
+    if highest > MOST_SHARDS * per_shard:
+        raise BadUsageData(
+            f"pool {pool.id!r} would need {highest / per_shard:.3g} shards",
+            why=f"series {history.series_id!r} is at {highest:g}, and one shard serves {per_shard:g}",
+            next_step=f"give pools.{pool.id}.per_shard in the units of the metric",
+        )
 
 
 def _current(history: History, per_shard: float) -> int:

@@ -43,7 +43,7 @@ def lead_of(history: History, now: datetime, reach: int) -> Lead:
     steps = (now - history.measured_end) // history.freq
     if steps <= 0:
         return Lead()
-    bound = min(LONGEST // history.freq, MOST_STAGES * reach)
+    bound = max(min(LONGEST // history.freq, MOST_STAGES * reach), 1)
     if steps <= bound:
         return Lead(steps=steps)
     skipped = max(_season(history.freq, bound) * ceil((steps - bound) / _season(history.freq, bound)), 0)
@@ -81,7 +81,7 @@ def forecast_from_now(
 def _season(freq: timedelta, bound: int) -> int:
     """Steps of the longest season that the bound holds twice (a day: once); a single step where it holds none."""
     week, day = timedelta(days=7) // freq, timedelta(days=1) // freq
-    return week if 2 * week <= bound else day if 0 < day <= bound else 1
+    return week if 0 < 2 * week <= bound else day if 0 < day <= bound else 1
 
 
 def _rolled(

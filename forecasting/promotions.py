@@ -3,7 +3,7 @@
 import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import structlog
@@ -72,6 +72,10 @@ class Promotions:
         if shipped is None:
             return None
         return Network(shipped, loaded=True, origin=f"shipped, as it is: version {records[-1].version} was no better")
+
+    def sweep(self, now: datetime) -> None:
+        """Removes networks of no record; see ``ModelRegistry.sweep``."""
+        self.registry.sweep({record.model for record in self.all()}, now)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

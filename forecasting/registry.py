@@ -2,9 +2,10 @@
 
 import hashlib
 import io
+import math
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal
@@ -22,6 +23,11 @@ from forecasting.rnn.model import QuantileNetwork
 from forecasting.rnn.train import TrainingPlan, TrainingReport
 from forecasting.rnn.trained import TrainedRnn, train_rnn
 
+NEWEST_KEPT = 32
+"""Networks that nothing stands on: with every step a history changes, and with it the network that is tuned on it."""
+_DRAFT = ".draft-"
+_ABANDONED = timedelta(days=1)
+"""A draft that is older has no writer any more."""
 SCHEMA_VERSION = 2
 """Raise it whenever the network or its inputs change: older weights are then trained anew."""
 log = structlog.get_logger(__name__)
@@ -68,6 +74,8 @@ class ModelRegistry:
         """Of every network that is there, the oldest first; a card that cannot be read is left out, and logged."""
         found = []
         for path in self.root.glob("*/model.json"):
+            if path.parent.name.startswith(_DRAFT):
+                continue
             try:
                 found.append(ModelCard.model_validate_json(path.read_bytes()))
             except (OSError, ValidationError) as problem:
@@ -89,13 +97,29 @@ class ModelRegistry:
             trained_at=now,
         )
         self.root.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=self.root))
+        draft = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=self.root))
         (draft / "model.pt").write_bytes(weights)
         (draft / "model.json").write_text(card.model_dump_json(indent=2) + "\n")
         folder = self.root / fingerprint
         shutil.rmtree(folder, ignore_errors=True)
         draft.rename(folder)
         return card
+
+    def sweep(self, keep: Collection[str], now: datetime) -> None:
+        """Removes all but those to ``keep`` and the newest others, and drafts of writers that died."""
+        others = [card.fingerprint for card in self.cards() if card.fingerprint not in keep]
+        for name in others[:-NEWEST_KEPT]:
+            shutil.rmtree(self.root / name, ignore_errors=True)
+        for draft in self.root.glob(f"{_DRAFT}*"):
+            if _changed(draft) < (now - _ABANDONED).timestamp():
+                shutil.rmtree(draft, ignore_errors=True)
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:  # another process has swept it, or put it in place
+        return math.inf
 
 
 def fingerprint(histories: Sequence[History], plan: TrainingPlan) -> str:

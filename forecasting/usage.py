@@ -18,7 +18,7 @@ import pyarrow
 
 from engine.errors import BadUsageData
 from forecasting.base import Array, History
-from forecasting.usage_grid import on_grid, usual_distance
+from forecasting.usage_grid import is_coarser, on_grid, refuse_coarser, usual_distance
 from forecasting.usage_repairs import Repair, Samples, mended
 
 KEYS = ("series_id", "timestamp")
@@ -44,7 +44,7 @@ class UsageFile:
             raise BadUsageData(
                 f"no series holds a value in {self.metric!r}",
                 why=f"every value of {', '.join(names[:5])}{' …' if len(names) > 5 else ''} is missing",
-                next_step="shardwright forecast check, or choose another column with --metric",
+                next_step="shardwright forecast check --usage FILE, or choose another column with --metric",
             )
         return replace(self, histories=kept), names
 
@@ -82,18 +82,22 @@ def usage_of(
     *,
     metric: str | None = None,
     freq: timedelta | None = None,
+    least: timedelta | None = None,
     now: datetime | None = None,
 ) -> UsageFile:
-    """The same of a table in memory; ``origin`` is what errors call it."""
+    """The same of a table in memory; ``origin`` is what errors call it. No step is shorter than ``least``."""
     _require_columns(table, origin)
     name = _metric(table, metric)
     samples, repairs = mended(_typed(table, name, origin), origin, now=now)
     del table
     bounds = np.flatnonzero(np.diff(samples.series)) + 1
     parts = [samples.of(slice(*edges)) for edges in pairwise([0, *bounds.tolist(), len(samples.row)])]
-    step = freq or _usual_step(parts, origin)
+    parts.sort(key=lambda part: part.names[part.series[0]])
+    step = freq or _usual_step(parts, origin, least)
+    if all(is_coarser(part.micros, step) for part in parts):
+        refuse_coarser(parts[0].names[parts[0].series[0]], parts[0].micros, step, origin)
     histories = []
-    for part in sorted(parts, key=lambda part: part.names[part.series[0]]):
+    for part in parts:
         series_id = part.names[part.series[0]]
         history, more = on_grid(series_id, part.micros, part.values, step, origin, add_up=name in COUNTED)
         histories.append(history)
@@ -229,17 +233,18 @@ def _numbers(column: "pd.Series[Any]", metric: str, origin: str) -> Array:
     return np.asarray(numbers, dtype=np.float64)
 
 
-def _usual_step(parts: Sequence[Samples], origin: str) -> timedelta:
-    """The most frequent distance between neighbouring samples of one series."""
+def _usual_step(parts: Sequence[Samples], origin: str, least: timedelta | None) -> timedelta:
+    """The most frequent distance between neighbouring samples of one series, and no less than ``least``."""
     found: Counter[timedelta] = Counter()
     for part in parts:
         distance = usual_distance(part.micros)
         if distance is not None:
             found[distance] += len(part.micros) - 1
-    if not found:
+    if not found and least is None:
         raise BadUsageData(
             f"the step of {origin} cannot be told",
             why="no series holds two samples",
-            next_step="give --freq, such as --freq 1h",
+            next_step="bring a second sample of a series, or give a step, such as --freq 1h",
         )
-    return max(found, key=lambda step: (found[step], -step))
+    usual = max(found, key=lambda step: (found[step], -step)) if found else timedelta(0)
+    return max(usual, least or usual)

@@ -30,6 +30,7 @@ Defect = Literal[
     "missing_value",
     "off_grid",
     "resampled",
+    "coarser",
     "gap",
 ]
 
@@ -104,17 +105,18 @@ class _Notes:
             return
         series, row = samples.series[which], samples.row[which]
         counts = np.bincount(series, minlength=len(self._names))
-        for code in np.flatnonzero(counts).tolist():
-            first = int(row[series == code].min())
-            self.repairs.append(
-                Repair(
-                    series_id=self._names[code],
-                    defect=defect,
-                    count=int(counts[code]),
-                    action=action,
-                    first_row=first,
-                )
+        first = np.full(len(self._names), np.iinfo(np.int64).max)
+        np.minimum.at(first, series, row)
+        self.repairs += [
+            Repair(
+                series_id=self._names[code],
+                defect=defect,
+                count=int(counts[code]),
+                action=action,
+                first_row=int(first[code]),
             )
+            for code in np.flatnonzero(counts).tolist()
+        ]
 
 
 def _changes(samples: Samples, offset: NDArray[np.int32], zoned: Flags) -> Flags:

@@ -27,7 +27,8 @@ def elsewhere(plan: Plan, cell: Cell) -> Elsewhere:
         nodes=len(others),
         spot_nodes=sum(node.node.option is PurchaseOption.SPOT for _, node in others),
         same_provider_nodes=sum(where.provider == cell.provider for where, _ in others),
-        hourly_cost=sum((_price(node) for _, node in others), Decimal(0)),
+        hourly_cost=sum((_price(node) for _, node in others if node.node.id not in plan.leaving), Decimal(0)),
+        leaving=plan.leaving,
     )
 
 

@@ -48,12 +48,15 @@ class Limits(Value):
 
 
 class Elsewhere(Value):
-    """What the plan has outside the cell that is judged, so that shares are those of the whole plan."""
+    """What the plan has outside the cell that is judged, so that shares and costs are those of the whole plan."""
 
     nodes: Annotated[int, Field(ge=0)] = 0
     spot_nodes: Annotated[int, Field(ge=0)] = 0
     same_provider_nodes: Annotated[int, Field(ge=0)] = 0
     hourly_cost: Annotated[Decimal, Field(ge=0)] = Decimal(0)
+    leaving: tuple[str, ...] = ()
+    """Names of nodes, of the judged cell too, that the plan gives back: they stay until they are empty, beside what
+    replaces them, and their price is no part of what the plan costs."""
 
 
 class InstanceFacts(Value):
@@ -181,7 +184,8 @@ def _share_above(what: str, part: int, total: int, most: float, *, always: int) 
 def _budget(facts: FleetFacts, limits: Limits) -> Sequence[str]:
     if limits.hourly_budget is None:
         return ()
-    prices = [instance.hourly_price for instance in facts.instances]
+    lasting = [instance for instance in facts.instances if instance.name not in facts.elsewhere.leaving]
+    prices = [instance.hourly_price for instance in lasting]
     cost = sum((price for price in prices if price is not None), facts.elsewhere.hourly_cost)
     if cost <= limits.hourly_budget:
         return ()

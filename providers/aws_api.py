@@ -48,10 +48,11 @@ _AUTHENTICATION = frozenset(
 _THROTTLED = frozenset(
     {"RequestLimitExceeded", "SlowDown", "Throttling", "ThrottlingException", "TooManyRequestsException"}
 )
-_CAPACITY = frozenset(
+NO_CAPACITY = frozenset(
     {"InsufficientInstanceCapacity", "InsufficientHostCapacity", "SpotMaxPriceTooLow", "Unsupported"}
     | {"MaxSpotInstanceCountExceeded", "InstanceLimitExceeded", "VcpuLimitExceeded"}
 )
+"""Codes of errors that say that there is none to be had, or none for us; also where Pulumi's plugin tells them."""
 _GONE = frozenset({"InvalidInstanceID.NotFound", "NoSuchBucket", "NoSuchKey", "404"})
 
 
@@ -129,10 +130,11 @@ class AwsApi:
             key_id = settings.credentials["access_key_id"].get_secret_value()
             secret = settings.credentials["secret_access_key"].get_secret_value()
         except KeyError as missing:
+            key = missing.args[0]
             raise AuthenticationFailed(
                 f"{settings.name}: no credentials",
-                why=f"credentials.{missing.args[0]} is not configured",
-                next_step=f'set credentials.{missing.args[0]} = {{env = "NAME"}} under [providers.{settings.name}]',
+                why=f"credentials.{key} is not configured",
+                next_step=f'set credentials.{key} = {{env = "NAME"}} in the [[providers]] table {settings.name!r}',
             ) from None
         session_token = settings.credentials.get("session_token")
         return boto3.client(  # type: ignore[call-overload]
@@ -179,9 +181,9 @@ class AwsApi:
             return ProviderUnavailable(f"{name}: {operation} got no answer", why=kind, next_step="try again later")
         code, said = failure.response["Error"].get("Code", ""), failure.response["Error"].get("Message", "")
         if code in _AUTHENTICATION or _status(failure) == 401:
-            step = f"check the credentials of [providers.{name}] and what they are allowed to do"
+            step = f"check the credentials of provider {name!r} and what they are allowed to do"
             return AuthenticationFailed(f"{name} refused {operation}", why=code, next_step=step)
-        if code in _CAPACITY:
+        if code in NO_CAPACITY:
             return InsufficientCapacity(f"{name} refused {operation}", why=f"{code}: {said}")
         if code in _GONE:
             return NotFound(f"{name}: {operation}", why=f"{code}: {said}")
@@ -197,5 +199,5 @@ def _status(failure: ClientError) -> int:
 def _may_pass(failure: Exception) -> bool:
     if isinstance(failure, ClientError):
         code = failure.response["Error"].get("Code", "")
-        return code not in _CAPACITY and (code in _THROTTLED or _status(failure) == 429 or _status(failure) >= 500)
+        return code not in NO_CAPACITY and (code in _THROTTLED or _status(failure) == 429 or _status(failure) >= 500)
     return isinstance(failure, HTTPClientError | NoConnection)

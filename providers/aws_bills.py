@@ -9,6 +9,7 @@ import csv
 import gzip
 import hashlib
 import io
+import zlib
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -20,7 +21,7 @@ from pydantic.alias_generators import to_camel
 
 from engine.errors import NotFound, ProviderAnswerInvalid
 from engine.model.billing import BillDelivery, BillFormat, Invoice
-from engine.model.money import Money
+from engine.model.money import Currency, Money
 from engine.model.value import Interval
 from providers.aws_api import GLOBAL_REGION, AwsApi
 from providers.aws_wire import Wire
@@ -43,7 +44,7 @@ class _Definitions(Wire):
 
 class _Amount(Wire):
     total_amount: Decimal
-    currency_code: str
+    currency_code: Currency
 
 
 class _InvoiceSummary(Wire):
@@ -81,13 +82,21 @@ def fetch_bill(api: AwsApi, provider: str, period: Interval, *, now: datetime) -
     manifest = _manifest(api, provider, report, month)
     fetch = partial(api.download, report.s3_region, manifest.bucket)
     content, invoice_ids = _joined(provider, [fetch(key) for key in manifest.report_keys])
+    if not invoice_ids:
+        raise NotFound(
+            f"{provider}: no invoice for {month.start:%Y-%m} yet",
+            why="the rows of the cost report carry no invoice id",
+            next_step="AWS closes a month in the first days of the next",
+        )
+    first, *further = (_invoice(api, provider, month, invoice_id) for invoice_id in invoice_ids)
     return BillDelivery(
         provider=provider,
         format=BillFormat.AWS_CUR,
         content_type="application/gzip",
         content=content,
         sha256=hashlib.sha256(content).hexdigest(),
-        invoice=_invoice(api, provider, month, invoice_ids),
+        invoice=first,
+        further_invoices=tuple(further),
         delivered_at=now,
     )
 
@@ -129,7 +138,7 @@ def _joined(provider: str, files: Sequence[bytes]) -> tuple[bytes, tuple[str, ..
             rows.extend(reader)
         column = (header or []).index("bill/InvoiceId")
         invoice_ids = tuple(dict.fromkeys(row[column] for row in rows if row[column]))
-    except (ValueError, OSError, EOFError, IndexError, StopIteration) as problem:
+    except (ValueError, OSError, EOFError, zlib.error, csv.Error, IndexError, StopIteration) as problem:
         raise ProviderAnswerInvalid(f"{provider}: the cost report cannot be read", why=str(problem)) from problem
     if len(files) == 1:
         return files[0], invoice_ids
@@ -138,23 +147,14 @@ def _joined(provider: str, files: Sequence[bytes]) -> tuple[bytes, tuple[str, ..
     return gzip.compress(text.getvalue().encode(), mtime=0), invoice_ids
 
 
-def _invoice(api: AwsApi, provider: str, month: Interval, invoice_ids: Sequence[str]) -> Invoice:
-    """One invoice for the month; where AWS issued several (marketplace, credit memos), their sum."""
-    if not invoice_ids:
-        raise NotFound(
-            f"{provider}: no invoice for {month.start:%Y-%m} yet",
-            why="the rows of the cost report carry no invoice id",
-            next_step="AWS closes a month in the first days of the next",
-        )
-    amounts = []
-    for invoice_id in invoice_ids:
-        selector = {"ResourceType": "INVOICE_ID", "Value": invoice_id}
-        pages = api.pages(_InvoiceSummaries, "invoicing", GLOBAL_REGION, "list_invoice_summaries", Selector=selector)
-        found = [summary for page in pages for summary in page.invoice_summaries if summary.invoice_id == invoice_id]
-        if not found:
-            raise NotFound(f"{provider}: the Invoicing service does not know invoice {invoice_id}")
-        amount = found[0].base_currency_amount
-        sign = -1 if found[0].invoice_type == "CREDIT_MEMO" and amount.total_amount > 0 else 1
-        amounts.append(Money(amount=sign * amount.total_amount, currency=amount.currency_code))
-    total = Money.total(amounts, amounts[0].currency)
-    return Invoice(issuer=ISSUER, invoice_id="+".join(invoice_ids), billing_period=month, total=total)
+def _invoice(api: AwsApi, provider: str, month: Interval, invoice_id: str) -> Invoice:
+    """One of the invoices of the month: AWS issues others beside the main one (marketplace, credit memos)."""
+    selector = {"ResourceType": "INVOICE_ID", "Value": invoice_id}
+    pages = api.pages(_InvoiceSummaries, "invoicing", GLOBAL_REGION, "list_invoice_summaries", Selector=selector)
+    found = [summary for page in pages for summary in page.invoice_summaries if summary.invoice_id == invoice_id]
+    if not found:
+        raise NotFound(f"{provider}: the Invoicing service does not know invoice {invoice_id}")
+    amount = found[0].base_currency_amount
+    sign = -1 if found[0].invoice_type == "CREDIT_MEMO" and amount.total_amount > 0 else 1
+    total = Money(amount=sign * amount.total_amount, currency=amount.currency_code)
+    return Invoice(issuer=ISSUER, invoice_id=invoice_id, billing_period=month, total=total)

@@ -157,7 +157,7 @@ class AzureProvider:
     # -- SupportsBills --------------------------------------------------------------------------------------------
 
     def bill(self, period: Interval) -> BillDelivery:
-        """The newest invoice of the billing period in which ``period`` starts, with its cost details.
+        """The invoices of the billing period in which ``period`` starts, with their cost details.
 
         Raises NotFound where none is issued yet.
         """

@@ -94,7 +94,7 @@ class AzureApi:
             raise AuthenticationFailed(
                 f"{name}: no credentials",
                 why=f"credentials.{missing[0]} is not configured",
-                next_step=f'set credentials.{missing[0]} = {{env = "NAME"}} under [providers.{name}]',
+                next_step=f'set credentials.{missing[0]} = {{env = "NAME"}} in the [[providers]] table {name!r}',
             )
         tenant = quote(given["tenant_id"].get_secret_value(), safe="")
         url = f"{self._authority}/{tenant}/oauth2/v2.0/token"
@@ -111,7 +111,7 @@ class AzureApi:
             except (AuthenticationFailed, ProviderError) as refused:
                 if type(refused) not in (AuthenticationFailed, ProviderError, NotFound):
                     raise
-                step = f"check the credentials of [providers.{name}]"
+                step = f"check the credentials of provider {name!r}"
                 what = f"{name}: Entra gave no token"
                 raise AuthenticationFailed(what, why=refused.why, next_step=step) from None
             return answer.access_token, timedelta(seconds=answer.expires_in)

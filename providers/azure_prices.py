@@ -7,14 +7,16 @@ priority (Batch) and spot their own meters, reservations their own type.
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
+from typing import TypeVar
 
 from engine.errors import AuthenticationFailed, NotFound, ProviderAnswerInvalid
 from engine.model.market import PurchaseOption
 from providers.azure_api import AzureApi
 from providers.azure_sizes import lost_per_month
-from providers.azure_wire import EvictionRates, Price, Prices, SpotHistories
+from providers.azure_wire import EvictionRates, GraphPage, Price, Prices, SpotHistories
 from providers.rest import same_origin
 
+G = TypeVar("G", bound=GraphPage)
 PriceTable = dict[tuple[str, PurchaseOption], Decimal]
 """USD per hour by (size, option), for one region."""
 SpotHistory = dict[tuple[str, str], tuple[tuple[datetime, Decimal], ...]]
@@ -22,14 +24,18 @@ SpotHistory = dict[tuple[str, str], tuple[tuple[datetime, Decimal], ...]]
 
 _MAX_PAGES = 200
 _GRAPH_VERSION = {"api-version": "2022-10-01"}
+_GRAPH_ROWS = 1000
+"""Of an answer, at most. A query that projects no id gets no token for the rest, and one that is not sorted by a column
+of distinct values finds rows twice and others never."""
 _HISTORY_QUERY = (
     "SpotResources | where type =~ 'microsoft.compute/skuspotpricehistory/ostype/location'"
     " | where properties.osType =~ 'linux' | where location in~ ({regions})"
-    " | project skuName = tostring(sku.name), location, spotPrices = properties.spotPrices"
+    " | project id, skuName = tostring(sku.name), location, spotPrices = properties.spotPrices | order by id asc"
 )
 _EVICTION_QUERY = (
     "SpotResources | where type =~ 'microsoft.compute/skuspotevictionrate/location' | where location in~ ({regions})"
-    " | project skuName = tostring(sku.name), location, spotEvictionRate = tostring(properties.evictionRate)"
+    " | project id, skuName = tostring(sku.name), location, spotEvictionRate = tostring(properties.evictionRate)"
+    " | order by id asc"
 )
 
 
@@ -52,24 +58,27 @@ def hourly_prices(api: AzureApi, region: str, now: datetime, *, size: str | None
 def spot_history(api: AzureApi, subscription: str, regions: Sequence[str]) -> SpotHistory:
     """Up to 90 days; empty where the credentials may not ask Resource Graph."""
     try:
-        answer = api.asked(SpotHistories, _graph(api), _query(_HISTORY_QUERY, subscription, regions), _GRAPH_VERSION)
+        return {
+            (row.region, row.size.lower()): tuple(
+                sorted((point.effective, point.price) for point in row.prices if point.price > 0)
+            )
+            for page in _graph(api, SpotHistories, _HISTORY_QUERY, subscription, regions)
+            for row in page.data
+        }
     except (AuthenticationFailed, NotFound):
         return {}
-    return {
-        (row.region, row.size.lower()): tuple(
-            sorted((point.effective, point.price) for point in row.prices if point.price > 0)
-        )
-        for row in answer.data
-    }
 
 
 def eviction_per_month(api: AzureApi, subscription: str, regions: Sequence[str]) -> dict[tuple[str, str], float]:
     """(region, size in lower case) -> share lost in a month; empty where Resource Graph may not be asked."""
     try:
-        answer = api.asked(EvictionRates, _graph(api), _query(_EVICTION_QUERY, subscription, regions), _GRAPH_VERSION)
+        known = {
+            (row.region, row.size.lower()): lost_per_month(row.band)
+            for page in _graph(api, EvictionRates, _EVICTION_QUERY, subscription, regions)
+            for row in page.data
+        }
     except (AuthenticationFailed, NotFound):
         return {}
-    known = {(row.region, row.size.lower()): lost_per_month(row.band) for row in answer.data}
     return {key: lost for key, lost in known.items() if lost is not None}
 
 
@@ -98,14 +107,17 @@ def _option(price: Price) -> PurchaseOption | None:
     return PurchaseOption.SPOT if "Spot" in price.sku_name else PurchaseOption.ON_DEMAND
 
 
-def _graph(api: AzureApi) -> str:
-    return f"{api.arm}/providers/Microsoft.ResourceGraph/resources"
-
-
-def _query(query: str, subscription: str, regions: Sequence[str]) -> dict[str, object]:
-    named = ", ".join(f"'{region}'" for region in regions)
-    return {
-        "subscriptions": [subscription],
-        "query": query.format(regions=named),
-        "options": {"resultFormat": "objectArray"},
-    }
+def _graph(api: AzureApi, answer: type[G], query: str, subscription: str, regions: Sequence[str]) -> Iterator[G]:
+    """The pages of a query to Resource Graph."""
+    url, named = f"{api.arm}/providers/Microsoft.ResourceGraph/resources", ", ".join(f"'{name}'" for name in regions)
+    options: dict[str, object] = {"resultFormat": "objectArray", "$top": _GRAPH_ROWS}
+    for _ in range(_MAX_PAGES):
+        body = {"subscriptions": [subscription], "query": query.format(regions=named), "options": options}
+        page = api.asked(answer, url, body, _GRAPH_VERSION)
+        yield page
+        if not page.skip_token:
+            if page.truncated == "true":
+                raise ProviderAnswerInvalid("Azure's Resource Graph keeps rows back and gives no token to ask for them")
+            return
+        options = {**options, "$skipToken": page.skip_token}
+    raise ProviderAnswerInvalid("Azure's Resource Graph does not stop paging")

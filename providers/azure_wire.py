@@ -1,9 +1,11 @@
 """Azure's answers, as far as the adapter reads them: ARM (compute, billing, cost), Resource Graph, retail prices."""
 
 from decimal import Decimal
+from typing import Literal
 
 from pydantic import AwareDatetime, Field
 
+from engine.model.money import Currency
 from providers.rest import Wire
 
 
@@ -78,6 +80,14 @@ class Prices(Wire):
     next_link: str | None = Field(alias="NextPageLink", default=None)
 
 
+class GraphPage(Wire):
+    """Of Resource Graph's answers: more rows are behind the token."""
+
+    skip_token: str | None = Field(alias="$skipToken", default=None)
+    truncated: Literal["true", "false"] = Field(alias="resultTruncated", default="false")
+    """Rows are missing, and there is no token to have them by."""
+
+
 class SpotPrice(Wire):
     effective: AwareDatetime = Field(alias="effectiveDate")
     price: Decimal = Field(alias="priceUSD")
@@ -91,7 +101,7 @@ class SpotHistory(Wire):
     prices: tuple[SpotPrice, ...] = Field(alias="spotPrices")
 
 
-class SpotHistories(Wire):
+class SpotHistories(GraphPage):
     data: tuple[SpotHistory, ...]
 
 
@@ -101,7 +111,7 @@ class EvictionRate(Wire):
     band: str = Field(alias="spotEvictionRate")
 
 
-class EvictionRates(Wire):
+class EvictionRates(GraphPage):
     data: tuple[EvictionRate, ...]
 
 
@@ -154,7 +164,7 @@ class AccessToken(Wire):
 
 
 class Amount(Wire):
-    currency: str
+    currency: Currency
     value: Decimal
 
 
@@ -164,6 +174,13 @@ class InvoiceProperties(Wire):
     """The last day, included."""
     issued: AwareDatetime = Field(alias="invoiceDate")
     total: Amount = Field(alias="totalAmount")
+    status: str = ""
+    kind: str = Field(alias="documentType", default="Invoice")
+
+    @property
+    def asks_for_money(self) -> bool:
+        """Not one that was voided, nor the notes and receipts that go with one."""
+        return self.kind == "Invoice" and self.status.lower() != "void"
 
 
 class InvoiceDocument(Wire):

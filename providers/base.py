@@ -1,8 +1,8 @@
 """The market side of a provider: values in, values out; knows nothing of Pulumi.
 
 A provider implements ``Provider``; optional powers are the ``Supports…`` protocols, found with isinstance.
-Errors: ``engine.errors.ProviderError`` and its children, nothing else. Every outside call has a time-out and bounded
-retries with jitter; every call that buys carries an idempotency key.
+Errors: ``engine.errors.PROVIDER_PROBLEMS`` and their children, nothing else. Every outside call has a time-out and
+bounded retries with jitter; every call that buys carries an idempotency key.
 """
 
 from collections.abc import Collection, Generator, Iterable, Sequence
@@ -22,7 +22,7 @@ from engine.model.value import Interval, Utc, Value
 
 
 class ProviderSettings(Value):
-    """One ``[providers.NAME]`` table of shardwright.toml, parsed."""
+    """One ``[[providers]]`` table of shardwright.toml, parsed."""
 
     name: str
     kind: str

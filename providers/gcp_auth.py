@@ -58,7 +58,8 @@ def google_token(settings: ProviderSettings, api: RestApi, clock: Clock) -> Toke
     raise AuthenticationFailed(
         f"{settings.name}: no credentials",
         why="neither credentials.service_account_json nor a refresh token nor an access token is configured",
-        next_step=f'set credentials.service_account_json = {{env = "NAME"}} under [providers.{settings.name}]',
+        next_step='set credentials.service_account_json = {env = "NAME"} '
+        f"in the [[providers]] table {settings.name!r}",
     )
 
 
@@ -105,4 +106,4 @@ def _exchanged(settings: ProviderSettings, api: RestApi, uri: str, form: dict[st
 
 
 def _step(settings: ProviderSettings) -> str:
-    return f"check the credentials of [providers.{settings.name}]"
+    return f"check the credentials of provider {settings.name!r}"

@@ -4,6 +4,7 @@ from decimal import Decimal
 
 from pydantic import AwareDatetime, Field
 
+from engine.model.money import Currency
 from providers.rest import Wire
 
 
@@ -122,7 +123,7 @@ class StorageObjects(Page):
 class InvoiceDocument(Wire):
     """The invoice's figures beside the export, written by the same scheduled query or by whoever files the invoice."""
 
-    invoice_id: str
+    invoice_id: str = Field(max_length=128)
     invoice_month: str
-    currency: str
+    currency: Currency
     total: Decimal

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from engine.clock import Clock
 from engine.errors import (
+    AnswerTooLarge,
     AuthenticationFailed,
     ConfigurationError,
     InsufficientCapacity,
@@ -32,11 +33,13 @@ MAX_ANSWER_BYTES = 512 * 1024 * 1024
 _ATTEMPTS = 4
 _CAP_SECONDS = 5.0
 _PASSING = frozenset({408, 429, 500, 502, 503, 504})
-_CAPACITY = frozenset(
-    {"QUOTA_EXCEEDED", "quotaExceeded", "ZONE_RESOURCE_POOL_EXHAUSTED"}
-    | {"AllocationFailed", "ZonalAllocationFailed", "OverconstrainedZonalAllocationRequest", "SkuNotAvailable"}
-    | {"QuotaExceeded"}
+NO_CAPACITY = frozenset(
+    {"QUOTA_EXCEEDED", "quotaExceeded", "ZONE_RESOURCE_POOL_EXHAUSTED", "ZONE_RESOURCE_POOL_EXHAUSTED_WITH_DETAILS"}
+    | {"AllocationFailed", "ZonalAllocationFailed", "OverconstrainedAllocationRequest", "SkuNotAvailable"}
+    | {"OverconstrainedZonalAllocationRequest", "QuotaExceeded"}
 )
+"""Codes of Google Cloud's and Azure's errors that say that there is none to be had, or none for us; also where their
+Pulumi plugins tell them."""
 _THROTTLED = frozenset({"rateLimitExceeded", "userRateLimitExceeded"})
 
 
@@ -191,12 +194,12 @@ class RestApi:
                 for chunk in response.iter_bytes():
                     content += chunk
                     if len(content) > MAX_ANSWER_BYTES:
-                        raise ProviderAnswerInvalid(f"{self._settings.name}: {_place(response)} never stops answering")
+                        raise AnswerTooLarge(f"{self._settings.name}: {_place(response)} never stops answering")
         except httpx.TimeoutException:
             raise _MayPass(f"no answer in {self._settings.timeout_seconds:g} s") from None
         except httpx.DecodingError:
             raise ProviderAnswerInvalid(
-                f"{self._settings.name}: {method} {url} sent bytes that do not decode"
+                f"{self._settings.name}: {method} {httpx.URL(url).path} sent bytes that do not decode"
             ) from None
         except httpx.TransportError as failure:
             raise _MayPass(f"{type(failure).__name__}: {failure}") from None
@@ -211,7 +214,7 @@ class RestApi:
         code, message = _said(response)
         name, why = self._settings.name, ": ".join(part for part in (code, message) if part)
         what = f"{name} refused {_place(response)}"
-        if code in _CAPACITY:
+        if code in NO_CAPACITY:
             return InsufficientCapacity(what, why=why)
         if response.status_code in (401, 403):
             step = f"check the credentials of [{self._table}] and what they are allowed to do"

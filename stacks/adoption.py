@@ -1,9 +1,10 @@
 """How a resource that an interrupted update may have made is found again, and put into the state."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from engine.model.ids import NodeId
 from engine.model.placement import Cell
 from providers.base import InstanceRecord, ProviderSettings
 
@@ -18,11 +19,22 @@ class InstanceOf:
     type: str
     token_property: str
     """The input that holds the tags, labels or metadata with the token."""
+    id_output: str | None = None
+    """The output that is the provider's own id of it, as the program exports it; None: Pulumi's id is that."""
 
     def token(self, inputs: Inputs) -> str | None:
         tags = inputs.get(self.token_property)
         found = tags.get("shardwright-token") if isinstance(tags, Mapping) else tags
         return found if isinstance(found, str) else None
+
+    def made(self, resources: Sequence[Mapping[str, Any]]) -> tuple[tuple[NodeId, str], ...]:
+        """(node, the provider's instance id) of those that the state has and keeps; the same as the program exports."""
+        here = [one for one in resources if one.get("type") == self.type and not one.get("delete")]
+        found = [(one["urn"].rpartition("::")[2], self._id_of(one)) for one in here]
+        return tuple(sorted((NodeId(name), id_) for name, id_ in found if isinstance(id_, str) and id_))
+
+    def _id_of(self, resource: Mapping[str, Any]) -> object:
+        return resource.get("id") if self.id_output is None else (resource.get("outputs") or {}).get(self.id_output)
 
 
 class Adoption(Protocol):

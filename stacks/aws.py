@@ -20,6 +20,7 @@ from pulumi_aws.ec2 import (
 from engine.model.ids import NodeId
 from engine.model.placement import Cell
 from engine.model.plan import CellPlan, PlannedNode
+from providers.aws_api import NO_CAPACITY as NO_CAPACITY
 from providers.base import ProviderSettings
 from stacks.adoption import Adoption
 from stacks.aws_lookup import AwsAdoption
@@ -41,7 +42,6 @@ _DECIDED_AT_CREATE = [
 
 adoption: Adoption = AwsAdoption()
 PLUGIN = "aws"
-NO_CAPACITY = ("InsufficientInstanceCapacity", "SpotMaxPriceTooLow", "InsufficientHostCapacity")
 
 
 def program(cell: Cell, plan: CellPlan, settings: ProviderSettings, user_data: Mapping[NodeId, str]) -> PulumiFn:

@@ -23,6 +23,7 @@ from engine.model.ids import NodeId
 from engine.model.placement import Cell
 from engine.model.plan import CellPlan, PlannedNode
 from providers.base import InstanceRecord, ProviderSettings
+from providers.rest import NO_CAPACITY as NO_CAPACITY
 from stacks.adoption import Adoption, Inputs, InstanceOf
 from stacks.base import PulumiFn
 from stacks.ingress import NODE_INGRESS
@@ -35,7 +36,7 @@ _DECIDED_AT_CREATE = ["osProfile", "billingProfile", "storageProfile.imageRefere
 class _Adoption:
     """Names are ours, so every id follows from the inputs."""
 
-    instance = InstanceOf("azure-native:compute:VirtualMachine", "tags")
+    instance = InstanceOf("azure-native:compute:VirtualMachine", "tags", id_output="vmId")
 
     def instance_id(self, cell: Cell, record: InstanceRecord) -> str:
         return f"{_group_path(cell)}/providers/Microsoft.Compute/virtualMachines/{record.node}"
@@ -59,7 +60,6 @@ _PLACES = {
 }
 adoption: Adoption = _Adoption()
 PLUGIN = "azure-native"
-NO_CAPACITY = ("SkuNotAvailable", "AllocationFailed", "OverconstrainedAllocationRequest", "OverconstrainedZonal")
 
 
 def program(cell: Cell, plan: CellPlan, settings: ProviderSettings, user_data: Mapping[NodeId, str]) -> PulumiFn:

@@ -3,16 +3,18 @@
 One stack, one state, one lock and one workspace folder per cell. Every call is one attempt and blocks.
 """
 
+import json
 import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import structlog
 from pulumi.automation import (
     ConcurrentUpdateError,
     Deployment,
@@ -44,16 +46,24 @@ from engine.model.ids import NodeId
 from engine.model.placement import Cell
 from engine.model.plan import CellPlan
 from providers.base import ProviderSettings, SupportsInventory
+from stacks.adoption import Adoption
 from stacks.base import CellOutcome, PulumiFn, ResourceChanges
-from stacks.events import EventCollector, OnStep
+from stacks.events import EventCollector, OnStep, says
 from stacks.launchers import put_launchers
 from stacks.recovery import RecoveryReport, clear_pending
 from stacks.registry import program_for, program_module
-from stacks.state_files import PROJECT, LockHolder, StateFiles
+from stacks.state_files import PROJECT, LockHolder, StateFiles, mend_selection
 
 _OURS = Path(__file__).resolve().parent.parent
 _LAST_LINES = 8
 _ORPHAN_SECONDS = 60.0
+_SILENT = timedelta(minutes=15)
+"""An engine on another machine that has written nothing for so long has ended, most often with its container.
+
+It has lost its control plane, so it begins nothing any more, and the end of what it had begun it writes into the state;
+this is several times as long as an instance takes to come or to go.
+"""
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
@@ -76,6 +86,18 @@ class _QuickStack(Stack):
     def info(self, show_secrets: bool = True) -> UpdateSummary:
         now = datetime.now(UTC)
         return UpdateSummary(kind="update", start_time=now, message="", environment={}, config={}, result="succeeded")
+
+    def import_stack(self, state: Deployment) -> None:
+        """Without the SDK's file among the machine's temporary ones, which stays there where the engine fails: secrets
+        are in plain text in it.
+        """
+        file = Path(self.workspace.work_dir) / "import.json"
+        try:
+            file.touch(mode=0o600)
+            file.write_text(json.dumps({"version": state.version, "deployment": state.deployment}), encoding="utf-8")
+            self._run_pulumi_cmd_sync(["stack", "import", "--file", str(file)])
+        finally:
+            file.unlink(missing_ok=True)
 
 
 @dataclass
@@ -153,6 +175,17 @@ class PulumiCellDriver:
         with self._opened(cell) as opened:
             return self._refresh(cell, opened)
 
+    def made(self, cell: Cell) -> tuple[tuple[NodeId, str], ...]:
+        """(node, the provider's instance id), as the state has them: an update that failed tells no outputs, and has
+        made what it made.
+        """
+        if not self._files.exists(cell.stack_name):
+            return ()
+        with self._opened(cell) as opened, self._named_errors(cell, None):
+            deployment = opened.stack.export_stack().deployment or {}
+        adoption: Adoption = program_module(cell.kind).adoption
+        return adoption.instance.made(deployment.get("resources") or ())
+
     def needs_recovery(self, cell: Cell) -> bool:
         """Whether an update of this cell was interrupted. Cheap: reads files only."""
         return self._files.interrupted(cell.stack_name)
@@ -161,39 +194,69 @@ class PulumiCellDriver:
         """After a crash in ``up``: adopt what was created but not recorded, so that nothing is created twice.
 
         Idempotent; a cell that needs no recovery costs nothing. Waits for an engine that outlived its control plane
-        (it ends by itself) and raises ConcurrentUpdate where it does not end.
+        (it ends by itself) and raises ConcurrentUpdate where it does not end. Raises ProviderError where the engine
+        cannot read or write the stack, and ShardwrightError on a full disk, before anything is begun.
         """
         if not self.needs_recovery(cell):
             return RecoveryReport(cell=cell)
+        require_space(self._files.folder)
         self._await_orphans(cell)
         if not self.needs_recovery(cell):
             return RecoveryReport(cell=cell)
-        self._files.break_locks(cell.stack_name)
+        self._break_locks(cell)
         if not self._files.exists(cell.stack_name):
             return RecoveryReport(cell=cell)  # it ended before it had made the stack
         if self._files.damaged(cell.stack_name):
             self._files.mend(cell.stack_name)
         with self._opened(cell) as opened:
             stack = opened.stack
-            state = stack.export_stack()
+            with self._named_errors(cell, None):
+                state = stack.export_stack()
             adoption = program_module(cell.kind).adoption
             records = {record.token: record for record in provider.instances()}
             settings = self._settings[cell.provider]
             deployment, report = clear_pending(cell, settings, state.deployment or {}, adoption, records)
-            stack.import_stack(Deployment(version=state.version, deployment=deployment))
+            with self._named_errors(cell, None):
+                stack.import_stack(Deployment(version=state.version, deployment=deployment))
             # Reads what was adopted, and drops what turned out not to exist.
             self._refresh(cell, opened)
             return report
 
     def _await_orphans(self, cell: Cell) -> None:
-        def alive() -> list[LockHolder]:
-            return [holder for holder in self._files.locks(cell.stack_name) if holder.alive]
-
-        if not wait_until(lambda: not alive(), self._clock, timeout_seconds=_ORPHAN_SECONDS):
-            holder = alive()[0]
+        wait_until(lambda: not self._at_work(cell), self._clock, timeout_seconds=_ORPHAN_SECONDS)
+        at_work = self._at_work(cell)
+        if at_work:
             raise ConcurrentUpdate(
-                f"{cell.id}: an update is still running", why=f"process {holder.pid} on {holder.host} holds the lock"
+                f"{cell.id}: an update is still running",
+                why=f"process {at_work[0].pid} on {at_work[0].host} holds the lock",
+                next_step=self._remedy(cell, at_work[0]),
             )
+
+    def _at_work(self, cell: Cell) -> list[LockHolder]:
+        """Engines that may still change the cell. No control plane waits for them: the state is this one's alone."""
+        silent = self._clock.now() - self._files.last_sign(cell.stack_name) > _SILENT
+        return [one for one in self._files.locks(cell.stack_name) if one.alive and (one.here or not silent)]
+
+    def _remedy(self, cell: Cell, holder: LockHolder) -> str:
+        if holder.here:
+            return f"wait until process {holder.pid} has ended, or end it: the next round goes on from what it left"
+        until = self._files.last_sign(cell.stack_name) + _SILENT
+        return (
+            f"wait until {until:%H:%M} UTC, when it counts as ended unless it writes; at once, where {holder.host} is"
+            f" gone: pulumi cancel --yes --stack organization/{PROJECT}/{cell.stack_name}"
+            " (docs/how-to/policy.md has its variables)"
+        )
+
+    def _break_locks(self, cell: Cell) -> None:
+        for holder in self._files.locks(cell.stack_name):
+            _log.warning(
+                "the lock of an engine that has ended is removed",
+                stack=cell.stack_name,
+                process=holder.pid,
+                host=holder.host,
+                reason="there is no such engine" if holder.here else f"silent for more than {_SILENT}",
+            )
+        self._files.break_locks(cell.stack_name)
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
@@ -243,6 +306,7 @@ class PulumiCellDriver:
     @contextmanager
     def _opened(self, cell: Cell) -> Iterator[_OpenStack]:
         """The cell's stack, made when it is missing; one at a time."""
+        mend_selection(self._home(cell), self._folder(cell))
         with self._lock:
             opened = self._open.get(cell.stack_name)
         if opened is None:
@@ -257,9 +321,13 @@ class PulumiCellDriver:
             opened.lock.release()
 
     def _open_stack(self, cell: Cell) -> _OpenStack:
-        folder = self._work_dir / "stacks" / cell.stack_name
-        folder.mkdir(parents=True, exist_ok=True)
-        self._files.folder.mkdir(parents=True, exist_ok=True)
+        folder = self._folder(cell)
+        with self._named_errors(cell, None):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._files.folder.mkdir(parents=True, exist_ok=True)
+            return _OpenStack(stack=self._selected(cell, folder), folder=folder)
+
+    def _selected(self, cell: Cell, folder: Path) -> Stack:
         project = ProjectSettings(
             name=PROJECT, runtime="python", main=str(folder), backend=ProjectBackend(self._files.backend_url)
         )
@@ -272,8 +340,14 @@ class PulumiCellDriver:
             program=lambda: None,
         )
         mode = StackInitMode.SELECT if self._files.exists(cell.stack_name) else StackInitMode.CREATE
-        with self._named_errors(cell, None):
-            return _OpenStack(stack=_QuickStack(cell.stack_name, workspace, mode), folder=folder)
+        return _QuickStack(cell.stack_name, workspace, mode)
+
+    def _folder(self, cell: Cell) -> Path:
+        return self._work_dir / "stacks" / cell.stack_name
+
+    def _home(self, cell: Cell) -> Path:
+        given = self._environment(cell).get("PULUMI_HOME") or os.environ.get("PULUMI_HOME")
+        return Path(given) if given else Path.home() / ".pulumi"
 
     def _environment(self, cell: Cell) -> dict[str, str]:
         environment = {
@@ -329,6 +403,12 @@ class PulumiCellDriver:
             if collector is not None and collector.violations:
                 raise _violation(cell, collector) from problem
             raise _failure(cell, collector, problem) from problem
+        except OSError as problem:
+            raise ShardwrightError(
+                f"{cell.id}: the update failed",
+                why=str(problem),
+                next_step="shardwright run --rounds 1, once that is mended: it goes on from what is there",
+            ) from problem
 
 
 def download_engine(root: Path, version: str) -> None:
@@ -360,7 +440,7 @@ def _failure(cell: Cell, collector: EventCollector | None, problem: CommandError
     reason = said or "\n".join(str(problem).strip().splitlines()[-_LAST_LINES:])
     codes = program_module(cell.kind).NO_CAPACITY
     what = f"{cell.id}: the update failed"
-    if any(code in reason for code in codes):
+    if says(reason, codes):
         nodes = collector.resources_with(codes) if collector is not None else ()
         return InsufficientCapacity(what, why=reason, nodes=nodes)
     return ProviderError(what, why=reason)

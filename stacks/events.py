@@ -1,5 +1,6 @@
 """What happens during an update, as values; made from the engine's own event stream."""
 
+import re
 from collections.abc import Callable, Collection
 from enum import StrEnum
 from threading import Lock
@@ -64,7 +65,7 @@ class EventCollector:
 
     def resources_with(self, words: Collection[str]) -> tuple[str, ...]:
         """Names of the resources of which an error message has one of these words; the stack's own is left out."""
-        found = (name for name, message in self._problems if name and any(word in message for word in words))
+        found = (name for name, message in self._problems if name and says(message, words))
         return tuple(sorted(set(found)))
 
     @property
@@ -99,6 +100,11 @@ class EventCollector:
         if self._on_step and op in _SHOWN_OPS:
             name = step.urn.rpartition("::")[2]
             self._on_step(StepEvent(cell=self._cell, op=op, type=step.type, name=name, state=state))
+
+
+def says(message: str, words: Collection[str]) -> bool:
+    """Whole words: AWS has ``Unsupported``, for a type that a zone does not have, and ``UnsupportedOperation``."""
+    return any(re.search(rf"\b{re.escape(word)}\b", message) for word in words)
 
 
 def _finding(event: Any) -> PolicyFinding:

@@ -13,6 +13,7 @@ from engine.model.ids import NodeId
 from engine.model.placement import Cell
 from engine.model.plan import CellPlan, PlannedNode
 from providers.base import InstanceRecord, ProviderSettings
+from providers.rest import NO_CAPACITY as NO_CAPACITY
 from stacks.adoption import Adoption, Inputs, InstanceOf
 from stacks.base import PulumiFn
 from stacks.ingress import NODE_INGRESS
@@ -36,7 +37,7 @@ _DECIDED_AT_CREATE = [
 class _Adoption:
     """Names are ours, so every id follows from the inputs."""
 
-    instance = InstanceOf("gcp:compute/instance:Instance", "metadata")
+    instance = InstanceOf("gcp:compute/instance:Instance", "metadata", id_output="instanceId")
 
     def instance_id(self, cell: Cell, record: InstanceRecord) -> str:
         return f"projects/{cell.account}/zones/{record.zone}/instances/{record.node}"
@@ -53,7 +54,6 @@ _PLACES = {
 }
 adoption: Adoption = _Adoption()
 PLUGIN = "gcp"
-NO_CAPACITY = ("ZONE_RESOURCE_POOL_EXHAUSTED", "QUOTA_EXCEEDED")
 
 
 def program(cell: Cell, plan: CellPlan, settings: ProviderSettings, user_data: Mapping[NodeId, str]) -> PulumiFn:

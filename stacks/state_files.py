@@ -1,36 +1,58 @@
 """What can be read off Pulumi's file backend without starting the engine: unfinished work and who holds the lock."""
 
+import hashlib
 import json
-import os
 import shutil
 import socket
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import psutil
+
 from engine.errors import ConfigurationError, ShardwrightError
-from engine.model.value import Value
+from engine.model.value import Utc, Value
 
 PROJECT = "shardwright"
+_ENGINE = "pulumi"
+_START_SLACK_SECONDS = 5.0
+"""A process's start is known to the second only, and an engine takes its lock within moments."""
 
 
 class LockHolder(Value):
+    """The engine that a lock file names."""
+
+    stack: str
     pid: int
     host: str
+    since: Utc | None = None
+    """When it took the lock; None: the file does not say."""
+
+    @property
+    def here(self) -> bool:
+        return self.host == socket.gethostname()
 
     @property
     def alive(self) -> bool:
         """On another machine nobody can tell from here: taken for alive."""
-        if self.host != socket.gethostname():
-            return True
+        return not self.here or self._works()
+
+    def _works(self) -> bool:
+        """That a process has its pid is not enough: a container that is started again deals the same small pids out."""
         try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
+            process = psutil.Process(self.pid)
+            if process.status() == psutil.STATUS_ZOMBIE or process.name() != _ENGINE:
+                return False
+            if any(word.rpartition("/")[2] == self.stack for word in process.cmdline()):
+                return True
+            # An engine that names no stack was started by hand, or has its pid from the one that took the lock.
+            return self.since is None or process.create_time() < self.since.timestamp() + _START_SLACK_SECONDS
+        except psutil.NoSuchProcess:
             return False
-        except PermissionError:
+        except psutil.AccessDenied:
             return True
-        return not _is_zombie(self.pid)
 
 
 class StateFiles:
@@ -95,8 +117,13 @@ class StateFiles:
                 lock = json.loads(path.read_bytes())
             except (FileNotFoundError, ValueError):
                 continue  # released while we looked, or cut off as it was written
-            holders.append(LockHolder(pid=int(lock["pid"]), host=str(lock["hostname"])))
+            since = _time(lock.get("timestamp"))
+            holders.append(LockHolder(stack=stack, pid=int(lock["pid"]), host=str(lock["hostname"]), since=since))
         return holders
+
+    def last_sign(self, stack: str) -> datetime:
+        """When an engine last wrote about the stack: its lock, or the state, before and after every operation."""
+        return datetime.fromtimestamp(max(map(_written_at, (*self._lock_files(stack), self._state(stack)))), UTC)
 
     def break_locks(self, stack: str) -> None:
         """Remove the locks of engines that have ended, also those that a full disk cut off: no engine gets past them.
@@ -120,6 +147,17 @@ class StateFiles:
         return self.folder / ".pulumi" / "stacks" / PROJECT / f"{stack}.json"
 
 
+def mend_selection(home: Path, folder: Path) -> None:
+    """Remove the engine's note of which stack is selected in ``folder``, should a full disk have cut it off.
+
+    No command gets past it ("unable to read workspace settings"), and ours name their stack. ``home``: PULUMI_HOME.
+    """
+    project = hashlib.sha1(str(folder / "Pulumi.yaml").encode(), usedforsecurity=False).hexdigest()
+    note = home / "workspaces" / f"{PROJECT}-{project}-workspace.json"
+    if note.exists() and not _is_whole(note):
+        note.unlink(missing_ok=True)
+
+
 def _is_whole(path: Path) -> bool:
     try:
         json.loads(path.read_bytes())
@@ -128,8 +166,16 @@ def _is_whole(path: Path) -> bool:
     return True
 
 
-def _is_zombie(pid: int) -> bool:
+def _written_at(path: Path) -> float:
+    """0.0: there is none (any more)."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "Z"
-    except (OSError, IndexError):
-        return False
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _time(text: object) -> datetime | None:
+    try:
+        return datetime.fromisoformat(str(text)).astimezone(UTC)
+    except ValueError:
+        return None

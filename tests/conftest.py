@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -11,6 +12,7 @@ from hypothesis import settings
 from engine.clock import ManualClock
 from engine.store.all_tables import MODULES
 from engine.store.database import Database, metadata
+from tests.lanes import Lanes, longest_first
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -21,8 +23,14 @@ settings.register_profile("search", derandomize=False, print_blob=True, deadline
 settings.load_profile(os.environ.get("SHARDWRIGHT_LAWS", "repeatable"))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked ``root`` are skipped, loudly, for an ordinary user."""
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Lanes:
+    return Lanes(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests marked ``root`` are skipped, loudly, for an ordinary user. Workers get the long ones first."""
+    if hasattr(config, "workerinput"):
+        items[:] = longest_first(items)
     if os.geteuid() == 0:
         return
     skip = pytest.mark.skip(reason="needs root: namespaces, taps and QEMU; run the tests as root to have it")

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from dbos import DBOS
 
+from engine.durable import WORKFLOW_VERSION
 from engine.fleet.agent_client import AgentClient
 from engine.migration.base import MoveContext, MoveLimits, Observer
 from engine.migration.workflow import DurableMover, configure
@@ -31,7 +32,7 @@ def durable_mover(
         config={
             "name": "shardwright-test",
             "system_database_url": f"sqlite:///{fleet.folder / 'dbos.sqlite'}",
-            "application_version": "test",
+            "application_version": WORKFLOW_VERSION,
             "run_admin_server": False,
             "log_level": "ERROR",
         }

@@ -7,10 +7,11 @@ from math import cos, pi
 
 from engine.api.view import ALL_SHARDS, BillView, ShardView, replicas_of, shard_views
 from engine.billing.reconciliation import reconcile
-from engine.billing.report import NODE_TAG, cost_report
+from engine.billing.report import cost_report
+from engine.billing.sums import NODE_TAG, sums_of
 from engine.composition.membership import standings
 from engine.errors import UnknownName
-from engine.model.billing import Charge, ChargeCategory, Invoice
+from engine.model.billing import Charge, ChargeCategory, ChargeSum, Invoice
 from engine.model.capacity import CapacityTarget, Pool, Resources, RiskClass, ShardType, TargetStep
 from engine.model.composite import HealthState, ShardHealth
 from engine.model.ids import CellId, MoveId, NodeId, OfferId, PlanId, PoolId, QuoteId, ShardId
@@ -93,6 +94,9 @@ class SampleView:
     def moves(self) -> Sequence[MoveReport]:
         return (reclaim_move(), cost_move())
 
+    def moves_ended(self) -> int:
+        return 2 + 1000
+
     def moves_under_way(self) -> Sequence[MoveUnderWay]:
         progress = MoveProgress(
             request=reclaim_move().request.model_copy(update={"id": MoveId("move-s-0004-order-1")}),
@@ -101,9 +105,9 @@ class SampleView:
         return (MoveUnderWay(progress=progress, since=NOW, cancelled=True),)
 
     def bills(self) -> BillView:
-        rows = tuple(self.charges())
+        sums = tuple(one for number, node in enumerate(self._nodes) for one in _sums(number, node))
         shares = {node.id: (("shop/web", 2), ("shop/db", 1)) for node in self._nodes[:3]}
-        return BillView(report=cost_report(rows, shares), reconciliation=reconcile(_invoices(), rows))
+        return BillView(report=cost_report(sums, shares), reconciliation=reconcile(_invoices(), sums))
 
     def charges(self) -> Iterable[Charge]:
         for number, node in enumerate(self._nodes):
@@ -138,6 +142,9 @@ class EmptyView:
 
     def moves(self) -> Sequence[MoveReport]:
         return ()
+
+    def moves_ended(self) -> int:
+        return 0
 
     def moves_under_way(self) -> Sequence[MoveUnderWay]:
         return ()
@@ -381,6 +388,10 @@ def _charges(number: int, node: Node) -> Iterable[Charge]:
             service_name="Compute",
             tags=tags,
         )
+
+
+def _sums(number: int, node: Node) -> Iterable[ChargeSum]:
+    return sums_of(PLACES[number][0], _charges(number, node))
 
 
 def _invoices() -> Iterable[tuple[str, Invoice]]:

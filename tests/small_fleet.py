@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,7 @@ from engine.model.market import PurchaseOption
 from engine.model.money import usd
 from engine.model.placement import ComponentName, Node, NodeState, Shard
 from engine.model.workload_image import WorkloadImage
+from engine.store.admitted import AdmittedKeys
 from engine.store.attachments import Attachments
 from engine.store.attested_instances import AttestedInstances
 from engine.store.database import Database, metadata
@@ -113,6 +115,7 @@ class SmallFleet:
         self.listener = ControlListener(
             self.underlay.root_address, 0,
             authority=self.authority, credentials=self.credentials, admission=admission,
+            admitted=AdmittedKeys(self.database),
             on_join=self._on_join, on_notice=lambda node, notice: self.notices.append((node, notice)),
             on_keep=partial(keep, self.shard_map),
             on_health=HealthDesk(self.shard_map, self.health, self.rules, lambda _event: None),
@@ -236,7 +239,8 @@ class SmallFleet:
 
     def _clear(self, attachment: Attachment) -> None:
         for pid in _pids_in(attachment.namespace):
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has ended by itself
+                os.kill(pid, signal.SIGKILL)
         wait_for(lambda: not _pids_in(attachment.namespace), 10, lambda: "processes stay")
         self.underlay.detach(attachment.name)
 

@@ -2,14 +2,16 @@
 
 from datetime import UTC, datetime
 
+from engine.clock import Clock
 from engine.model.capacity import Resources
 from engine.model.ids import CellId, MoveId, NodeId, OrderId, PoolId, ShardId
 from engine.model.market import PurchaseOption
 from engine.model.money import usd
 from engine.model.move import MovePhase, MoveReport, MoveRequest
-from engine.model.order import Order, OrderKind
+from engine.model.order import Order, OrderKind, Size
 from engine.model.placement import ComponentName, Node, NodeState, ShardState
 from engine.model.plan import MoveCause
+from engine.store.database import Database
 from engine.store.shard_map import ShardMap
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -40,12 +42,22 @@ def fill(shard_map: ShardMap) -> None:
         shard_map.bind(component, shard_id)
 
 
+def filled(database: Database, clock: Clock) -> ShardMap:
+    shard_map = ShardMap(database, clock)
+    fill(shard_map)
+    return shard_map
+
+
 def move_order(to: str | None = None) -> Order:
     return Order(id=OrderId("order-1"), kind=OrderKind.MOVE, asked_at=NOW, component=API, to=to)
 
 
 def drain_order(node: NodeId = AWS) -> Order:
     return Order(id=OrderId("order-2"), kind=OrderKind.DRAIN, asked_at=NOW, node=node)
+
+
+def resize_order(size: Size) -> Order:
+    return Order(id=OrderId("order-3"), kind=OrderKind.RESIZE, asked_at=NOW, component=API, size=size)
 
 
 def a_request(name: str = "move-1") -> MoveRequest:

@@ -110,7 +110,7 @@ def install_system_packages(packages: dict[str, str]) -> None:
         return
     remedy = f"apt-get install {' '.join(missing)}   (as root; or your distribution's equivalents)"
     if not shutil.which("apt-get"):
-        say(f"not found: {', '.join(missing)}. Without them there are no microVMs. Remedy: {remedy}")
+        say(f"not found: {', '.join(missing)}. `shardwright doctor` says what for. Remedy: {remedy}")
         return
     if os.geteuid() != 0:
         say(f"not found: {', '.join(missing)}, and this is not root. Remedy: sudo {remedy}")

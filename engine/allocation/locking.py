@@ -1,7 +1,8 @@
 """ResourceLocking: whoever asks first gets it, nobody gets it twice, and what is not confirmed comes back."""
 
+from collections.abc import Collection
 from contextlib import AbstractContextManager
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from engine.allocation.lease import Lease, Stock, quote_stock
 from engine.allocation.turns import Turns
@@ -92,6 +93,11 @@ class ResourceLocking:
         """Sweep lapsed holds of every stock (a reservation sweeps its own stock anyway)."""
         with self._turn():
             return self.leases.expire(self._clock.now())
+
+    def forget(self, *, before: datetime, ended: Collection[str], most: int) -> int:
+        """Drop old leases that are nobody's any more; see the store."""
+        with self._turn():
+            return self.leases.forget(before=before, ended=ended, most=most)
 
     def of_group(self, group: str) -> tuple[Lease, ...]:
         """In order of their keys, whatever their state; what has lapsed is expired here, swept or not."""

@@ -1,6 +1,8 @@
 """The HTTP face of the control plane: JSON under /v1, pages under /. No rules inside."""
 
+import logging
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from threading import Lock
 from typing import Annotated, Any
 
@@ -13,8 +15,10 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from engine import metrics
 from engine.api.bill_csv import bill_csv
-from engine.api.problems import PROBLEM_JSON, Problem, answer_with_problems
-from engine.api.view import BillView, ControlView, ShardView
+from engine.api.problems import PROBLEM_JSON, Problem, answer_to_defect, answer_with_problems
+from engine.api.view import BillView, ControlView, ShardView, serving_replica
+from engine.clock import Clock, SystemClock
+from engine.errors import ShardwrightError
 from engine.model.capacity import CapacityTarget, Resources
 from engine.model.move import MoveReport, MoveUnderWay
 from engine.model.placement import Node, ShardQuery, ShardState
@@ -22,6 +26,7 @@ from engine.model.plan import Plan
 from engine.namespace.names import parse, parse_query
 from engine.web.pages import pages
 
+_LOG = logging.getLogger("engine.api")
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
@@ -32,6 +37,13 @@ _HEADERS = {
 """Nothing is loaded from elsewhere and nobody frames the page; the charts set styles of their own."""
 
 
+_BILLS_EVERY = timedelta(minutes=1)
+"""Sums are read for them, one for each node that was ever billed."""
+
+
+_Least = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
 class _ShardFilter(BaseModel):
     """Query parameters of ``/v1/shards``."""
 
@@ -40,10 +52,10 @@ class _ShardFilter(BaseModel):
     provider: str | None = None
     region: str | None = None
     state: ShardState | None = None
-    vcpus: Annotated[float, Field(ge=0)] = 0
-    memory_gib: Annotated[float, Field(ge=0)] = 0
-    storage_iops: Annotated[float, Field(ge=0)] = 0
-    network_mbps: Annotated[float, Field(ge=0)] = 0
+    vcpus: _Least = 0
+    memory_gib: _Least = 0
+    storage_iops: _Least = 0
+    network_mbps: _Least = 0
 
     def as_query(self) -> ShardQuery:
         wanted = Resources(**{name: getattr(self, name) for name in Resources.model_fields})
@@ -52,8 +64,8 @@ class _ShardFilter(BaseModel):
         )
 
 
-def control_app(view: ControlView, *, hosts: Sequence[str] = LOOPBACK) -> FastAPI:
-    """Routes over ``view``; errors of the vocabulary become problem documents.
+def control_app(view: ControlView, *, hosts: Sequence[str] = LOOPBACK, clock: Clock | None = None) -> FastAPI:
+    """Routes over ``view``; errors become problem documents. ``clock``: None: the system's.
 
     ``hosts``: names under which the server may be asked (the Host header). Another site's page that points its own
     name at this address gets nothing. ``("*",)`` allows any.
@@ -63,13 +75,17 @@ def control_app(view: ControlView, *, hosts: Sequence[str] = LOOPBACK) -> FastAP
 
     @app.middleware("http")
     async def protected(request: Request, proceed: RequestResponseEndpoint) -> Response:
-        response = await proceed(request)
+        try:
+            response = await proceed(request)
+        except Exception as defect:
+            _LOG.exception("%s %s failed", request.method, request.url.path)
+            response = answer_to_defect(request, defect)
         response.headers.update(_HEADERS)
         return response
 
     answer_with_problems(app)
     app.include_router(_facts(view), prefix="/v1")
-    app.include_router(_operations(view))
+    app.include_router(_operations(view, clock or SystemClock()))
     app.include_router(pages(view))
     return app
 
@@ -116,7 +132,7 @@ def _facts(view: ControlView) -> APIRouter:
     def resolve(name: str) -> ShardView:
         """Where ``shard://NAMESPACE/WORKLOAD/COMPONENT[/N]`` is now; without a number, a replica that serves."""
         query = parse_query(name)
-        return view.replicas(query)[0] if query.index is None else view.resolve(parse(name))
+        return serving_replica(view.replicas(query), query) if query.index is None else view.resolve(parse(name))
 
     @router.get("/replicas", responses=_problems(400, 404))
     def replicas(name: str) -> Sequence[ShardView]:
@@ -126,9 +142,20 @@ def _facts(view: ControlView) -> APIRouter:
     return router
 
 
-def _operations(view: ControlView) -> APIRouter:
+def _observe_bills(view: ControlView) -> None:
+    """What is wrong with the bills is told where they are asked for, and hides nothing else."""
+    try:
+        bills = view.bills()
+    except (ShardwrightError, ValueError) as problem:
+        _LOG.warning("the bills are not told at /metrics: %s", problem)
+        return
+    metrics.observe_bills(bills.report, bills.reconciliation)
+
+
+def _operations(view: ControlView, clock: Clock) -> APIRouter:
     router = APIRouter(tags=["operations"])
     one_scrape = Lock()
+    bills_read = datetime.min.replace(tzinfo=UTC)
 
     @router.get("/healthz", response_class=PlainTextResponse)
     def healthy() -> str:
@@ -136,8 +163,13 @@ def _operations(view: ControlView) -> APIRouter:
 
     @router.get("/metrics", response_class=PlainTextResponse)
     def exposition() -> Response:
-        """Prometheus text; what stands now is read from the store at each scrape."""
+        """Prometheus text; what stands now is read from the store at each scrape, the ledger once a minute."""
+        nonlocal bills_read
         with one_scrape:
+            now = clock.now()
+            if now - bills_read >= _BILLS_EVERY:
+                bills_read = now
+                _observe_bills(view)
             rows = view.shards()
             metrics.observe_fleet(view.nodes(), [row.shard for row in rows])
             metrics.observe_replicas((row.component, row.standing) for row in rows if row.component and row.standing)

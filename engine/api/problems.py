@@ -60,6 +60,19 @@ def answer_with_problems(app: FastAPI) -> None:
         return _answer(request, Problem(title=title, status=error.status_code), error)
 
 
+def answer_to_defect(request: Request, error: Exception) -> Response:
+    """Of no kind that is expected. What it says may be of any kind too: that is for the log alone."""
+    return _answer(
+        request,
+        Problem(
+            title=f"Unexpected {type(error).__name__}",
+            status=500,
+            detail="this is a defect of shardwright, not of the request",
+            next_step="report it with what shardwright run tells on stderr",
+        ),
+    )
+
+
 def status_of(error: ShardwrightError) -> int:
     return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
 

@@ -1,7 +1,7 @@
 """The read side of the control plane, straight from the store: needs no credentials and no network."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from engine.api.view import ALL_SHARDS, BillView, ShardView, replicas_of, shard_views
 from engine.billing.reconciliation import reconcile
@@ -10,12 +10,12 @@ from engine.clock import Clock, SystemClock
 from engine.composition.standing_now import StandingNow
 from engine.model.billing import Charge
 from engine.model.capacity import CapacityTarget
-from engine.model.ids import PoolId
+from engine.model.ids import NodeId, PoolId
 from engine.model.move import MoveReport, MoveUnderWay
 from engine.model.placement import ComponentName, Node, NodeState, ShardQuery
 from engine.model.plan import Plan
 from engine.namespace.names import NameQuery
-from engine.round_record import RoundRecord
+from engine.round_record import RoundOutline
 from engine.store.opened import Store
 
 MOVES_SHOWN = 200
@@ -44,29 +44,32 @@ class StoredView:
         )
         performing = [shard for shard in found if query.admits(shard)]
         bindings = shard_map.bindings()
-        return shard_views(performing, shard_map.nodes(), bindings, self._standings(bindings))
+        return shard_views(performing, shard_map.hosts(), bindings, self._standings(bindings))
 
     def plan(self) -> Plan | None:
         return self._store.plans.target()
 
     def targets(self) -> Sequence[CapacityTarget]:
         latest = self._store.records.latest(1)
-        return RoundRecord.model_validate_json(latest[0].document).targets if latest else ()
+        return RoundOutline.model_validate_json(latest[0].document).targets if latest else ()
 
     def moves(self) -> Sequence[MoveReport]:
         return self._store.moves.latest(MOVES_SHOWN)
 
+    def moves_ended(self) -> int:
+        return self._store.moves.count()
+
     def moves_under_way(self) -> Sequence[MoveUnderWay]:
         return self._store.moves.under_way()
 
-    def charges(self) -> Sequence[Charge]:
+    def charges(self) -> Iterator[Charge]:
         return self._store.ledger.charges()
 
     def bills(self) -> BillView:
-        charges = self.charges()
+        sums = self._store.ledger.sums()
         return BillView(
-            report=cost_report(charges, self._shares()),
-            reconciliation=reconcile(self._store.ledger.invoices(), charges),
+            report=cost_report(sums, self._shares(sorted({NodeId(one.node) for one in sums if one.node}))),
+            reconciliation=reconcile(self._store.ledger.invoices(), sums),
         )
 
     def resolve(self, component: ComponentName) -> ShardView:
@@ -78,9 +81,8 @@ class StoredView:
     def replicas(self, query: NameQuery) -> Sequence[ShardView]:
         return replicas_of(self.shards(), query)
 
-    def _shares(self) -> Shares:
+    def _shares(self, nodes: Sequence[NodeId]) -> Shares:
         """How many of a node's shards were bought for which workload; pools that serve several share evenly."""
-        nodes = [node.id for node in self._store.shard_map.nodes()]
         shares = {}
         for planned in self._store.plans.bought(nodes):
             counts: Counter[str] = Counter()

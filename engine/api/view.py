@@ -46,7 +46,13 @@ class ControlView(Protocol):
 
     def targets(self) -> Sequence[CapacityTarget]: ...
 
-    def moves(self) -> Sequence[MoveReport]: ...
+    def moves(self) -> Sequence[MoveReport]:
+        """The latest ones, as many as a page shows."""
+        ...
+
+    def moves_ended(self) -> int:
+        """All that the store knows of."""
+        ...
 
     def moves_under_way(self) -> Sequence[MoveUnderWay]: ...
 
@@ -95,6 +101,15 @@ def replicas_of(views: Iterable[ShardView], query: NameQuery) -> tuple[ShardView
             next_step="shardwright shards lists what is there",
         )
     return tuple(sorted(found, key=_serving_first))
+
+
+def serving_replica(replicas: Sequence[ShardView], query: NameQuery) -> ShardView:
+    """The first whose standing is good or not known, as the resolver chooses. Raises UnknownName where nobody serves:
+    who asks for any replica must not be sent to one that is being drained."""
+    for view in replicas:
+        if view.standing is None or view.standing.serves:
+            return view
+    raise UnknownName(f"nobody serves {query} any more", why="its last replicas are being drained")
 
 
 def _serving_first(view: ShardView) -> tuple[bool, int]:

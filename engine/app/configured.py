@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 CONFIGURATION_NAME = "shardwright.toml"
 EMBEDDED = Path(".shardwright/sandbox")
+_CANDIDATES = (Path(CONFIGURATION_NAME), EMBEDDED / CONFIGURATION_NAME)
 DISK_MIB = 64
 """Size of a shard's disk."""
 DISCOVERY_SECONDS = 30.0
@@ -32,21 +34,49 @@ DISCOVERY_SECONDS = 30.0
 
 def find_configuration(given: Path | None) -> Path:
     """The given file, else shardwright.toml here, else that of the embedded sandbox. Raises ConfigurationError."""
-    if given is not None:
-        return given
-    candidates = (Path(CONFIGURATION_NAME), EMBEDDED / CONFIGURATION_NAME)
-    for candidate in candidates:
-        if candidate.exists():
-            return candidate
-    raise ConfigurationError(
-        "there is no configuration",
-        why=f"neither {candidates[0]} nor {candidates[1]} exists",
-        next_step="shardwright sandbox up, or write a shardwright.toml (docs/reference.md)",
-    )
+    found = given or configuration_here()
+    if found is None:
+        raise ConfigurationError(
+            "there is no configuration",
+            why=f"neither {' nor '.join(map(str, _CANDIDATES))} exists",
+            next_step="shardwright sandbox up, or write a shardwright.toml (docs/reference.md)",
+        )
+    return found
+
+
+def configuration_here() -> Path | None:
+    """Of one's own in this folder, else of the sandbox that is up."""
+    return next((candidate for candidate in _CANDIDATES if candidate.exists()), None)
 
 
 def load(given: Path | None) -> Configuration:
     return load_configuration(find_configuration(given))
+
+
+def require_reachable(configuration: Configuration) -> None:
+    """Where nodes run at a provider's own site, they must find the control plane: else they would be paid for and never
+    join. Whoever only looks (offers, forecasts) needs none of it. Raises ConfigurationError.
+
+    A provider with an endpoint of the user's own (a sandbox, a network) may be anywhere.
+    """
+    control = configuration.control
+    elsewhere = [one.name for one in configuration.providers if one.endpoint is None]
+    host, _, port = (control.advertise or f"{control.listen}:{control.port}").rpartition(":")
+    if not elsewhere or (port != "0" and not _on_this_machine_only(host.strip("[]"))):
+        return
+    raise ConfigurationError(
+        f"nodes at {', '.join(elsewhere)} could not reach this control plane",
+        why=f"they would be told {host}:{port}",
+        next_step="set control.listen, control.port, and control.advertise to HOST:PORT as nodes see it",
+    )
+
+
+def _on_this_machine_only(host: str) -> bool:
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    return address.is_loopback or address.is_unspecified
 
 
 @contextmanager
@@ -127,7 +157,6 @@ def plan_policy(configuration: Configuration) -> "PlanPolicy":
     from engine.planner.policy import MoveTerms, PlanPolicy
 
     table = configuration.policy
-    largest_gib = max(shard_type.memory_gib for shard_type in configuration.shard_types)
     return PlanPolicy(
         currency=table.currency,
         max_provider_share=table.max_provider_share,
@@ -137,7 +166,7 @@ def plan_policy(configuration: Configuration) -> "PlanPolicy":
         hourly_budget=table.budget,
         min_move_saving=table.min_move_saving,
         churn_penalty=table.churn_penalty,
-        moves=MoveTerms(expected_stay_hours=table.term_hours, egress_gib=largest_gib + DISK_MIB / 1024),
+        moves=MoveTerms(expected_stay_hours=table.term_hours, egress_gib=DISK_MIB / 1024),
         node_prefix=configuration.name,
     )
 

@@ -2,8 +2,6 @@
 
 import os
 import random
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
@@ -12,10 +10,12 @@ from pathlib import Path
 
 from engine.allocation.holds import PlanHolds
 from engine.allocation.locking import ResourceLocking
-from engine.app.configured import DISK_MIB, agreements, components, composite_rules, plan_policy
+from engine.app.configured import DISK_MIB, agreements, components, composite_rules, plan_policy, require_reachable
 from engine.app.demand import ForecastDemand
+from engine.app.network_plugin import network_plugin
 from engine.app.provider_keys import remember_keys
 from engine.app.retraining import round_retraining
+from engine.app.standing_gauges import tell_what_stands
 from engine.cell_updates import CellUpdates
 from engine.clock import Clock, SystemClock
 from engine.composition.composition import Composition
@@ -26,9 +26,10 @@ from engine.composition.storage import Storage
 from engine.config import Configuration
 from engine.control_plane import ControlPlane, NoticeDesk
 from engine.disk_space import require_space
-from engine.durable import durable_workflows, workflow_database_url
-from engine.errors import MissingPart
+from engine.durable import durable_workflows, goes_on, workflow_database_url
 from engine.evacuation import workflow as evacuations
+from engine.evacuation.again import EVERY_SECONDS as BROKEN_SECONDS
+from engine.evacuation.again import BrokenEvacuations
 from engine.events import Observe
 from engine.fleet.admission import Admission, Attestation
 from engine.fleet.agent_client import AgentClients
@@ -36,12 +37,19 @@ from engine.fleet.certificates import CertificateAuthority, ControlCredentials
 from engine.fleet.join import ControlListener, NodeJoined, join_secret
 from engine.fleet.nodes import Fleet
 from engine.fleet.overlay import OverlayDesk
+from engine.fleet.restarts import EVERY_SECONDS as RESTART_SECONDS
+from engine.fleet.restarts import Restarts
 from engine.fleet.user_data import UserDataSettings
+from engine.fleet.vanished import EVERY_SECONDS as VANISHED_SECONDS
+from engine.fleet.vanished import Vanished
+from engine.forgetting import Forgetting
 from engine.listening import listening
 from engine.market.strategies import open_strategies
 from engine.market_watch import MarketWatch
 from engine.metrics import observe_move
 from engine.migration import workflow as migration
+from engine.migration.abandoned import EVERY_SECONDS as ABANDONED_SECONDS
+from engine.migration.abandoned import end_abandoned
 from engine.migration.base import MoveContext, MoveLimits, no_leases
 from engine.migration.keeping import keep
 from engine.migration.progress import EVERY_SECONDS as PROGRESS_SECONDS
@@ -52,11 +60,13 @@ from engine.migration.sweep import sweep
 from engine.model.ids import NodeId, provider_of
 from engine.model.move import MoveReport
 from engine.model.plan import CellPlan, Plan
+from engine.orders import resize as resizes
 from engine.orders import workflow as orders
 from engine.repeating import Repeated
 from engine.retraining import workflow as retrainings
 from engine.rounds import serve
 from engine.steps import ControlSteps, Terms
+from engine.store.admitted import AdmittedKeys
 from engine.store.attested_instances import AttestedInstances
 from engine.store.join_tokens import JoinTokens
 from engine.store.opened import Store, opened_store
@@ -72,7 +82,6 @@ from stacks.engine_binary import require_engine
 METADATA_URL = "http://169.254.169.254"
 """Where instances of every cloud find their metadata."""
 _POLICIES = Path(__file__).resolve().parent.parent.parent / "policies"
-_PLUGIN_SECONDS = 30
 
 
 @contextmanager
@@ -83,12 +92,14 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
     """
     clock = SystemClock()
     state = configuration.state.directory
+    require_reachable(configuration)
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
     require_space(state)
     settings = {one.name: one for one in configuration.provider_settings()}
     with ExitStack() as stack:
         store = stack.enter_context(opened_store(configuration.database_url, clock))
         stack.enter_context(hold_state(store.database))
+        tell_what_stands(store)
         providers = {name: open_provider(one, clock=clock) for name, one in settings.items()}
         remember_keys(providers.values(), store.provider_keys)
         authority = CertificateAuthority.load_or_create(state / "fleet", clock)
@@ -125,6 +136,7 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
                 metadata_url=one.metadata_url or METADATA_URL,
                 vouched=provider in vouching,
                 package=configuration.control.agent_package,
+                post_copy=configuration.policy.post_copy,
                 run_lease_seconds=lease_seconds,
                 underlay_mtu=configuration.control.underlay_mtu,
             )
@@ -137,6 +149,7 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
             settings_for=user_data_settings,
             disk_mib=DISK_MIB,
             image_of=configuration.image_of,
+            growth_of=configuration.growth_of,
         )
         rules = composite_rules(configuration)
         drains = Drains(store.shard_map, rules, clock, fleet)
@@ -154,6 +167,7 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
             authority=authority,
             credentials=credentials,
             admission=admission,
+            admitted=AdmittedKeys(store.database),
             on_join=on_join,
             on_notice=desk,
             on_keep=partial(keep, store.shard_map),
@@ -164,11 +178,14 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
         judged = _JudgedPlan(configuration)
         driver = stack.enter_context(_cell_driver(configuration, settings, judged, clock))
         demand = ForecastDemand(configuration, clock, observe)
+        mover = migration.DurableMover()
         moves = Moves(
-            migration.DurableMover(),
+            mover,
             observe,
+            clock=clock,
             keep=_keeper(store),
-            announce=lambda requests: store.moves.announce(requests, clock.now()),
+            announce=lambda requests, asked_by: store.moves.announce(requests, clock.now(), asked_by),
+            held_back=partial(resizes.held_back, store.orders),
         )
         placements = {pool.id: pool.placement for pool in configuration.pool_values()}
         steps = ControlSteps(
@@ -204,6 +221,7 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
                 observe=observe,
                 listening_since=clock.now(),
             ),
+            moving=store.moves.moving,
             clock=clock,
             observe=observe,
         )
@@ -228,8 +246,9 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
                 fleet=fleet,
                 moves=moves,
                 placements=placements,
+                ranks={pool.id: pool.risk_class.rank for pool in configuration.pool_values()},
                 observe=observe,
-                give_back=steps.give_back,
+                give_back=steps.leaving.give_back,
                 drains=drains,
                 storage=storage,
                 clock=clock,
@@ -250,6 +269,17 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
                 observe=observe,
             )
         )
+        resizes.configure(
+            resizes.ResizeContext(
+                orders=store.orders,
+                shard_map=store.shard_map,
+                fleet=fleet,
+                agents=agents,
+                under_way=store.moves.under_way,
+                fixed=storage.in_use,
+                observe=observe,
+            )
+        )
         serve(steps)
         retraining = round_retraining(configuration, demand, clock)
         retrainings.serve(retraining, observe)
@@ -259,14 +289,30 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
         stack.enter_context(durable_workflows(configuration.name, workflows))
         stack.callback(retraining.close)
 
+        broken = BrokenEvacuations(clock, observe)
+        restarts = Restarts(store.shard_map, fleet, agents, store.moves.under_way, clock, observe)
+        inventories = {name: one for name, one in providers.items() if isinstance(one, SupportsInventory)}
+        vanished = Vanished(
+            store.shard_map, fleet, agents, inventories, store.moves.under_way, steps.leaving.give_back, clock, observe
+        )
+
         def sweep_moves() -> None:
             for report in sweep(move_context, store.moves):
                 observe(moved(report))
 
+        def end_abandoned_moves() -> None:
+            for report in end_abandoned(store.moves, mover, goes_on, clock.now()):
+                observe_move(report)
+                observe(moved(report))
+
         for what, once, seconds in (
             ("the exchange about moves", board.exchange, PROGRESS_SECONDS),
+            ("ending moves that nobody carries out", end_abandoned_moves, ABANDONED_SECONDS),
+            ("beginning broken evacuations anew", broken.begin_anew, BROKEN_SECONDS),
             ("the sweep of moves", sweep_moves, SWEEP_SECONDS),
             ("taking orders", orders.take_orders, orders.EVERY_SECONDS),
+            ("booting guests that have died", restarts.once, RESTART_SECONDS),
+            ("looking for nodes that are gone", vanished.once, VANISHED_SECONDS),
             ("letting drained replicas go", drains.finish, DRAINED_EVERY_SECONDS),
             ("attaching storage", storage.connect_all, SWEEP_SECONDS),
         ):
@@ -282,6 +328,7 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
             observe=observe,
             url=url,
             retrainer=retraining if configuration.forecast.retraining.enabled else None,
+            forgetting=Forgetting(store, steps.holds, timedelta(days=configuration.state.keep_days), clock),
         )
         desk.open(plane)
         rng = random.Random()  # noqa: S311 (jitter)
@@ -344,7 +391,7 @@ def _cell_driver(
     with ExitStack() as stack:
         ports = dict(configuration.pulumi.attached_plugins)
         if any(one.kind == "network" for one in settings.values()) and "shardnet" not in ports:
-            ports["shardnet"] = stack.enter_context(_network_plugin())
+            ports["shardnet"] = stack.enter_context(network_plugin())
         yield PulumiCellDriver(
             work_dir=state / "pulumi",
             state_url=configuration.pulumi.state_url or f"file://{state / 'pulumi' / 'state'}",
@@ -355,18 +402,3 @@ def _cell_driver(
             plugin_ports=ports,
             policy_pack=PolicyPack(folder=_POLICIES, config=judged.config),
         )
-
-
-@contextmanager
-def _network_plugin() -> Iterator[int]:
-    """The port of a running ``shardnet`` plugin. Raises MissingPart when it does not start."""
-    command = [sys.executable, "-m", "providers.network.plugin", "--with-parent"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    try:
-        line = process.stdout.readline() if process.stdout is not None else ""
-        if not line.strip().isdigit():
-            raise MissingPart("the shardnet plugin does not start", next_step=" ".join(command))
-        yield int(line)
-    finally:
-        process.terminate()
-        process.communicate(timeout=_PLUGIN_SECONDS)

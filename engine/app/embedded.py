@@ -1,6 +1,8 @@
 """The embedded sandbox and the rounds that run on it, or on a configuration of the user's own."""
 
 import contextlib
+import errno
+import random
 import shutil
 import socket
 import tempfile
@@ -10,7 +12,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.app.configured import CONFIGURATION_NAME, load, stored_view
+from engine.app.configured import CONFIGURATION_NAME, configuration_here, load, stored_view
 from engine.app.leaving import end_children, interruptible, undisturbed
 from engine.clock import SystemClock
 from engine.config import Configuration, load_configuration
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 EMBEDDED_NAME = "sw"
+_LOWEST_PORT, _PORT_TRIES = 20_000, 20
+_NO_NAMES = "names cannot be answered"
 CONTROL_FOLDER = "control"
 """Beside the configuration of an embedded sandbox: the state of its control plane."""
 
@@ -131,23 +135,39 @@ def run_rounds(
         say(f"{event.step}: {event.text}")
 
     with interruptible(), ExitStack() as stack:
-        if config is None and not Path(CONFIGURATION_NAME).exists():
+        if config is None and configuration_here() is None:
             require_usage(usage, metric)
             configuration = stack.enter_context(embedded_configuration(usage, metric, say))
         else:
             configuration = with_usage(load(config), usage, metric)
             if not configuration.forecast.sources:
                 require_usage(configuration.forecast.usage, configuration.forecast.metric)
+        if serve:
+            _require_free_ports(configuration)
         from engine.app.control import control_plane  # only now: it loads what takes seconds
 
         plane = stack.enter_context(control_plane(configuration, observe))
         if serve:
             url = stack.enter_context(web_page(configuration, plane.store))
             say(f"web page: {url}")
-            say(f"names over DNS: {stack.enter_context(dns_server(configuration, plane.store))} (UDP)")
-        yield from plane.rounds(rounds, every_seconds=every_seconds)
+            say(f"names over DNS: {stack.enter_context(dns_server(configuration, plane.store))} (UDP and TCP)")
+        yield from plane.rounds(rounds, every_seconds=every_seconds, stays=serve)
         while serve:
             plane.clock.sleep(3600)
+
+
+def _require_free_ports(configuration: Configuration) -> None:
+    """Before unfinished rounds go on: what could not serve afterwards must not buy first. Raises ConfigurationError."""
+    from engine.namespace.dns_server import bound
+
+    control = configuration.control
+    _listen(control.web_port).close()
+    try:
+        sockets = bound("127.0.0.1", control.dns_port)
+    except OSError as problem:
+        raise _taken(_NO_NAMES, "dns_port", control.dns_port, problem) from problem
+    for one in sockets:
+        one.close()
 
 
 @contextmanager
@@ -175,17 +195,17 @@ def web_page(configuration: Configuration, store: object) -> Iterator[str]:
 
 @contextmanager
 def dns_server(configuration: Configuration, store: "Store") -> Iterator[str]:
-    """Answer A and SRV questions on loopback; where. Raises ConfigurationError."""
+    """Answer A and SRV questions on loopback, over UDP and TCP; where. Raises ConfigurationError."""
     from agent.guest_scripts import RECORD_PORT
     from engine.composition.standing_now import StandingNow
-    from engine.namespace.dns import DnsServer
+    from engine.namespace.dns_server import DnsServer
     from engine.namespace.resolver import Resolver
 
     resolver = Resolver(store.shard_map, StandingNow(store, SystemClock()))
     try:
         server = DnsServer(resolver, port=configuration.control.dns_port, service_port=RECORD_PORT)
     except OSError as problem:
-        raise _taken("names cannot be answered", "dns_port", configuration.control.dns_port, problem) from problem
+        raise _taken(_NO_NAMES, "dns_port", configuration.control.dns_port, problem) from problem
     try:
         yield f"127.0.0.1:{server.port}"
     finally:
@@ -235,5 +255,17 @@ def with_usage(configuration: Configuration, usage: Path | None, metric: str | N
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+    """On loopback, for a listener that comes later, and again and again.
+
+    From below the range out of which the kernel gives every program ports unasked: one of those would soon be taken.
+    """
+    lowest_unasked = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split()[0])
+    candidates = range(_LOWEST_PORT, lowest_unasked)
+    for port in (*random.SystemRandom().sample(candidates, k=min(_PORT_TRIES, len(candidates))), 0):
+        try:
+            with socket.create_server(("127.0.0.1", port)) as probe:
+                return int(probe.getsockname()[1])
+        except OSError as problem:
+            if problem.errno != errno.EADDRINUSE:
+                raise
+    raise AssertionError("unreachable: port 0 is any that is free")

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from agent.memory_size import mib, require_step
 from engine import errors
 from engine.app.configured import plan_policy
 from engine.clock import Clock
@@ -14,11 +15,12 @@ from engine.inventory import current_inventory
 from engine.market_watch import MarketWatch
 from engine.model.ids import MoveId, NodeId, OrderId
 from engine.model.move import MoveReport, MoveUnderWay
-from engine.model.order import Order, OrderKind, OrderState, Problem
+from engine.model.order import Order, OrderKind, OrderState, Problem, Resized, Size
 from engine.model.placement import ComponentName, NodeState, ShardState
 from engine.model.plan import MoveCause
 from engine.model.value import Value
 from engine.orders.choice import Choice, SeenFleet, choose
+from engine.orders.sizing import bound_shard, require_alone, size
 
 if TYPE_CHECKING:
     from engine.store.opened import Store
@@ -38,20 +40,32 @@ class Watched(Value):
 
 
 def new_order(kind: OrderKind, clock: Clock, *, component: ComponentName | None = None, node: NodeId | None = None,
-              to: str | None = None) -> Order:  # fmt: skip
+              to: str | None = None, size: Size | None = None) -> Order:  # fmt: skip
     now = clock.now()
     key = OrderId(f"order-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}")
-    return Order(id=key, kind=kind, asked_at=now, component=component, node=node, to=to)
+    return Order(id=key, kind=kind, asked_at=now, component=component, node=node, to=to, size=size)
 
 
 def preview(configuration: Configuration, store: "Store", order: Order, clock: Clock) -> Choice:
     """What the order would come to now; changes nothing. Raises as ``engine.orders.choice.choose``."""
     beliefs = MarketWatch(store.market, store.shard_map, store.plans, clock).beliefs()
-    fleet = SeenFleet.of(
-        store.shard_map, current_inventory(store.shard_map, store.plans, beliefs), store.attachments.in_use()
-    )
+    inventory = current_inventory(store.shard_map, store.plans, beliefs, now=clock.now())
+    fleet = SeenFleet.of(store.shard_map, inventory, store.attachments.in_use())
     placements = {pool.id: pool.placement for pool in configuration.pool_values()}
     return choose(order, fleet, placements, plan_policy(configuration), clock.now())
+
+
+def preview_resize(store: "Store", order: Order) -> Resized:
+    """What the order would come to now, as far as the store knows; what the guest can have, its node says. Changes
+    nothing. Raises UnknownName, UsageError, and as ``engine.orders.sizing``.
+    """
+    shards = store.shard_map.search()
+    shard = bound_shard(order.component, shards, store.shard_map.bindings())
+    require_alone(order, shard.id, store.moves.under_way(), store.orders.open())
+    node, fixed = store.shard_map.node(shard.node), store.attachments.in_use()
+    resized = size(order, shard, shard.nominal, node, shards, fixed)
+    require_step(mib(resized.before.memory_gib), mib(resized.after.memory_gib))
+    return resized
 
 
 def require_control_plane(

@@ -21,15 +21,19 @@ FOLDER = "usage"
 """In the state directory: what the sources have delivered."""
 _NOT_OTHER_SAMPLES = {"name", "history_days", "timeout_seconds", "ca_file", "credentials"}
 """Keys that may change while the history stays the same."""
+_STEPS_OF_THEIR_OWN = frozenset({"file"})
+"""Kinds that are not asked in steps."""
 
 
 def open_sources(configuration: Configuration, clock: Clock) -> Sources:
     """Nothing is asked yet. A source without its credentials fails when it is asked, like one that is down."""
     table = configuration.forecast
+    steps = [parse_duration(one.step) for one in table.sources if one.kind not in _STEPS_OF_THEIR_OWN]
     return Sources(
         [open_source(one, configuration, clock) for one in table.sources],
         configuration.state.directory / FOLDER,
         metric=table.metric,
+        least=max(steps, default=None),
     )
 
 
@@ -66,7 +70,7 @@ def _prometheus(table: SourceTable, configuration: Configuration, clock: Clock) 
         account="",
         regions=(),
         endpoint=url,
-        ca_file=table.ca_file,
+        ca_file=None if table.ca_file is None else str(table.ca_file),
         timeout_seconds=table.timeout_seconds,
     )
     login = None

@@ -3,12 +3,13 @@
 Source: the cost and usage details schema in the Azure documentation, and the FOCUS 1.2 column definitions.
 """
 
-import json
 import re
 from collections.abc import Iterator
 from decimal import Decimal
 
-from engine.billing.rows import Row, csv_rows
+from pydantic_core import from_json
+
+from engine.billing.rows import Row, csv_rows, reading
 from engine.model.billing import BillDelivery, Charge, ChargeCategory
 
 _CATEGORIES = {
@@ -27,7 +28,9 @@ _PAIR = re.compile(r'"((?:[^"\\]|\\.)*)"\s*:\s*"((?:[^"\\]|\\.)*)"')
 def ingest(delivery: BillDelivery) -> Iterator[Charge]:
     """One charge per row, in the billing currency. Raises ProviderAnswerInvalid naming row and column."""
     for row in csv_rows(delivery):
-        yield _charge(row)
+        with reading(row.name):
+            charge = _charge(row)
+        yield charge
 
 
 def _charge(row: Row) -> Charge:
@@ -87,7 +90,7 @@ def _list_cost(
 def _tags(text: str) -> tuple[tuple[str, str], ...]:
     """The export writes an object, sometimes without its braces."""
     try:
-        found = json.loads(text if text.startswith("{") else "{" + text + "}")
-    except json.JSONDecodeError:
+        found = from_json(text if text.startswith("{") else "{" + text + "}")
+    except ValueError:
         return tuple(_PAIR.findall(text))
     return tuple((str(key), str(value)) for key, value in found.items())

@@ -1,11 +1,11 @@
 """From an issuer's own bill format to FOCUS charges: one ingester per format, found by name."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib import import_module
 from typing import Protocol, cast
 
 from engine.errors import ProviderAnswerInvalid
-from engine.model.billing import BillDelivery, BillFormat, Charge, Invoice
+from engine.model.billing import BillDelivery, BillFormat, Charge, ChargeSum, Invoice
 
 
 class Ingester(Protocol):
@@ -21,7 +21,11 @@ class Ledger(Protocol):
 
     def invoices(self) -> Iterable[tuple[str, Invoice]]: ...
 
-    def charges(self, *, provider: str | None = None) -> Iterable[Charge]: ...
+    def charges(self, *, provider: str | None = None) -> Iterator[Charge]: ...
+
+    def sums(self) -> Iterable[ChargeSum]:
+        """What the charges come to: reports need no more."""
+        ...
 
 
 _INGESTERS = {

@@ -7,13 +7,18 @@ import csv
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from decimal import Decimal
+from decimal import Context, Decimal, InvalidOperation
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from engine.billing.rows import Row, csv_rows
+from pydantic_core import from_json
+
+from engine.billing.rows import Row, csv_rows, reading
 from engine.errors import UsageError
 from engine.model.billing import BillDelivery, Charge, ChargeCategory
+from engine.model.value import Value
+from engine.output_file import drafted_together
 
 FOCUS_VERSION = "1.2"
 _CHARGE_ID = "x_ShardwrightChargeId"
@@ -51,13 +56,18 @@ _TEXTS = {
     "SubAccountId": "sub_account_id",
 }
 _TIMES = ("BillingPeriodStart", "BillingPeriodEnd", "ChargePeriodStart", "ChargePeriodEnd")
+_PRECISION, _SCALE = 38, 18
+_LAST_PLACE, _PARQUET = Decimal(1).scaleb(-_SCALE), Context(prec=_PRECISION)
+_ROW_GROUP = 20_000
 COLUMNS: Sequence[str] = (*sorted([*_DECIMALS, *_TEXTS, *_TIMES, "Tags"]), _CHARGE_ID)
 
 
 def ingest(delivery: BillDelivery) -> Iterator[Charge]:
     """FOCUS rows as CSV. Raises ProviderAnswerInvalid naming row and column."""
     for row in csv_rows(delivery, "BilledCost", "BillingCurrency", "ChargePeriodStart", "ChargePeriodEnd"):
-        yield _charge(row)
+        with reading(row.name):
+            charge = _charge(row)
+        yield charge
 
 
 def _charge(row: Row) -> Charge:
@@ -65,11 +75,6 @@ def _charge(row: Row) -> Charge:
     category = row.required("ChargeCategory")
     if category not in set(ChargeCategory):
         raise row.bad("ChargeCategory", f"{category!r} is none of {', '.join(ChargeCategory)}")
-    tags = row.text("Tags")
-    try:
-        pairs = json.loads(tags) if tags else {}
-    except json.JSONDecodeError as error:
-        raise row.bad("Tags", str(error)) from None
     billed = row.decimal("BilledCost")
     decimals = {field: row.number_or(None, column) for column, field in _DECIMALS.items()}
     costs = ("billed_cost", "effective_cost", "list_cost", "contracted_cost")
@@ -88,26 +93,43 @@ def _charge(row: Row) -> Charge:
         "charge_id": row.text(_CHARGE_ID) or row.charge_id,
         "billing_period": row.interval(("BillingPeriodStart",), ("BillingPeriodEnd",)),
         "charge_period": row.interval(("ChargePeriodStart",), ("ChargePeriodEnd",)),
-        "tags": tuple((str(key), str(value)) for key, value in pairs.items()),
+        "tags": _tags(row),
     }
     return Charge(**values)
 
 
-def write_focus(charges: Iterable[Charge], path: Path) -> Path:
-    """Write ``path`` (.csv or .parquet) and ``<path>.metadata.json``; returns the metadata file.
+def _tags(row: Row) -> tuple[tuple[str, str], ...]:
+    try:
+        pairs = from_json(row.text("Tags") or "{}")
+    except ValueError as error:
+        raise row.bad("Tags", str(error)) from None
+    if not isinstance(pairs, dict):
+        raise row.bad("Tags", "not an object")
+    return tuple((str(key), str(value)) for key, value in pairs.items())
 
-    Costs are decimals with 18 places in Parquet and exact text in CSV. Raises UsageError on another ending.
+
+class FocusFile(Value):
+    rows: int
+    metadata: Path
+    """The file that describes it."""
+
+
+def write_focus(charges: Iterable[Charge], path: Path) -> FocusFile:
+    """Write ``path`` (.csv or .parquet), charge by charge, and ``<path>.metadata.json``; both whole, or neither.
+
+    Numbers are exact text in CSV, and decimals with 18 places in Parquet, rounded where there are more. Raises
+    UsageError on another ending, and on a number that is too large for Parquet.
     """
     writers = {".csv": _write_csv, ".parquet": _write_parquet}
     writer = writers.get(path.suffix)
     if writer is None:
         raise UsageError(f"{path.name}: a bill is written as .csv or .parquet", next_step="--output-file bill.parquet")
-    rows = [focus_row(charge) for charge in charges]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    writer(rows, path)
     metadata = path.with_name(path.name + ".metadata.json")
-    metadata.write_text(json.dumps(_metadata(len(rows)), indent=2) + "\n", encoding="utf-8")
-    return metadata
+    with drafted_together(path.parent) as drafts:
+        rows = writer(charges, drafts / path.name)
+        described = json.dumps(_metadata(rows), indent=2)
+        (drafts / metadata.name).write_text(described + "\n", encoding="utf-8")
+    return FocusFile(rows=rows, metadata=metadata)
 
 
 def focus_row(charge: Charge) -> dict[str, Decimal | str | datetime | None]:
@@ -126,11 +148,15 @@ def focus_row(charge: Charge) -> dict[str, Decimal | str | datetime | None]:
     return {column: row[column] for column in COLUMNS}
 
 
-def _write_csv(rows: Sequence[dict[str, Any]], path: Path) -> None:
+def _write_csv(charges: Iterable[Charge], path: Path) -> int:
+    rows = 0
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows({column: _as_text(value) for column, value in row.items()} for row in rows)
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for charge in charges:
+            writer.writerow(_as_text(value) for value in focus_row(charge).values())
+            rows += 1
+    return rows
 
 
 def _as_text(value: Decimal | str | datetime | None) -> str:
@@ -141,13 +167,38 @@ def _as_text(value: Decimal | str | datetime | None) -> str:
     return value or ""
 
 
-def _write_parquet(rows: Sequence[dict[str, Any]], path: Path) -> None:
+def _write_parquet(charges: Iterable[Charge], path: Path) -> int:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    kinds = {**dict.fromkeys(_DECIMALS, pa.decimal128(38, 18)), **dict.fromkeys(_TIMES, pa.timestamp("us", tz="UTC"))}
+    numbers = pa.decimal128(_PRECISION, _SCALE)
+    kinds = {**dict.fromkeys(_DECIMALS, numbers), **dict.fromkeys(_TIMES, pa.timestamp("us", tz="UTC"))}
     schema = pa.schema([(column, kinds.get(column, pa.string())) for column in COLUMNS])
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), path, compression="zstd")
+    rows, remaining = 0, iter(charges)
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        while group := [_in_parquet(charge) for charge in islice(remaining, _ROW_GROUP)]:
+            writer.write_table(pa.Table.from_pylist(group, schema=schema))
+            rows += len(group)
+    return rows
+
+
+def _in_parquet(charge: Charge) -> dict[str, Decimal | str | datetime | None]:
+    return {
+        column: _rounded(value, column, charge) if isinstance(value, Decimal) else value
+        for column, value in focus_row(charge).items()
+    }
+
+
+def _rounded(value: Decimal, column: str, charge: Charge) -> Decimal:
+    """Clouds write prices with more places than Parquet's decimals have; what goes is below 1e-18 of the currency."""
+    try:
+        return value.quantize(_LAST_PLACE, context=_PARQUET)
+    except InvalidOperation:
+        raise UsageError(
+            f"charge {charge.charge_id}: {column} {value} is too large for a Parquet file",
+            why=f"its decimals have {_PRECISION - _SCALE} digits before the point",
+            next_step="--output-file bill.csv",
+        ) from None
 
 
 def _metadata(rows: int) -> dict[str, Any]:
@@ -162,7 +213,7 @@ def _metadata(rows: int) -> dict[str, Any]:
                 {
                     "ColumnName": column,
                     "DataType": kinds.get(column, "STRING"),
-                    **({"NumericPrecision": 38, "NumberScale": 18} if column in _DECIMALS else {}),
+                    **({"NumericPrecision": _PRECISION, "NumberScale": _SCALE} if column in _DECIMALS else {}),
                 }
                 for column in COLUMNS
             ],

@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import from_json
 
-from engine.billing.rows import text_of
-from engine.errors import ProviderAnswerInvalid
+from engine.billing.rows import bill_name, reading, text_of
 from engine.model.billing import BillDelivery, Charge, ChargeCategory
 from engine.model.money import Currency
 from engine.model.value import Interval, Utc
@@ -93,16 +93,21 @@ def ingest(delivery: BillDelivery) -> Iterator[Charge]:
     for number, text in enumerate(text_of(delivery).splitlines(), start=1):
         if not text.strip():
             continue
-        try:
-            line = _Line.model_validate(json.loads(text, parse_float=Decimal))
-        except (ValidationError, json.JSONDecodeError) as error:
-            name = f"{delivery.provider} bill {delivery.invoice.invoice_id}, line {number}"
-            raise ProviderAnswerInvalid(f"{name} cannot be read", why=str(error).splitlines()[0]) from error
-        base = _common(delivery, line)
-        identity = f"{delivery.invoice.issuer}/{delivery.invoice.invoice_id}/{number}"
-        yield _usage_charge(base, line, identity)
-        for position, credit in enumerate(line.credits, start=1):
-            yield _credit_charge(base, credit, f"{identity}/credit{position}")
+        with reading(f"{bill_name(delivery)}, line {number}"):
+            charges = _charges(delivery, text, number)
+        yield from charges
+
+
+def _charges(delivery: BillDelivery, text: str, number: int) -> tuple[Charge, ...]:
+    from_json(text)  # refuses escapes that make no text, which the exact reader below would let through
+    line = _Line.model_validate(json.loads(text, parse_float=Decimal))
+    base = _common(delivery, line)
+    identity = f"{delivery.invoice.issuer}/{delivery.invoice.invoice_id}/{number}"
+    credits = enumerate(line.credits, start=1)
+    return (
+        _usage_charge(base, line, identity),
+        *(_credit_charge(base, credit, f"{identity}/credit{position}") for position, credit in credits),
+    )
 
 
 def _common(delivery: BillDelivery, line: _Line) -> Mapping[str, Any]:

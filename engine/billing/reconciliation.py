@@ -1,27 +1,34 @@
-"""Does the ledger say what the invoices say? Pure: charges and invoices in, one verdict per invoice out."""
+"""Does the ledger say what the invoices say? Pure: sums of charges and invoices in, one verdict per invoice out."""
 
 from collections import defaultdict
-from collections.abc import Iterable
-from decimal import Decimal
+from collections.abc import Iterable, Sequence
 
 from engine.errors import BillDoesNotReconcile
-from engine.model.billing import Charge, Invoice
+from engine.model.billing import ChargeSum, Invoice
 from engine.model.money import Money
 from engine.model.value import Value
 
 
 class InvoiceVerdict(Value):
-    """``difference`` = rows - invoice, exact; reconciled only at zero after rounding to the currency's minor unit."""
+    """``difference`` = rows in the invoice's currency - invoice, exact."""
 
     provider: str
     invoice: Invoice
     rows: int
     rows_total: Money
     difference: Money
+    foreign: tuple[Money, ...] = ()
+    """What its rows in other currencies come to: nobody asks for that on this invoice."""
+
+    @property
+    def off_by(self) -> tuple[Money, ...]:
+        """What does not add up, to the currency's minor unit; empty where the invoice is reconciled."""
+        off = self.difference.to_minor_units().amount != 0
+        return ((self.difference,) if off else ()) + self.foreign
 
     @property
     def reconciled(self) -> bool:
-        return self.difference.to_minor_units().amount == 0
+        return not self.off_by
 
 
 class Reconciliation(Value):
@@ -32,16 +39,13 @@ class Reconciliation(Value):
         return all(verdict.reconciled for verdict in self.verdicts)
 
     @property
-    def invoiced(self) -> Money:
-        """The sum of the invoices; raises ValueError where they are in several currencies."""
-        return Money.total((verdict.invoice.total for verdict in self.verdicts), self._currency())
+    def invoiced(self) -> tuple[Money, ...]:
+        """What the invoices ask for, one sum per currency."""
+        return Money.totals(verdict.invoice.total for verdict in self.verdicts)
 
     @property
-    def ledger(self) -> Money:
-        return Money.total((verdict.rows_total for verdict in self.verdicts), self._currency())
-
-    def _currency(self) -> str:
-        return self.verdicts[0].invoice.total.currency if self.verdicts else "USD"
+    def ledger(self) -> tuple[Money, ...]:
+        return Money.totals(total for verdict in self.verdicts for total in (verdict.rows_total, *verdict.foreign))
 
     def require(self) -> None:
         """Raises BillDoesNotReconcile naming each invoice that is off, and by how much."""
@@ -49,8 +53,9 @@ class Reconciliation(Value):
         if off:
             raise BillDoesNotReconcile(
                 "; ".join(
-                    f"{verdict.provider} invoice {verdict.invoice.invoice_id}: rows {verdict.rows_total}, "
-                    f"invoice {verdict.invoice.total}, off by {verdict.difference}"
+                    f"{verdict.provider} invoice {verdict.invoice.invoice_id}: "
+                    f"rows {' and '.join(map(str, (verdict.rows_total, *verdict.foreign)))}, "
+                    f"invoice {verdict.invoice.total}, off by {' and '.join(map(str, verdict.off_by))}"
                     for verdict in off
                 ),
                 why="the bill's rows do not add up to what the issuer asks for",
@@ -58,33 +63,28 @@ class Reconciliation(Value):
             )
 
 
-def reconcile(invoices: Iterable[tuple[str, Invoice]], charges: Iterable[Charge]) -> Reconciliation:
-    """Rows are matched by (issuer, invoice id); the currency must be the invoice's."""
-    totals: dict[tuple[str, str | None], Decimal] = defaultdict(Decimal)
-    counts: dict[tuple[str, str | None], int] = defaultdict(int)
-    currencies: dict[tuple[str, str | None], set[str]] = defaultdict(set)
-    for charge in charges:
-        key = (charge.invoice_issuer_name, charge.invoice_id)
-        totals[key] += charge.billed_cost
-        counts[key] += 1
-        currencies[key].add(charge.billing_currency)
-    verdicts = []
-    for provider, invoice in invoices:
-        key = (invoice.issuer, invoice.invoice_id)
-        foreign = currencies[key] - {invoice.total.currency}
-        if foreign:
-            raise BillDoesNotReconcile(
-                f"{provider} invoice {invoice.invoice_id}: rows in {', '.join(sorted(foreign))}",
-                why=f"the invoice is in {invoice.total.currency}",
-            )
-        rows_total = Money(amount=totals[key], currency=invoice.total.currency)
-        verdicts.append(
-            InvoiceVerdict(
-                provider=provider,
-                invoice=invoice,
-                rows=counts[key],
-                rows_total=rows_total,
-                difference=rows_total - invoice.total,
-            )
+def reconcile(invoices: Iterable[tuple[str, Invoice]], sums: Iterable[ChargeSum]) -> Reconciliation:
+    """Rows are matched by who delivered them, issuer and invoice id: two networks may number their invoices alike."""
+    of: dict[tuple[str, str, str | None], list[ChargeSum]] = defaultdict(list)
+    for one in sums:
+        of[one.delivered_by, one.issuer, one.invoice_id].append(one)
+    return Reconciliation(
+        verdicts=tuple(
+            _verdict(provider, invoice, of[provider, invoice.issuer, invoice.invoice_id])
+            for provider, invoice in invoices
         )
-    return Reconciliation(verdicts=tuple(verdicts))
+    )
+
+
+def _verdict(provider: str, invoice: Invoice, sums: Sequence[ChargeSum]) -> InvoiceVerdict:
+    currency = invoice.total.currency
+    totals = {one.currency: one for one in Money.totals(Money(amount=s.billed, currency=s.currency) for s in sums)}
+    rows_total = totals.pop(currency, Money.zero(currency))
+    return InvoiceVerdict(
+        provider=provider,
+        invoice=invoice,
+        rows=sum(one.rows for one in sums),
+        rows_total=rows_total,
+        difference=rows_total - invoice.total,
+        foreign=tuple(one for one in totals.values() if one.amount != 0),
+    )

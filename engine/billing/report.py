@@ -1,15 +1,15 @@
-"""Cost by provider and workload. Pure; sums are exact: every charge is split over the lines without a remainder."""
+"""Cost by provider, currency and workload. Pure, and exact: every sum is split over the lines without a remainder."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from decimal import ROUND_DOWN, Decimal
+from decimal import ROUND_DOWN, Decimal, localcontext
 
-from engine.model.billing import Charge, ChargeCategory
+from engine.billing.sums import DIGITS
+from engine.model.billing import ChargeSum
 from engine.model.ids import NodeId
 from engine.model.money import Money
 from engine.model.value import Value
 
-NODE_TAG = "shardwright-node"
 UNALLOCATED = "(not allocated)"
 ROUNDING = "(rounding)"
 _QUANTUM = Decimal("1e-12")
@@ -31,58 +31,55 @@ class CostLine(Value):
 
 class CostReport(Value):
     lines: tuple[CostLine, ...]
-    currency: str
 
     @property
-    def total(self) -> Money:
-        return Money.total((line.billed for line in self.lines), self.currency)
+    def totals(self) -> tuple[Money, ...]:
+        """One per currency: nothing is converted."""
+        return Money.totals(line.billed for line in self.lines)
 
-    def total_of(self, provider: str) -> Money:
-        return Money.total((line.billed for line in self.lines if line.provider == provider), self.currency)
+    @property
+    def by_provider(self) -> tuple[tuple[str, Money], ...]:
+        """What each provider's lines come to, one sum per currency."""
+        of: dict[str, list[Money]] = defaultdict(list)
+        for line in self.lines:
+            of[line.provider].append(line.billed)
+        return tuple((provider, total) for provider, billed in of.items() for total in Money.totals(billed))
 
 
-def cost_report(charges: Iterable[Charge], shares: Shares, *, currency: str = "USD") -> CostReport:
-    """Lines by provider, then by falling cost. A node's charge is split over its workloads by their shards."""
-    sums: dict[tuple[str, str], tuple[Decimal, ...]] = defaultdict(lambda: (Decimal(0), Decimal(0), Decimal(0)))
-    counts: dict[tuple[str, str], int] = defaultdict(int)
-    for charge in charges:
-        if charge.billing_currency != currency:
-            raise ValueError(f"a charge in {charge.billing_currency} cannot go into a report in {currency}")
-        weights = _weights(charge, shares)
-        costs = [split(cost, [w for _, w in weights]) for cost in _costs(charge)]
+def cost_report(sums: Iterable[ChargeSum], shares: Shares) -> CostReport:
+    """By provider and currency, then by falling cost. A node's cost is split over its workloads by their shards."""
+    costs: dict[tuple[str, str, str], tuple[Decimal, ...]] = defaultdict(lambda: (Decimal(0), Decimal(0), Decimal(0)))
+    rows: dict[tuple[str, str, str], int] = defaultdict(int)
+    for one in sums:
+        weights = _weights(one, shares)
+        parts = [split(cost, [w for _, w in weights]) for cost in (one.billed, one.effective, one.list_cost)]
         for position, (workload, _) in enumerate(weights):
-            key = (charge.provider_name, workload)
-            sums[key] = tuple(known + parts[position] for known, parts in zip(sums[key], costs, strict=True))
-            counts[key] += 1
-    lines = [
-        CostLine(
-            provider=provider,
-            workload=workload,
-            billed=Money(amount=costs[0], currency=currency),
-            effective=Money(amount=costs[1], currency=currency),
-            list_cost=Money(amount=costs[2], currency=currency),
-            rows=counts[provider, workload],
-        )
-        for (provider, workload), costs in sums.items()
-    ]
-    lines.sort(key=lambda line: (line.provider, -line.billed.amount, line.workload))
-    return CostReport(lines=tuple(lines), currency=currency)
+            key = (one.provider_name, one.currency, workload)
+            with localcontext(prec=DIGITS):
+                costs[key] = tuple(known + part[position] for known, part in zip(costs[key], parts, strict=True))
+            rows[key] += one.rows
+    lines = [_line(*key, costs[key], number) for key, number in rows.items()]
+    lines.sort(key=lambda line: (line.provider, line.billed.currency, -line.billed.amount, line.workload))
+    return CostReport(lines=tuple(lines))
+
+
+def _line(provider: str, currency: str, workload: str, costs: tuple[Decimal, ...], rows: int) -> CostLine:
+    billed, effective, list_cost = (Money(amount=cost, currency=currency) for cost in costs)
+    return CostLine(
+        provider=provider, workload=workload, billed=billed, effective=effective, list_cost=list_cost, rows=rows
+    )
 
 
 def split(amount: Decimal, weights: Sequence[int]) -> list[Decimal]:
     """Parts in proportion to the weights that sum to the amount exactly; what does not divide goes to the first."""
     whole = sum(weights)
-    parts = [(amount * weight / whole).quantize(_QUANTUM, rounding=ROUND_DOWN) for weight in weights]
-    parts[0] += amount - sum(parts)
+    with localcontext(prec=DIGITS):
+        parts = [(amount * weight / whole).quantize(_QUANTUM, rounding=ROUND_DOWN) for weight in weights]
+        parts[0] += amount - sum(parts)
     return parts
 
 
-def _costs(charge: Charge) -> tuple[Decimal, Decimal, Decimal]:
-    return charge.billed_cost, charge.effective_cost, charge.list_cost
-
-
-def _weights(charge: Charge, shares: Shares) -> Sequence[tuple[str, int]]:
-    if charge.charge_category is ChargeCategory.ADJUSTMENT:
+def _weights(one: ChargeSum, shares: Shares) -> Sequence[tuple[str, int]]:
+    if one.adjustment:
         return ((ROUNDING, 1),)
-    node = dict(charge.tags).get(NODE_TAG, "")
-    return shares.get(NodeId(node)) or ((UNALLOCATED, 1),)
+    return shares.get(NodeId(one.node)) or ((UNALLOCATED, 1),)

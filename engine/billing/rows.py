@@ -3,15 +3,21 @@
 import csv
 import gzip
 import io
+import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
+from typing import TypeVar
+
+from pydantic import ValidationError
 
 from engine.errors import ProviderAnswerInvalid
 from engine.model.billing import BillDelivery
 from engine.model.value import Interval
 
 _GZIP = b"\x1f\x8b"
+_Default = TypeVar("_Default", bound=Decimal | None)
 
 
 class Row:
@@ -35,7 +41,7 @@ class Row:
             raise self.bad(columns[0], "empty")
         return found
 
-    def number_or(self, default: Decimal | None, *columns: str) -> Decimal | None:
+    def number_or(self, default: _Default, *columns: str) -> Decimal | _Default:
         text = self.text(*columns)
         if not text:
             return default
@@ -75,9 +81,29 @@ class Row:
     def items(self) -> Iterator[tuple[str, str]]:
         yield from self._cells.items()
 
+    @property
+    def name(self) -> str:
+        return f"{bill_name(self.delivery)}, row {self.number}"
+
     def bad(self, column: str, why: str) -> ProviderAnswerInvalid:
-        invoice = self.delivery.invoice.invoice_id
-        return ProviderAnswerInvalid(f"{self.delivery.provider} bill {invoice}, row {self.number}, {column}: {why}")
+        return ProviderAnswerInvalid(f"{self.name}, {column}: {why}")
+
+
+def bill_name(delivery: BillDelivery) -> str:
+    return f"{delivery.provider} bill {delivery.invoice.invoice_id}"
+
+
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Whoever wrote the row: one that makes no charge is an invalid answer, and nothing else of ours breaks off."""
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ProviderAnswerInvalid(f"{name} cannot be read", why=f"{where}: {first['msg']}") from error
+    except (ValueError, ArithmeticError, RecursionError) as error:
+        raise ProviderAnswerInvalid(f"{name} cannot be read", why=str(error)) from error
 
 
 def text_of(delivery: BillDelivery) -> str:
@@ -87,17 +113,19 @@ def text_of(delivery: BillDelivery) -> str:
         if content.startswith(_GZIP):
             content = gzip.decompress(content)
         return content.decode("utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        name = f"{delivery.provider} bill {delivery.invoice.invoice_id}"
-        raise ProviderAnswerInvalid(f"{name} cannot be read", why=str(error)) from error
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise ProviderAnswerInvalid(f"{bill_name(delivery)} cannot be read", why=str(error)) from error
 
 
 def csv_rows(delivery: BillDelivery, *required: str) -> Iterator[Row]:
     """Rows of a CSV delivery, plain or gzip; ``required`` columns must be in its header."""
     reader = csv.DictReader(io.StringIO(text_of(delivery)))
-    missing = [column for column in required if column not in (reader.fieldnames or ())]
-    if missing:
-        name = f"{delivery.provider} bill {delivery.invoice.invoice_id}"
-        raise ProviderAnswerInvalid(f"{name} lacks the columns {', '.join(missing)}", why="not its stated format")
-    for number, cells in enumerate(reader, start=1):
-        yield Row(delivery, number, {key: value or "" for key, value in cells.items() if isinstance(key, str)})
+    name = bill_name(delivery)
+    try:
+        missing = [column for column in required if column not in (reader.fieldnames or ())]
+        if missing:
+            raise ProviderAnswerInvalid(f"{name} lacks the columns {', '.join(missing)}", why="not its stated format")
+        for number, cells in enumerate(reader, start=1):
+            yield Row(delivery, number, {key: value or "" for key, value in cells.items() if isinstance(key, str)})
+    except csv.Error as error:
+        raise ProviderAnswerInvalid(f"{name}, line {reader.line_num + 1} is no CSV", why=str(error)) from error

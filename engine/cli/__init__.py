@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import suppress
 
 _CANCELLED = 130
 
@@ -18,5 +19,6 @@ def main() -> None:
         if done.code != _CANCELLED:
             raise
     # Worker threads may still wait for a provider. Leave without them: the next run takes up what they were at.
-    sys.stdout.flush()
+    with suppress(OSError):  # the reader may have gone (``| head``), or the disk be full
+        sys.stdout.flush()
     os._exit(_CANCELLED)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from engine.api.view import BillView
+    from engine.model.money import Money
 
 app = typer.Typer(help="Fetch, merge and check every provider's bill.", no_args_is_help=True)
 
@@ -66,9 +67,8 @@ def export(
     from engine.billing.focus import write_focus
 
     with open_store(load(config)) as store:
-        charges = store.ledger.charges()
-        metadata = write_focus(charges, output_file)
-    err().print(f"{len(charges)} charges in {output_file}, described by {metadata}", markup=False)
+        written = write_focus(store.ledger.charges(), output_file)
+    err().print(f"{written.rows} charges in {output_file}, described by {written.metadata}")
 
 
 def show(bills: "BillView", output: Output) -> None:
@@ -79,29 +79,34 @@ def show(bills: "BillView", output: Output) -> None:
         out().print(part)
 
 
-def bill_tables(bills: "BillView") -> "tuple[Table, Table]":
-    report = bills.report
-    lines = [
-        (line.provider, line.workload, f"{line.billed.amount:.6f}", f"{line.list_cost.amount:.6f}", str(line.rows))
-        for line in report.lines
-    ]
-    lines.append(("total", "", f"{report.total.amount:.2f}", "", ""))
+def bill_tables(bills: "BillView") -> "tuple[Table, ...]":
+    """The costs, a table for each currency; then the invoices."""
     invoices = [
         (
             verdict.provider,
             verdict.invoice.issuer,
             verdict.invoice.invoice_id,
-            f"{verdict.invoice.total.amount:.2f}",
+            f"{verdict.invoice.total.amount:.2f} {verdict.invoice.total.currency}",
             f"{verdict.rows_total.amount:.6f}",
-            "reconciled" if verdict.reconciled else f"OFF by {verdict.difference}",
+            f"OFF by {' and '.join(map(str, verdict.off_by))}" if verdict.off_by else "reconciled",
         )
         for verdict in bills.reconciliation.verdicts
     ]
-    costs = table(
-        f"Cost by provider and workload ({report.currency})",
+    columns = ("provider", "issuer", "invoice", "invoice total", "sum of rows", "verdict")
+    costs = (_costs(bills, total) for total in bills.report.totals)
+    return (*costs, table("Invoices", columns, invoices, right=(3, 4)))
+
+
+def _costs(bills: "BillView", total: "Money") -> "Table":
+    lines = [
+        (line.provider, line.workload, f"{line.billed.amount:.6f}", f"{line.list_cost.amount:.6f}", str(line.rows))
+        for line in bills.report.lines
+        if line.billed.currency == total.currency
+    ]
+    lines.append(("total", "", f"{total.amount:.2f}", "", ""))
+    return table(
+        f"Cost by provider and workload ({total.currency})",
         ("provider", "workload", "billed", "list", "rows"),
         lines,
         right=(2, 3, 4),
     )
-    columns = ("provider", "issuer", "invoice", "invoice total", "sum of rows", "verdict")
-    return costs, table("Invoices", columns, invoices, right=(3, 4))

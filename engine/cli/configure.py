@@ -1,11 +1,12 @@
 """``shardwright config``"""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from engine.cli.console import Output, err, out, print_json, table
+from engine.errors import ConfigurationError
 
 app = typer.Typer(help="Check and show the configuration.", no_args_is_help=True)
 
@@ -22,12 +23,16 @@ ConfigFile = Annotated[
 @app.command("check")
 def check(config: ConfigFile = None) -> None:
     """Report every problem of the file at once (exit 2), or say that it is good."""
-    from engine.app.configured import find_configuration
+    from engine.app.configured import find_configuration, require_reachable
     from engine.config import load_configuration
 
     path = find_configuration(config)
     found = load_configuration(path)
     err().print(f"{path}: good; {len(found.providers)} providers, {len(found.cells())} cells, {len(found.pools)} pools")
+    try:
+        require_reachable(found)
+    except ConfigurationError as problem:
+        err().print(f"before shardwright run: {problem}")
 
 
 @app.command("show")
@@ -41,11 +46,22 @@ def show(
     path = find_configuration(config)
     found = load_configuration(path)
     if output is Output.JSON:
-        print_json("configuration", found)
+        print_json("configuration", _as_shown(found.model_dump(mode="json")))
         return
     console = out()
-    console.print(f"file: {path}", markup=False)
+    console.print(f"file: {path}")
     cells = [(cell.provider, cell.kind, cell.account, cell.region) for cell in found.cells()]
     console.print(table("Cells", ("provider", "kind", "account", "region"), cells))
     pools = [(pool.id, pool.shard_type, pool.risk_class, ", ".join(pool.providers) or "any") for pool in found.pools]
     console.print(table("Pools", ("pool", "shard type", "risk class", "providers"), pools))
+
+
+def _as_shown(value: Any) -> Any:
+    """URLs may hold a password, wherever they stand (a database's, a source's, a package's)."""
+    from engine.config_secrets import without_passwords
+
+    if isinstance(value, dict):
+        return {key: _as_shown(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_as_shown(one) for one in value]
+    return without_passwords(value) if isinstance(value, str) else value

@@ -1,12 +1,14 @@
 """``shardwright run``"""
 
-from contextlib import closing
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engine.cli.console import Output, err, out, plain, print_json
+from engine.cli.console import Output, err, json_list, out, plain
+from engine.cli.numbers import finite
 from engine.errors import AuthenticationFailed, ShardwrightError, UsageError
 
 if TYPE_CHECKING:
@@ -16,7 +18,8 @@ OwnConfigFile = Annotated[
     Path | None,
     typer.Option(
         "--config",
-        help="Configuration file; default: shardwright.toml here, else a sandbox that ends with the command.",
+        help="Configuration file; default: shardwright.toml here, else that of a sandbox that is up, else one of a "
+        "sandbox that ends with the command.",
         envvar="SHARDWRIGHT_CONFIG",
     ),
 ]
@@ -31,7 +34,7 @@ def run(
     rounds: Annotated[int, typer.Option(min=0, help="how many rounds; 0 only with --serve")] = 1,
     usage: Annotated[Path | None, typer.Option(help="usage history, Parquet or CSV; replaces the file's")] = None,
     metric: Annotated[str | None, typer.Option(help="column of the usage history, where it has several")] = None,
-    every: Annotated[float, typer.Option(min=0, help="seconds between rounds")] = 0.0,
+    every: Annotated[float, typer.Option(callback=finite, min=0, help="seconds between rounds")] = 0.0,
     serve: Annotated[
         bool,
         typer.Option("--serve", help="stay up after the rounds: web page, agents, evacuations, orders, names over DNS"),
@@ -40,36 +43,37 @@ def run(
 ) -> None:
     """Run rounds: forecast, buy ahead, reconcile, carve, bind.
 
-    Without a configuration file the embedded sandbox is started, and ends with the command; one that is up already is
-    used with --config .shardwright/sandbox/shardwright.toml.
+    Without a configuration file and a sandbox that is up, one is started, and ends with the command.
     """
     if rounds == 0 and not serve:
         raise UsageError(
             "no rounds and no --serve: there is nothing to do", next_step="shardwright run --serve --rounds 0"
         )
     from engine.app.embedded import run_rounds
+
+    last: RoundRecord | None = None  # one that serves makes rounds for weeks: no other is kept
+    made = run_rounds(
+        config, rounds=rounds, usage=usage, metric=metric, every_seconds=every, serve=serve, say=plain(err())
+    )
+    with _telling(output) as tell, closing(made):  # whatever stops us, everything is ended before the command is
+        for last in made:
+            tell(last)
+    if last is not None:
+        _require_all_cells(last)
+        _require_sign_in(last)
+        _require_shards(last)
+
+
+def _telling(output: Output) -> "AbstractContextManager[Callable[[RoundRecord], None]]":
+    return json_list("rounds") if output is Output.JSON else nullcontext(_print_round)
+
+
+def _print_round(record: "RoundRecord") -> None:
     from engine.cli.market import plan_tables
 
-    console = err()
-    records: list[RoundRecord] = []
-    made = run_rounds(
-        config, rounds=rounds, usage=usage, metric=metric, every_seconds=every, serve=serve, say=plain(console)
-    )
-    try:
-        with closing(made):  # whatever stops us, everything is ended before the command is
-            for record in made:
-                records.append(record)
-                if output is Output.TABLE:
-                    for part in plan_tables(record.plan):
-                        out().print(part)
-                    out().print(f"round {record.id}: {_changes(record) or 'nothing to do'}", markup=False)
-    finally:
-        if output is Output.JSON and records:
-            print_json("rounds", records)
-    if records:
-        _require_all_cells(records[-1])
-        _require_sign_in(records[-1])
-        _require_shards(records[-1])
+    for part in plan_tables(record.plan):
+        out().print(part)
+    out().print(f"round {record.id}: {_changes(record) or 'nothing to do'}")
 
 
 def _changes(record: "RoundRecord") -> str:

@@ -17,6 +17,7 @@ from engine.errors import (
     UsageError,
 )
 
+_COMMAND = "shardwright"
 LOG_LEVEL = "SHARDWRIGHT_LOG_LEVEL"
 _FULL = "free some space and run the same command again: what was recorded is kept, an interrupted round goes on"
 _FOLDER = "name a folder that is there and can be written to (state.directory, --state, --output-file)"
@@ -58,12 +59,24 @@ _USUAL_STEPS: Sequence[tuple[type[ShardwrightError], str]] = (
 def tell(error: ShardwrightError) -> ExitCode:
     """Print the error on stderr; the exit code it stands for."""
     console = err()
-    console.print(f"error: {error.what}", style="bold red", markup=False, soft_wrap=True)
+    console.print(f"error: {error.what}", style="bold red", soft_wrap=True)
     next_step = error.next_step or next(step for kind, step in _USUAL_STEPS if isinstance(error, kind))
+    next_step += _of_the_same_file(next_step, sys.argv[1:])
     for label, text in (("why:  ", error.why), ("next: ", next_step)):
         if text:
-            console.print(f"{label} {text}", markup=False, soft_wrap=True)
+            console.print(f"{label} {text}", soft_wrap=True)
     return error.exit_code
+
+
+def _of_the_same_file(next_step: str, arguments: Sequence[str]) -> str:
+    """The next command is meant for the configuration that this one was given; without it another would be found."""
+    if f"{_COMMAND} " not in next_step or any(word in next_step for word in ("--config", "--help")):
+        return ""
+    for given, following in zip(arguments, (*arguments[1:], ""), strict=False):
+        name, _, value = given.partition("=")
+        if name == "--config" and (value or following):
+            return f"   (with --config {value or following})"
+    return ""
 
 
 def translated(error: Exception) -> ShardwrightError:

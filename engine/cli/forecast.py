@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from engine.cli import retraining, usage_history
-from engine.cli.console import Output, err, out, plain, print_json, table
+from engine.cli.console import Output, changing_line, err, out, plain, print_json, table
+from engine.cli.numbers import finite
 from engine.cli.scale import EngineChoice, RayAddress, Workers
 from engine.errors import BadUsageData, UsageError
 from engine.output_file import require_folder
@@ -34,7 +35,7 @@ UsagePath = Annotated[Path | None, typer.Option("--usage", help="Parquet or CSV:
 Metric = Annotated[str | None, typer.Option(help="The column to forecast, when there are several.")]
 Freq = Annotated[str | None, typer.Option(help="Step, such as 5min or 1h. Default: that of the file.")]
 Events = Annotated[Path | None, typer.Option(help="CSV of scheduled events: kind, start, end, series_id.")]
-Budget = Annotated[float, typer.Option(min=0.1, help="Seconds that training may take.")]
+Budget = Annotated[float, typer.Option(callback=finite, min=0.1, help="Seconds that training may take.")]
 Seed = Annotated[int, typer.Option(help="Same seed, same forecast.")]
 Models = Annotated[Path, typer.Option(help="Folder of trained networks; the same history is not trained on twice.")]
 Form = Annotated[Output, typer.Option("--output", help="How to print.")]
@@ -85,7 +86,7 @@ def forecast(
         from forecasting.forecast_file import write_forecasts
 
         rows = write_forecasts(output_file, made, levels)
-        err().print(f"{rows} rows written to {output_file}", markup=False)
+        err().print(f"{rows} rows written to {output_file}")
     if output is Output.JSON:
         _print_forecasts(file, field, made, levels, left_out)
     else:
@@ -95,9 +96,11 @@ def forecast(
 @app.command()
 def probability(
     usage: UsagePath = None,
-    per_shard: Annotated[float, typer.Option(help="How much of the metric one shard serves.")] = 1.0,
+    per_shard: Annotated[float, typer.Option(callback=finite, help="How much of the metric one shard serves.")] = 1.0,
     additional: Annotated[int | None, typer.Option(min=1, help="How many shards more.")] = None,
-    at_least: Annotated[float | None, typer.Option(min=0.01, max=0.99, help="Ask for a probability instead.")] = None,
+    at_least: Annotated[
+        float | None, typer.Option(callback=finite, min=0.01, max=0.99, help="Ask for a probability instead.")
+    ] = None,
     within: Annotated[str, typer.Option(help="How soon, such as 1h.")] = "1h",
     current: Annotated[int | None, typer.Option(min=0, help="Shards now. Default: what the last value needs.")] = None,
     shard_type: Annotated[str, typer.Option(help="Its name, for the sentence.")] = "cpu.small",
@@ -144,7 +147,7 @@ def probability(
         return
     for answer in answers:
         note = f"[{answer['series_id']}, {answer['forecaster']}, {answer['current']} now]"
-        out().print(f"{answer['sentence']}  {note}", markup=False)
+        out().print(f"{answer['sentence']}  {note}")
 
 
 @app.command()
@@ -154,7 +157,9 @@ def evaluate(
     freq: Freq = None,
     metric: Metric = None,
     origins: Annotated[int, typer.Option(min=1, max=200, help="Moments to forecast from.")] = 8,
-    test_share: Annotated[float, typer.Option(min=0.05, max=0.5, help="End of each series kept for the test.")] = 0.2,
+    test_share: Annotated[
+        float, typer.Option(callback=finite, min=0.05, max=0.5, help="End of each series kept for the test.")
+    ] = 0.2,
     budget: Budget = 120.0,
     seed: Seed = 0,
     models: Models = MODELS,
@@ -193,7 +198,7 @@ def evaluate(
         from forecasting.report import write_report
 
         write_report(html, result, f"Forecasts of {file.metric}")
-        err().print(f"report written to {html}", markup=False)
+        err().print(f"report written to {html}")
     if output is Output.JSON:
         print_json("evaluation", result)
     else:
@@ -212,7 +217,7 @@ def _read(usage: Path | None, metric: str | None, freq: str | None) -> "UsageFil
     for repair in file.repairs:
         counts.setdefault((repair.defect, repair.action), []).append(repair.count)
     for (defect, action), found in counts.items():
-        err().print(f"{defect}: {sum(found)} in {len(found)} series; {action}", markup=False)
+        err().print(f"{defect}: {sum(found)} in {len(found)} series; {action}")
     return file
 
 
@@ -220,9 +225,9 @@ def _measured(file: "UsageFile") -> tuple["UsageFile", tuple[str, ...]]:
     """Nothing can be said of a series without any value: it is named, and the others are forecast."""
     kept, left_out = file.measured()
     for name in left_out[:5]:
-        err().print(f"left out: {name} holds no value", markup=False)
+        err().print(f"left out: {name} holds no value")
     if len(left_out) > 5:
-        err().print(f"left out: {len(left_out) - 5} more series without a value", markup=False)
+        err().print(f"left out: {len(left_out) - 5} more series without a value")
     return kept, left_out
 
 
@@ -258,17 +263,17 @@ def _tell_about(field: "Champions") -> None:
     from forecasting.drift import drift_of
 
     if field.rnn_missing:
-        err().print(f"no network: {field.rnn_missing}", markup=False)
+        err().print(f"no network: {field.rnn_missing}")
     else:
-        err().print(f"network: {field.network.origin}", markup=False)
+        err().print(f"network: {field.network.origin}")
     drift = drift_of(field.choices)
     if drift is not None and drift.drifted:
         words = f"the network loses {drift.ratio:.2f} times what seasonal naive does on recent moments"
-        err().print(f"drift: {words}; worst on {', '.join(drift.worst)}; the mixture leans on others", markup=False)
+        err().print(f"drift: {words}; worst on {', '.join(drift.worst)}; the mixture leans on others")
     cold = [choice.series_id for choice in field.choices if choice.why.startswith("cold start")]
     if cold:
         names = ", ".join(cold[:5]) + (" …" if len(cold) > 5 else "")
-        err().print(f"cold start, too little history to score: {len(cold)} series ({names})", markup=False)
+        err().print(f"cold start, too little history to score: {len(cold)} series ({names})")
 
 
 def _tell_what_is_stale(file: "UsageFile", horizon: int) -> None:
@@ -277,9 +282,9 @@ def _tell_what_is_stale(file: "UsageFile", horizon: int) -> None:
     stale = [history for history in file.histories if newest - history.end >= horizon * history.freq]
     for history in stale[:5]:
         words = f"ends {history.end:%Y-%m-%d %H:%M}, {newest - history.end} before the newest; forecast from there"
-        err().print(f"stale: {history.series_id} {words}", markup=False)
+        err().print(f"stale: {history.series_id} {words}")
     if len(stale) > 5:
-        err().print(f"stale: {len(stale) - 5} more series", markup=False)
+        err().print(f"stale: {len(stale) - 5} more series")
 
 
 class _Events(NamedTuple):
@@ -315,9 +320,9 @@ def _events(path: Path | None, file: "UsageFile") -> _Events:
     effects = learn(scheduled, file.histories)
     for effect in effects:
         words = f"event {effect.kind}: {exp(effect.log_mean):.2f} times the usual, from {effect.occurrences} before"
-        err().print(words, markup=False)
+        err().print(words)
     for kind in unknown_kinds(scheduled, effects):
-        err().print(f"event {kind}: never seen in this history, so it changes nothing", markup=False)
+        err().print(f"event {kind}: never seen in this history, so it changes nothing")
     return _Events(scheduled, effects)
 
 
@@ -325,11 +330,11 @@ def _events(path: Path | None, file: "UsageFile") -> _Events:
 def _progress(what: str) -> Iterator[Progress]:
     """Tells what begins; what is yielded tells how many pieces are done."""
     console = err()
-    if console.is_terminal:
-        with console.status(what) as status:
-            yield lambda what, done, of: status.update(f"{what}: {done} of {of} pieces")
-    else:
-        console.print(what, markup=False)
+    with changing_line(console, what) as change:
+        if change is not None:
+            yield lambda what, done, of: change(f"{what}: {done} of {of} pieces")
+            return
+        console.print(what)
         yield at_quarters(plain(console))
 
 
@@ -432,9 +437,9 @@ def _print_evaluation(result: "Evaluation") -> None:
     if result.unseen_standings:
         out().print(_standings("series that no network was trained on", result.unseen_standings))
     for note in (how(result), *result.left_out):
-        err().print(note, markup=False)
+        err().print(note)
     if result.rnn_missing:
-        err().print(f"no network: {result.rnn_missing}", markup=False)
+        err().print(f"no network: {result.rnn_missing}")
 
 
 def _standings(title: str, standings: "Sequence[Standing]") -> object:

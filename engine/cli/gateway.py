@@ -52,3 +52,4 @@ def remove(name: Name, config: ConfigFile = None) -> None:
 
     with open_store(load(config)) as store:
         store.overlay.remove_gateway(NodeId(name))
+    err().print(f"{name} is not on the overlay any more")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engine.cli.console import Output, err, out, plain, print_json, table
+from engine.cli.numbers import finite
 from engine.cli.scale import EngineChoice, RayAddress, Workers
 from engine.errors import UsageError
 from engine.output_file import drafted, require_folder
@@ -44,12 +45,14 @@ def run(
     offers: Annotated[Path | None, typer.Option(help="... offers with prices (Parquet or CSV).")] = None,
     spot: Annotated[Path | None, typer.Option(help="... a spot price history (Parquet or CSV).")] = None,
     availability: Annotated[Path | None, typer.Option(help="... how much spot could be had (Parquet or CSV).")] = None,
-    risk: Annotated[float, typer.Option(min=0.0, max=0.5, help="... allowed shortfall.")] = 0.01,
+    risk: Annotated[float, typer.Option(callback=finite, min=0.0, max=0.5, help="... allowed shortfall.")] = 0.01,
     days: Annotated[int, typer.Option(min=1, max=366, help="... days to replay, the last of the history.")] = 14,
     metric: Annotated[str | None, typer.Option(help="... the column of the usage file.")] = None,
-    per_shard: Annotated[float, typer.Option(help="... how much of the metric one shard serves.")] = 1.0,
-    vcpus: Annotated[float, typer.Option(min=0, help="... vCPUs of one shard.")] = 1.0,
-    memory_gib: Annotated[float, typer.Option(min=0, help="... memory of one shard.")] = 4.0,
+    per_shard: Annotated[
+        float, typer.Option(callback=finite, help="... how much of the metric one shard serves.")
+    ] = 1.0,
+    vcpus: Annotated[float, typer.Option(callback=finite, min=0, help="... vCPUs of one shard.")] = 1.0,
+    memory_gib: Annotated[float, typer.Option(callback=finite, min=0, help="... memory of one shard.")] = 4.0,
     regions: Annotated[str | None, typer.Option(help="... only these, comma-separated. Default: all.")] = None,
     case_file: Annotated[Path | None, typer.Option(help="... also write the case that was built (gzip).")] = None,
     seed: Annotated[int, typer.Option(help="Of whatever is drawn at random.")] = 0,

@@ -18,6 +18,7 @@ from engine.cli import (
     market,
     moves,
     network,
+    resize,
     sandbox,
     shards,
     storage,
@@ -41,7 +42,7 @@ app.add_typer(lab.app, name="lab")
 app.add_typer(network.app, name="network")
 app.add_typer(storage.app, name="storage")
 app.add_typer(gateway.app, name="gateway")
-for command in (doctor, demo, control, market, shards, moves):
+for command in (doctor, demo, control, market, shards, moves, resize):
     command.register(app)
 
 
@@ -100,7 +101,7 @@ def _usage_told(error: Exception, message: str) -> int:
     """An empty command line shows the help as it is; anything else says which help to read."""
     context = getattr(error, "ctx", None)
     if type(error).__name__ == "NoArgsIsHelpError":
-        err().print(message, markup=False, soft_wrap=True)
+        err().print(message, soft_wrap=True)
     else:
         path = context.command_path if context is not None else "shardwright"
         tell(UsageError(message, next_step=f"{path} --help"))

@@ -8,6 +8,7 @@ import typer
 
 from engine.cli.configure import ConfigFile
 from engine.cli.console import Output, err, named, out, plain, print_json, table
+from engine.cli.numbers import finite
 from engine.collection import collection_paused
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ def register(app: typer.Typer) -> None:
 
 def offers(
     config: ConfigFile = None,
-    vcpus: Annotated[float, typer.Option(min=0, help="least vCPUs of one unit")] = 1.0,
-    memory_gib: Annotated[float, typer.Option(min=0, help="least memory of one unit, in GiB")] = 0.0,
+    vcpus: Annotated[float, typer.Option(callback=finite, min=0, help="least vCPUs of one unit")] = 1.0,
+    memory_gib: Annotated[float, typer.Option(callback=finite, min=0, help="least memory of one unit, in GiB")] = 0.0,
     limit: Annotated[int, typer.Option(min=1, help="rows of the table; JSON has them all")] = 40,
     output: OutputOption = Output.TABLE,
 ) -> None:
@@ -49,7 +50,7 @@ def offers(
     require_a_market(view, len(configuration.providers))
     refused = {one.offer for one in view.rejections}
     usable = [offer for offer in view.offers if offer.id not in refused]
-    ranked = sorted(usable, key=lambda offer: offer.price.amount / Decimal(str(max(1.0, offer.resources.vcpus))))
+    ranked = sorted(usable, key=_per_vcpu)
     if output is Output.JSON:
         print_json("offers", ranked, refused=view.rejections, failures=view.failures)
         return
@@ -75,6 +76,12 @@ def offers(
     out().print(table(f"{len(ranked)} offers", columns, rows, right=(6, 7, 8)))
     if view.rejections:
         out().print(refused_table(view.rejections, limit))
+
+
+def _per_vcpu(offer: "Offer") -> Decimal:
+    """Its price; what has no vCPU comes last."""
+    vcpus = Decimal(str(offer.resources.vcpus))
+    return offer.price.amount / vcpus if vcpus else Decimal("Infinity")
 
 
 def _learned(offer: "Offer") -> str:

@@ -1,14 +1,14 @@
 """``shardwright move | drain | moves | cancel``"""
 
-import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from engine.cli.asking import ask
 from engine.cli.configure import ConfigFile
-from engine.cli.console import Output, err, out, print_json, table
+from engine.cli.console import Output, changing_line, err, out, print_json, table
 from engine.cli.shards import OutputOption
 from engine.clock import SystemClock
 from engine.errors import ConcurrentUpdate, MoveFailed, UsageError
@@ -112,7 +112,9 @@ def cancel(
     with open_store(load(config)) as store:
         mark(store, MoveId(move_id), SystemClock())
         if no_wait:
-            err().print(f"{move_id} is marked as not wanted", markup=False)
+            err().print(f"{move_id} is marked as not wanted")
+            if output is Output.JSON:
+                print_json("cancelled", {"move": move_id})
             return
         require_control_plane(store, "shardwright moves", sofar=f"{move_id} is marked as not wanted, for the next one")
         ended = _watch(follow_moves(store, SystemClock(), only=MoveId(move_id)))
@@ -135,7 +137,7 @@ def cancel(
 
 def _carry_out(order: "Order", config: Path | None, output: Output, *, dry_run: bool, wait: bool) -> None:
     from engine.app.configured import load, open_store
-    from engine.app.orders import empty, follow_order, preview, require_control_plane
+    from engine.app.orders import empty, preview
     from engine.model.order import OrderKind
 
     configuration = load(config)
@@ -146,14 +148,10 @@ def _carry_out(order: "Order", config: Path | None, output: Output, *, dry_run: 
             return
         if order.kind is OrderKind.MOVE:
             _require_place(order, choice)
-        if wait:
-            require_control_plane(store, f"shardwright {order}")
-        store.orders.put(order)
-        if not wait:
-            _print_asked(order, output)
+        look, give_up = "shardwright moves --follow", "shardwright cancel MOVE"
+        ended = ask(store, order, output, _watch, wait=wait, look=look, give_up=give_up)
+        if ended is None:
             return
-        with _said_on_interrupt():
-            ended = _watch(follow_order(store, order, SystemClock()))
         _print_ended(output, str(order), ended)
         _require_moved(order, store, ended, emptied=order.node is not None and empty(store, order.node))
 
@@ -168,7 +166,7 @@ def _undo(node: NodeId, config: Path | None, output: Output) -> None:
     if output is Output.JSON:
         print_json("node", found)
         return
-    err().print(f"{node} {'takes shards again' if changed else 'was not drained'}", markup=False)
+    err().print(f"{node} {'takes shards again' if changed else 'was not drained'}")
 
 
 def _watch(stages: "Iterable[Watched]") -> "tuple[MoveReport, ...]":
@@ -178,12 +176,11 @@ def _watch(stages: "Iterable[Watched]") -> "tuple[MoveReport, ...]":
     console = err()
     ended: tuple[MoveReport, ...] = ()
     told: dict[MoveId, tuple[str, float]] = {}
-    live = console.status("waiting for the control plane") if console.is_terminal else contextlib.nullcontext()
-    with live as status:
+    with changing_line(console, "waiting for the control plane") as change:
         for stage in stages:
             ended = stage.ended
-            if status is not None:
-                status.update("   ".join(progress_line(one) for one in stage.under_way) or "waiting")
+            if change is not None:
+                change("   ".join(progress_line(one) for one in stage.under_way) or "waiting")
                 continue
             for one in stage.under_way:
                 progress = one.progress
@@ -191,17 +188,8 @@ def _watch(stages: "Iterable[Watched]") -> "tuple[MoveReport, ...]":
                 now = progress.at.timestamp()
                 if progress.phase != phase or now - at >= _LINE_SECONDS:
                     told[progress.request.id] = (progress.phase, now)
-                    console.print(progress_line(one), markup=False, soft_wrap=True)
+                    console.print(progress_line(one), soft_wrap=True)
     return ended
-
-
-@contextlib.contextmanager
-def _said_on_interrupt() -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        err().print("nobody waits any more, and it goes on: shardwright moves --follow, shardwright cancel MOVE")
-        raise
 
 
 def _print_choice(order: "Order", choice: "Choice", output: Output) -> None:
@@ -212,13 +200,6 @@ def _print_choice(order: "Order", choice: "Choice", output: Output) -> None:
 
     for part in choice_tables(order, choice):
         out().print(part)
-
-
-def _print_asked(order: "Order", output: Output) -> None:
-    if output is Output.JSON:
-        print_json("order", order)
-        return
-    err().print(f"{order.id}: {order} is asked for; shardwright moves --follow", markup=False, soft_wrap=True)
 
 
 def _print_ended(output: Output, title: str, ended: "tuple[MoveReport, ...]") -> None:

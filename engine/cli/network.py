@@ -8,6 +8,7 @@ import typer
 
 from engine.cli.configure import ConfigFile
 from engine.cli.console import Output, err, out, plain, print_json, table
+from engine.cli.numbers import finite
 from engine.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -25,7 +26,9 @@ def check(
         Path | None, typer.Option(help=f"file with the bearer token of a test tenant; else ${TOKEN_VARIABLE}")
     ] = None,
     ca_file: Annotated[Path | None, typer.Option(help="PEM file where its certificate is not a public one")] = None,
-    patience: Annotated[float, typer.Option(min=0, help="seconds that one case may wait for an expiry")] = 30.0,
+    patience: Annotated[
+        float, typer.Option(callback=finite, min=0, help="seconds that one case may wait for an expiry")
+    ] = 30.0,
     examples: Annotated[
         int | None, typer.Option(min=0, help="fuzzing requests of each kind per operation; 0: no fuzzing")
     ] = None,

@@ -55,7 +55,7 @@ def retrain(
     if output is Output.JSON:
         print_json("retraining", report)
     else:
-        out().print(_sentence(report), markup=False)
+        out().print(_sentence(report))
 
 
 def models_(models: Models = None, config: ConfigFile = None, output: Form = Output.TABLE) -> None:
@@ -99,7 +99,7 @@ def _of_file(
 
     file, left_out = read_usage(usage, metric=metric, freq=parse_duration(freq) if freq else None).measured()
     for name in left_out:
-        err().print(f"left out: {name} holds no value", markup=False)
+        err().print(f"left out: {name} holds no value")
 
     def read() -> "Histories":
         return Histories(file.histories, file.metric)

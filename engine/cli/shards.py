@@ -8,6 +8,7 @@ import typer
 
 from engine.cli.configure import ConfigFile
 from engine.cli.console import Output, out, print_json, table
+from engine.cli.numbers import finite
 from engine.errors import UsageError
 
 if TYPE_CHECKING:
@@ -104,10 +105,10 @@ def shards(
     provider: Annotated[str | None, typer.Option(help="at this provider only, by its configured name")] = None,
     region: Annotated[str | None, typer.Option(help="in this region only")] = None,
     state: Annotated[str | None, typer.Option(help="held, ready, bound, draining or released")] = None,
-    vcpus: Annotated[float, typer.Option(min=0, help="at least so many")] = 0,
-    memory_gib: Annotated[float, typer.Option(min=0, help="at least so much, as measured")] = 0,
-    storage_iops: Annotated[float, typer.Option(min=0, help="at least so many, as measured")] = 0,
-    network_mbps: Annotated[float, typer.Option(min=0, help="at least so many, as measured")] = 0,
+    vcpus: Annotated[float, typer.Option(callback=finite, min=0, help="at least so many")] = 0.0,
+    memory_gib: Annotated[float, typer.Option(callback=finite, min=0, help="at least so much, as measured")] = 0.0,
+    storage_iops: Annotated[float, typer.Option(callback=finite, min=0, help="at least so many, as measured")] = 0.0,
+    network_mbps: Annotated[float, typer.Option(callback=finite, min=0, help="at least so many, as measured")] = 0.0,
     config: ConfigFile = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
@@ -152,7 +153,10 @@ def _state(text: str | None) -> "ShardState | None":
     try:
         return ShardState(text)
     except ValueError:
-        raise UsageError(f"{text!r} is no state of a shard", why=f"there are {', '.join(ShardState)}") from None
+        raise UsageError(
+            f"{text!r} is no state of a shard", why=f"there are {', '.join(ShardState)}",
+            next_step="shardwright shards --state bound",
+        ) from None  # fmt: skip
 
 
 def agent(

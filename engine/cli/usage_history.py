@@ -55,8 +55,7 @@ def _print(report: "QualityReport") -> None:
     measured, steps = (sum(getattr(one, key) for one in report.series) for key in ("measured", "steps"))
     err().print(
         f"{len(report.series)} series, {len(report.series) - len(dirty)} of them without a remark; "
-        f"{measured} of {steps} steps measured",
-        markup=False,
+        f"{measured} of {steps} steps measured"
     )
 
 
@@ -106,7 +105,7 @@ def _print_sources(states: "Sequence[Refreshed]") -> None:
             str(state.added),
             f"{state.newest:%Y-%m-%d %H:%M}" if state.newest else "-",
             roughly(state.age) if state.age is not None else "-",
-            state.failure,
+            "; ".join(part for part in (state.left_out, state.failure) if part),
         )
         for state in states
     ]
@@ -142,7 +141,7 @@ def holidays(
     found = holidays_of(region, zone, start.date(), end.date())
     if output_file is not None:
         write_events(output_file, found)
-        err().print(f"{len(found)} holidays written to {output_file}", markup=False)
+        err().print(f"{len(found)} holidays written to {output_file}")
     if output is Output.JSON:
         print_json("holidays", found)
     else:

@@ -36,31 +36,47 @@ def plan_bindings(
     ``components`` are named with number 0. What is bound stays bound. A pool binds at most as many shards as it has;
     the others stay ready, as headroom and as room for evacuations. A new replica goes to the provider that has the
     fewest of its component, there to the node with the fewest bound shards of the pool.
+
+    A replica on another pool's shard (its component was given this pool since) serves there until this pool has a free
+    shard, and is bound to that one then. One with data of its own is drained first: two shards never write to it.
     """
     bound = {binding.component: binding for binding in bindings}
+    holders = {binding.shard: binding.component.base for binding in bindings}
     bind: list[tuple[ComponentName, ShardId]] = []
     drain: list[ComponentName] = []
     keep: list[ComponentName] = []
     crowded: list[str] = []
     for pool, names in components.items():
         mine = {name: one for name, one in bound.items() if name.base in names}
-        ours = {one.shard for one in mine.values()}
-        usable = [s for s in shards if s.pool == pool and (s.state in _SERVING or s.id in ours)]
+        usable = [s for s in shards if s.pool == pool and _may_serve(s, holders.get(s.id), names)]
+        ids = {shard.id for shard in usable}
+        here = {name: one for name, one in mine.items() if one.shard in ids}
+        elsewhere = mine.keys() - here.keys()
         least = {name: rules.get(name, CompositeRule()).replicas for name in names}
         fixed = {name for name in names if rules.get(name, CompositeRule()).storage is not None}
-        count = min(max(replicas.get(pool, 0), sum(least.values())), len(usable))
-        wanted = _wanted(names, least, fixed, count)
-        drain += [name for name in sorted(mine, key=str) if name not in wanted and not mine[name].draining_until]
-        keep += [name for name in wanted if name in mine and mine[name].draining_until]
-        places = _Places(usable, {name: one.shard for name, one in mine.items()}, set(wanted), providers)
+        demand = max(replicas.get(pool, 0), sum(least.values()))
+        wanted = _wanted(names, least, fixed, min(demand, len(usable)))
+        leaving = (here.keys() - set(wanted)) | (elsewhere - set(_wanted(names, least, fixed, demand)))
+        places = _Places(usable, {name: one.shard for name, one in here.items()}, set(wanted), providers)
         for name in wanted:
-            if name not in mine and (chosen := places.next_for(name)) is not None:
+            if name in here or (chosen := places.next_for(name)) is None:
+                continue
+            if name in elsewhere and name.base in fixed:
+                leaving.add(name)
+            else:
                 bind.append((name, chosen))
+        drain += [name for name in sorted(leaving, key=str) if not mine[name].draining_until]
+        keep += [name for name in wanted if name in here and here[name].draining_until]
         crowded += [text for name in names if (text := places.crowded(name, rules.get(name, CompositeRule())))]
     return BindPlan(bind=tuple(bind), drain=tuple(drain), keep=tuple(keep), crowded=tuple(crowded))
 
 
 _SERVING = (ShardState.READY, ShardState.BOUND)
+
+
+def _may_serve(shard: Shard, holder: ComponentName | None, names: Collection[ComponentName]) -> bool:
+    """Free, or one of these components' own; another pool's component may still be on a shard of this one."""
+    return shard.state in _SERVING if holder is None else holder in names
 
 
 def _wanted(

@@ -1,8 +1,9 @@
 """What a round does for composites: replicas that are demanded, replaced, bound and drained, and their storage."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 
 from agent.image import MINIMUM_MEMORY_MIB
 from engine.clock import Clock
@@ -10,14 +11,15 @@ from engine.composition.binding import Rules, plan_bindings
 from engine.composition.leaving import Drains, Releases
 from engine.composition.membership import is_well
 from engine.composition.minimum import at_least, constant, least_shards
-from engine.composition.replacement import lost_nodes, replicas_to_replace
+from engine.composition.replacement import lost_nodes, replicas_to_renew, replicas_to_replace
 from engine.composition.storage import Storage
-from engine.errors import ProviderUnavailable
+from engine.errors import ConcurrentUpdate, ProviderUnavailable, StaleEpoch, UnknownName, UsageError
 from engine.events import Event, Observe
 from engine.market.base import ShardsWanted
 from engine.model.capacity import CapacityTarget, Pool, ShardType
+from engine.model.composite import MOST_PARTS
 from engine.model.ids import NodeId, PoolId, provider_of
-from engine.model.placement import ComponentName, NodeState, Shard
+from engine.model.placement import Binding, ComponentName, NodeState, Shard
 from engine.model.plan import Plan
 from engine.store.shard_health import HealthBook
 from engine.store.shard_map import ShardMap
@@ -54,25 +56,39 @@ class Composition:
         """As every component of the pool allows, and as a guest's least memory does."""
         rules = [self.rules.get(name) for name in self.components.get(pool, ())]
         allowed = min((1 if rule is None else rule.max_parts for rule in rules), default=1)
-        memory = next((one.shard_type.resources.memory_gib for one in self.pools if one.id == pool), 0.0)
+        memory = self._types[pool].resources.memory_gib if pool in self._types else 0.0
         return max(1, min(allowed, int(memory * 1024 / MINIMUM_MEMORY_MIB + 1e-9)))
+
+    @cached_property
+    def _types(self) -> dict[PoolId, ShardType]:
+        return {pool.id: pool.shard_type for pool in self.pools}
 
     def wanted(self, targets: Sequence[CapacityTarget]) -> tuple[ShardsWanted, ...]:
         """By pool: the least that a useful offer must hold, and how often that is needed."""
+        divisions = self._divisions() if targets else {}
         found = []
         for target in targets:
-            parts = self.max_parts(target.pool.id)
+            parts = max(self.max_parts(target.pool.id), divisions.get(target.pool.id, 1))
             smallest = target.pool.shard_type.part(parts).resources
             found.append(ShardsWanted(slice=smallest, count=target.desired * parts))
         return tuple(found)
 
+    def _divisions(self) -> dict[PoolId, int]:
+        """Into how many parts at most what is there is divided, whatever its components allow now."""
+        found: dict[PoolId, int] = {}
+        for pool, name in {(shard.pool, shard.shard_type) for shard in self.shard_map.search()}:
+            parts = self._types[pool].divided_into(name) if pool in self._types else None
+            found[pool] = max(found.get(pool, 1), parts or 1)
+        return found
+
     def shard_types(self) -> dict[str, ShardType]:
-        """By name, those of parts included."""
+        """By name, with every part of them: what is divided stays so when its components no longer allow it."""
+        distinct = {of.name: of for of in self._types.values()}
         return {
             part.name: part
-            for pool in self.pools
-            for parts in range(1, self.max_parts(pool.id) + 1)
-            for part in (pool.shard_type.part(parts),)
+            for of in distinct.values()
+            for parts in range(1, 2 if of.is_storage else MOST_PARTS + 1)
+            for part in (of.part(parts),)
         }
 
     def lost_nodes(self) -> frozenset[NodeId]:
@@ -90,12 +106,18 @@ class Composition:
         bindings, since = self.shard_map.bindings(), self.listening_since
         for one in replicas_to_replace(bindings, health, self.rules, now=now, listening_since=since):
             self._say("health", f"{one.component}: {one.shard} has been unhealthy for too long and is replaced")
-            self.shard_map.unbind(one.component)
-            try:
-                self.fleet.release(self.shard_map.get(one.shard))
-            except ProviderUnavailable as problem:
-                self._say("health", f"{one.shard} goes with its node: {problem}")
+            self._let_go(one, "health")
         self.health.forget()
+
+    def _let_go(self, one: Binding, step: str) -> None:
+        """The shard is given up, and its name is free for another."""
+        self.shard_map.unbind(one.component)
+        try:
+            self.fleet.release(self.shard_map.get(one.shard))
+        except (UnknownName, StaleEpoch):
+            return  # given up beside this round; or moved, to where it is judged anew
+        except ProviderUnavailable as problem:
+            self._say(step, f"{one.shard} is given up later, or goes with its node: {problem}")
 
     def create_disks(self, shards: Sequence[Shard]) -> list[str]:
         """Those of the shards that are storage; returns what went wrong."""
@@ -115,20 +137,22 @@ class Composition:
         self.drains.finish()
         health, now, bindings = self.health.all(), self.clock.now(), self.shard_map.bindings()
         bound = {one.shard for one in bindings}
-        drained = {node.id for node in self.shard_map.nodes(states=[NodeState.DRAINING])}
+        drained = {node.id for node in self.shard_map.nodes(states=[NodeState.DRAINING, NodeState.LEAVING])}
         reclaimed = {node.id for node in self.shard_map.nodes(states=[NodeState.RECLAIMING])}
         going = drained | reclaimed | set(plan.leaving)
         shards = self.shard_map.search()
         usable = [
             one for one in shards if one.id in bound or (one.node not in going and is_well(health.get(one.id), now))
         ]
+        here = {one.node for one in shards}
+        bindings, usable = self._renewed(plan, replicas, bindings, usable, going=going, ending=reclaimed)
         choice = plan_bindings(
             self.components,
             replicas,
             usable,
             bindings,
             rules=self.rules,
-            providers={node.id: provider_of(node.cell) for node in self.shard_map.nodes()},
+            providers={node.id: provider_of(node.cell) for node in self.shard_map.nodes(ids=here)},
         )
         self.drains.begin(choice.drain)
         for component in choice.drain:
@@ -141,11 +165,41 @@ class Composition:
             self.shard_map.keep(component)
             self._say("bind", f"{component} is wanted again")
         for component, shard_id in choice.bind:
-            self.shard_map.bind(component, shard_id)
-            self._say("bind", f"{component} -> {shard_id}")
+            try:
+                self.shard_map.bind(component, shard_id)
+            except (ConcurrentUpdate, UsageError) as problem:
+                # Its node leaves, or an evacuation has given the spare up meanwhile; the next round binds another.
+                self._say("bind", f"{component} waits: {problem}")
+            else:
+                self._say("bind", f"{component} -> {shard_id}")
         for sentence in choice.crowded:
             self._say("bind", sentence)
         return self._attach()
+
+    def _renewed(
+        self,
+        plan: Plan,
+        replicas: Mapping[PoolId, int],
+        bindings: Sequence[Binding],
+        usable: Sequence[Shard],
+        *,
+        going: Collection[NodeId],
+        ending: Collection[NodeId],
+    ) -> tuple[tuple[Binding, ...], list[Shard]]:
+        """Both without the shards of another type than their pool's that have given way to ready ones of its own."""
+        asked = {pool: of.part(plan.parts_of(pool)).name for pool, of in self._types.items()}
+        renewed = replicas_to_renew(bindings, usable, asked, replicas, going=going, ending=ending)
+        for one in renewed:
+            self._say("bind", f"{one.component}: {one.shard} is not of its pool's type any more and is replaced")
+            self._let_go(one, "bind")
+        given_up, bound = {one.shard for one in renewed}, {one.shard for one in bindings}
+        pools = {shard.pool for shard in usable if shard.id in given_up}
+        return tuple(one for one in bindings if one not in renewed), [
+            shard
+            for shard in usable
+            if shard.id not in given_up
+            and (shard.id in bound or shard.pool not in pools or shard.shard_type == asked[shard.pool])
+        ]
 
     def _attach(self) -> list[str]:
         for one in self.storage.assign():

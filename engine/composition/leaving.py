@@ -8,7 +8,7 @@ import structlog
 
 from engine.clock import Clock
 from engine.composition.binding import Rules
-from engine.errors import ProviderUnavailable, UnknownName
+from engine.errors import ProviderUnavailable, StaleEpoch, UnknownName
 from engine.model.composite import CompositeRule
 from engine.model.ids import NodeId
 from engine.model.placement import Binding, ComponentName, Shard
@@ -56,7 +56,7 @@ class Drains:
             if self._rules.get(one.component.base, CompositeRule()).storage is None:
                 return self._map.unbind(one.component, drained_by=now)
             self._fleet.release(self._map.get(one.shard))
-        except UnknownName:
+        except (UnknownName, StaleEpoch):  # the latter is one that has just moved, and is looked at again
             return False
         except ProviderUnavailable as problem:
             # Its name is free for another; the shard is marked as given up, and a round sees to it.

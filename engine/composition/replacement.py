@@ -1,13 +1,16 @@
-"""Which replicas are given up for fresh ones because they have been unhealthy for too long. Pure."""
+"""Which replicas are given up for fresh ones: those that are unhealthy for too long, and those on shards of a type that
+their pool does not have any more. Pure.
+"""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 from engine.composition.binding import Rules
 from engine.composition.membership import bad_for, is_well, state_of
 from engine.model.composite import HealthState, ShardHealth
-from engine.model.ids import NodeId, ShardId
-from engine.model.placement import Binding, ComponentName
+from engine.model.ids import NodeId, PoolId, ShardId
+from engine.model.placement import Binding, ComponentName, Shard, ShardState
 
 
 def replicas_to_replace(
@@ -55,3 +58,36 @@ def lost_nodes(
     bound = {one.shard for one in bindings}
     kept = {seen.node for shard, seen in health.items() if shard in bound and shard not in replaced}
     return frozenset(silent - kept)
+
+
+def replicas_to_renew(
+    bindings: Sequence[Binding],
+    usable: Sequence[Shard],
+    asked: Mapping[PoolId, str],
+    replicas: Mapping[PoolId, int],
+    *,
+    going: Collection[NodeId],
+    ending: Collection[NodeId],
+) -> tuple[Binding, ...]:
+    """Those on shards of another type than is asked for of their pool: as many as ready ones of that type can take over
+    from, beside those that replicas wait for that nothing serves yet; first those on nodes that leave.
+
+    ``usable``: bound shards, and others that may be bound once they are ready. ``going``: nodes that are left;
+    ``ending``: those that are taken back, for what is on them is being moved already.
+    """
+    shards = {shard.id: shard for shard in usable}
+    serving = [one for one in bindings if one.shard in shards and one.draining_until is None]
+    bound = {one.shard for one in bindings}
+    ready = (shard for shard in usable if shard.id not in bound and shard.state is ShardState.READY)
+    spare = Counter(shard.pool for shard in ready if shard.shard_type == asked.get(shard.pool))
+    served = Counter(shards[one.shard].pool for one in serving)
+    for pool, number in replicas.items():
+        spare[pool] -= max(0, number - served[pool])
+    chosen = []
+    for one in sorted(serving, key=lambda one: (shards[one.shard].node not in going, str(one.component))):
+        shard = shards[one.shard]
+        other = shard.pool in asked and shard.shard_type != asked[shard.pool]
+        if other and shard.node not in ending and spare[shard.pool] > 0:
+            spare[shard.pool] -= 1
+            chosen.append(one)
+    return tuple(chosen)

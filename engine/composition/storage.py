@@ -5,12 +5,13 @@ another node, becomes its user, and the storage's node obeys no earlier one. Eve
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 
 import structlog
 
 from agent.wire import AccessRequest, AttachedDisk, AttachRequest, VolumeRequest
 from engine.composition.binding import Rules
-from engine.errors import ShardwrightError, StaleEpoch, UnknownName
+from engine.errors import ConcurrentUpdate, ShardwrightError, StaleEpoch, UnknownName
 from engine.fleet.agent_client import AgentClient
 from engine.fleet.nodes import Carved
 from engine.model.ids import CellId, NodeId, ShardId, provider_of
@@ -70,20 +71,30 @@ class Storage:
                 for shard in self._map.search(pool=pool, state=ShardState.READY)
                 if shard.id not in taken and nodes[shard.node].state is NodeState.JOINED
             ]
-            chosen = nearest(ready, nodes[self._map.get(binding.shard).node], nodes.values())
-            if chosen is not None:
-                made.append(self._attachments.assign(binding.component, chosen.id))
+            with suppress(UnknownName):  # given up meanwhile: whoever gets its name is given a disk
+                chosen = nearest(ready, nodes[self._map.get(binding.shard).node], nodes.values())
+                if chosen is not None and (given := self._give(binding.component, chosen.id)) is not None:
+                    made.append(given)
         for one in self._attachments.all():
             self._keep_bound(one.storage)
         return tuple(made)
 
+    def _give(self, component: ComponentName, storage: ShardId) -> Attachment | None:
+        """None where the disk was given up at this moment: nothing was ever on it, so the next look gives another."""
+        given = self._attachments.assign(component, storage)
+        try:
+            self._map.set_state(storage, ShardState.BOUND, only_from=[ShardState.READY, ShardState.BOUND])
+        except (UnknownName, ConcurrentUpdate):
+            self._attachments.forget(component)
+            return None
+        return given
+
     def _keep_bound(self, storage: ShardId) -> None:
         """Bound: it is nobody's spare, and its node is not given up over it."""
-        try:
+        # Lost with its node, or given up: its name keeps saying so.
+        with suppress(UnknownName, ConcurrentUpdate):
             if self._map.get(storage).state is ShardState.READY:
-                self._map.set_state(storage, ShardState.BOUND)
-        except UnknownName:
-            return  # lost with its node; its name keeps saying so
+                self._map.set_state(storage, ShardState.BOUND, only_from=[ShardState.READY])
 
     def in_use(self) -> frozenset[ShardId]:
         return self._attachments.in_use()

@@ -1,10 +1,13 @@
 """What the demo tells of each stage: facts for the record, tables and sentences for the screen."""
 
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from pydantic import JsonValue
 
+from engine.api.view import ShardView
 from engine.app.configured import fetch_bills, stored_view
 from engine.billing.focus import write_focus
 from engine.cli.bills import bill_tables
@@ -17,8 +20,11 @@ from engine.demo.stages import Stage
 from engine.demo.timeline import Timeline
 from engine.errors import ProviderError, ShardwrightError
 from engine.events import Event
+from engine.model.ids import provider_of
 from engine.model.market import PurchaseOption
+from engine.model.money import Money
 from engine.model.placement import ShardState
+from engine.namespace.names import NameQuery
 from engine.round_record import RoundRecord
 from engine.store.opened import Store
 from stacks.base import CellOutcome
@@ -109,6 +115,10 @@ def tell_shards(plane: ControlPlane, configuration: Configuration, timeline: Tim
     ]
     columns = ("component", "address", "shard", "cell", "epoch")
     show.result(table("Where every component is (shardwright resolve)", columns, rows, right=(4,)))
+    served = _served(shards)
+    for name, providers in sorted(served.items()):
+        count = sum(providers.values())
+        show.result(f"{name} is one name for {count} shard{'s' if count > 1 else ''} of {', '.join(sorted(providers))}")
     timeline.facts(
         Stage.SHARDS,
         shards=len(shards),
@@ -116,9 +126,20 @@ def tell_shards(plane: ControlPlane, configuration: Configuration, timeline: Tim
         boot_seconds=[
             event.facts.get("boot_seconds") for event in timeline.events if event.step == "carve" and event.facts
         ],
+        served={name: dict(providers) for name, providers in served.items()},
         resolved={str(row.component): f"{row.shard.address} on {row.node.id}" for row in shards if row.component},
         spot_nodes=sum(node.option is PurchaseOption.SPOT for node in view.nodes()),
     )
+
+
+def _served(shards: Iterable[ShardView]) -> dict[str, Counter[str]]:
+    """Of each name without a number: how many of the shards that answer to it each provider has."""
+    found: dict[str, Counter[str]] = {}
+    for row in shards:
+        if (one := row.component) is not None and (row.standing is None or row.standing.serves):
+            name = str(NameQuery(namespace=one.namespace, workload=one.workload, component=one.component))
+            found.setdefault(name, Counter())[provider_of(row.node.cell)] += 1
+    return found
 
 
 def tell_bills(configuration: Configuration, store: Store, folder: Path, timeline: Timeline, show: Show) -> None:
@@ -131,20 +152,24 @@ def tell_bills(configuration: Configuration, store: Store, folder: Path, timelin
     bills.reconciliation.require()
     for part in bill_tables(bills):
         show.result(part)
-    charges = view.charges()
     files = [folder / "demo-bill.focus.csv", folder / "demo-bill.focus.parquet"]
-    for file in files:
-        write_focus(charges, file)
-    invoiced, ledger = bills.reconciliation.invoiced, bills.report.total
+    charges = max(write_focus(view.charges(), file).rows for file in files)
+    invoiced, ledger = bills.reconciliation.invoiced, bills.report.totals
     if ledger != invoiced:
-        raise ShardwrightError(f"the ledger holds {ledger}, the invoices ask for {invoiced}")
-    show.result(f"one bill: {ledger.to_minor_units()} in {len(charges)} charges = the sum of the invoices, to the cent")
+        raise ShardwrightError(f"the ledger holds {_listed(ledger)}, the invoices ask for {_listed(invoiced)}")
+    total = _listed(each.to_minor_units() for each in ledger)
+    show.result(f"one bill: {total} in {charges} charges = the sum of the invoices, to the cent")
     timeline.facts(
         Stage.BILLS,
-        charges=len(charges),
-        total=str(ledger.to_minor_units()),
+        charges=charges,
+        total=total,
         invoices={verdict.provider: str(verdict.invoice.total) for verdict in bills.reconciliation.verdicts},
         reconciled=bills.reconciliation.reconciled,
         by_workload={f"{line.provider} {line.workload}": str(line.billed.amount) for line in bills.report.lines},
         files=[str(file) for file in files],
     )
+
+
+def _listed(amounts: Iterable[Money]) -> str:
+    """One per currency."""
+    return ", ".join(map(str, amounts))

@@ -147,7 +147,11 @@ def _disk(work: Path, shard: Shard) -> Path:
 
 
 def cheaper_offer(plane: ControlPlane, info: SandboxInfo, show: Show) -> dict[str, JsonValue]:
-    """A price falls at a provider that is not used; the next round moves there what saves more than the move costs."""
+    """A price falls at a provider that is not used; the next round moves there what saves more than the move costs.
+
+    The round before replaces what was taken back: else the cheaper units would, and nothing had to move to them.
+    """
+    next(plane.rounds(1))
     provider, instance_type = _unused_offer(plane)
     SandboxClient(info).make_cheaper(
         MakeCheaper(instance_type=instance_type, factor=CHEAPER_BY, provider=provider, option=MarketOption.ON_DEMAND)

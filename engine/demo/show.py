@@ -1,6 +1,5 @@
 """How the demo looks: a live view in a terminal, plain lines anywhere else."""
 
-import sys
 import time
 from collections import deque
 from types import TracebackType
@@ -12,6 +11,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from engine.cli.console import err, harmless, redraws
 from engine.demo.stages import Stage
 
 RECENT_LINES = 12
@@ -54,16 +54,16 @@ class PlainShow:
         return None
 
     def begin(self, stage: Stage) -> None:
-        self._console.print(f"== {stage.value}", markup=False)
+        self._console.print(f"== {stage.value}")
 
     def line(self, text: str) -> None:
-        self._console.print(f"   {text}", markup=False)
+        self._console.print(f"   {text}")
 
     def result(self, what: RenderableType) -> None:
         self._console.print(what)
 
     def end(self, stage: Stage, seconds: float) -> None:
-        self._console.print(f"== {stage.value}: done in {seconds:.1f} s", markup=False)
+        self._console.print(f"== {stage.value}: done in {seconds:.1f} s")
 
 
 class LiveShow:
@@ -93,7 +93,7 @@ class LiveShow:
         self._lines.clear()
 
     def line(self, text: str) -> None:
-        self._lines.append(text)
+        self._lines.append(harmless(text))
 
     def result(self, what: RenderableType) -> None:
         self._console.print(what)
@@ -114,6 +114,6 @@ class LiveShow:
 
 
 def open_show() -> Show:
-    """Live where stderr is a terminal, plain elsewhere. Talk goes to stderr."""
-    console = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 160)
-    return LiveShow(console) if console.is_terminal and not console.is_dumb_terminal else PlainShow(console)
+    """Live on a terminal that may be redrawn, plain elsewhere. Talk goes to stderr."""
+    console = err()
+    return LiveShow(console) if redraws(console) else PlainShow(console)

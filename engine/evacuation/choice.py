@@ -1,7 +1,9 @@
 """Where the shards of a node go when it has to be left. Pure: values in, move requests out."""
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 
 from engine.evacuation.admission import admits
 from engine.model.capacity import Placement, Resources
@@ -38,6 +40,7 @@ def plan_evacuation(
     only: ShardId | None = None,
     to: str | None = None,
     fixed: Collection[ShardId] = (),
+    ranks: Mapping[PoolId, int] = MappingProxyType({}),
 ) -> Evacuation:
     """Send each bound shard of ``leaving`` to the node that fails least together with it.
 
@@ -45,6 +48,10 @@ def plan_evacuation(
     (it is given up). Preferred: another provider, then another region, then free room without giving up a spare, then a
     node from which everything would get out again in time, then the cheapest one. ``attempt`` makes the move ids; the
     same attempt gives the same ids.
+
+    In this order places are given and moves begin: by ``ranks``, those of the pools' risk classes (0 is served first, a
+    pool without one last), and within a rank the smallest memory first. All share one link, so that most are out when
+    the notice turns out to be too short.
 
     ``only``: that shard alone, which may be ready too. ``to``: only nodes of that provider, or the node of that name.
     ``fixed``: shards that cannot move, since others use their disk from elsewhere.
@@ -56,7 +63,7 @@ def plan_evacuation(
     stranded: list[ShardId] = []
     reasons: list[tuple[ShardId, str]] = []
     leaves = _bound(shards, leaving) if only is None else [shard for shard in shards if shard.id == only]
-    for shard in sorted(leaves, key=lambda bound: bound.id):
+    for shard in sorted(leaves, key=lambda one: (ranks.get(one.pool, math.inf), one.nominal.memory_gib, one.id)):
         placement = placements.get(shard.pool, Placement())
         found = None if shard.id in fixed else room.best_for(shard, source, placement)
         if found is None:
@@ -96,18 +103,6 @@ def _why(node: Node, source: Node, spare: Shard | None) -> str:
 
 def _bound(shards: Iterable[Shard], node: NodeId) -> list[Shard]:
     return [shard for shard in shards if shard.node == node and shard.state is ShardState.BOUND]
-
-
-def free_resources(node: Node, shards: Iterable[Shard]) -> Resources:
-    """What is left of the node beside the shards carved from it; never below zero."""
-    carved = [shard.nominal for shard in shards if shard.node == node.id and shard.state is not ShardState.RELEASED]
-    whole = node.resources
-    return Resources(
-        vcpus=max(0.0, whole.vcpus - sum(part.vcpus for part in carved)),
-        memory_gib=max(0.0, whole.memory_gib - sum(part.memory_gib for part in carved)),
-        storage_iops=max(0.0, whole.storage_iops - sum(part.storage_iops for part in carved)),
-        network_mbps=max(0.0, whole.network_mbps - sum(part.network_mbps for part in carved)),
-    )
 
 
 class _Room:
@@ -155,15 +150,24 @@ class _Room:
         return ""
 
     def _has_room(self, node: Node, shard: Shard) -> bool:
-        return free_resources(node, self._shards).holds(shard.nominal) >= 1
+        return not node.resources.short_of(shard.nominal, self._beside(node, None))
 
     def _spare(self, node: Node, wanted: Shard) -> Shard | None:
         spares = (
             shard
             for shard in self._shards
-            if shard.node == node.id and shard.state is ShardState.READY and shard.shard_type == wanted.shard_type
+            if shard.node == node.id
+            and shard.state is ShardState.READY
+            and shard.shard_type == wanted.shard_type
+            and self._makes_room(node, shard, wanted)
         )
         return min(spares, key=lambda shard: shard.id, default=None)
+
+    def _makes_room(self, node: Node, spare: Shard, wanted: Shard) -> bool:
+        """One that was resized may need more than the place of one of its type."""
+        if all(getattr(spare.nominal, name) >= getattr(wanted.nominal, name) for name in Resources.model_fields):
+            return True
+        return not node.resources.short_of(wanted.nominal, self._beside(node, spare))
 
     def _beside(self, node: Node, spare: Shard | None) -> list[Resources]:
         """What is carved from the node and stays when the spare gives way."""

@@ -5,12 +5,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from dbos import DBOS, SetWorkflowID, WorkflowHandle
+from dbos import DBOS, SetWorkflowID, StepOptions, WorkflowHandle, WorkflowStatus
 
+from engine import durable
 from engine.clock import Clock, wait_until
 from engine.composition.leaving import Drains
 from engine.composition.storage import Storage
-from engine.errors import ProviderUnavailable, ShardwrightError, UnknownName
+from engine.errors import ConcurrentUpdate, ProviderUnavailable, ShardwrightError, StaleEpoch, UnknownName
 from engine.evacuation.choice import Evacuation, plan_evacuation
 from engine.events import Event, Observe
 from engine.fleet.nodes import Fleet
@@ -30,6 +31,8 @@ class EvacuationContext:
     fleet: Fleet
     moves: Moves
     placements: Mapping[PoolId, Placement]
+    ranks: Mapping[PoolId, int]
+    """Of the pools' risk classes."""
     observe: Observe
     give_back: Callable[[NodeId], None]
     """Ends what was bought for a node that has left; idempotent."""
@@ -43,7 +46,11 @@ class EvacuationContext:
 _DEADLINE_RESERVE = timedelta(seconds=5)
 """Kept of the notice for giving back what was drained."""
 _LOOK_SECONDS = 0.2
+_NOBODYS = (ShardState.HELD, ShardState.READY, ShardState.RELEASED)
 _FIRST, _SECOND = "reclaim", "reclaim-2"
+_WELL = "SUCCESS"
+NAME = "evacuate"
+_PREFIX = f"{NAME}-"
 _contexts: list[EvacuationContext] = []
 
 
@@ -53,20 +60,86 @@ def configure(context: EvacuationContext) -> None:
 
 
 def evacuation_id(node: NodeId) -> str:
-    return f"evacuate-{node}"
+    """Of its last one. A node is left once; where that broke off, it is begun anew under a further id."""
+    return _id(node, max(1, len(_runs(node))))
 
 
 def evacuation_begun(node: NodeId) -> bool:
-    return DBOS.get_workflow_status(evacuation_id(node)) is not None
+    """Also one that broke off, which no further notice needs to begin anew (engine.evacuation.again)."""
+    return bool(_runs(node))
 
 
 def start_evacuation(notice: ReclaimNotice) -> WorkflowHandle[tuple[MoveReport, ...]]:
-    """Begin, or find the evacuation of that node: a node is left once."""
-    with SetWorkflowID(evacuation_id(notice.node)):
-        return DBOS.start_workflow(evacuate, notice.node, notice.at)
+    """Begin, or find the last evacuation of that node."""
+    return _start(evacuation_id(notice.node), notice.node, notice.at)
 
 
-@DBOS.workflow(name="evacuate")
+@dataclass(frozen=True)
+class BrokenOff:
+    deadline: datetime
+    why: str
+
+
+def broken_off() -> Mapping[NodeId, BrokenOff]:
+    """Nodes whose last evacuation ended in an error or was left behind by an older version."""
+    found = {}
+    for one in DBOS.list_workflows(name=NAME, status=list(durable.MAY_HAVE_BROKEN_OFF), load_output=False):
+        if durable.broke_off(one) and one.input is not None:
+            node, deadline = one.input["args"]
+            last = _runs(node)[-1]
+            if durable.broke_off(last):
+                found[node] = BrokenOff(deadline=deadline, why=_why(last))
+    return found
+
+
+def _why(broken: WorkflowStatus) -> str:
+    if broken.error is not None:
+        return durable.why(broken.error)
+    ended = broken.status not in durable.UNFINISHED
+    return "too many processes died over it" if ended else "an older version had begun it"
+
+
+def start_again(node: NodeId, deadline: datetime) -> WorkflowHandle[tuple[MoveReport, ...]]:
+    """Under the next id, for what is still on the node; what has ended its moves are not made again."""
+    return _start(_id(node, len(_runs(node)) + 1), node, deadline)
+
+
+def _start(workflow_id: str, node: NodeId, deadline: datetime) -> WorkflowHandle[tuple[MoveReport, ...]]:
+    with SetWorkflowID(workflow_id):
+        return DBOS.start_workflow(evacuate, node, deadline)
+
+
+def _id(node: NodeId, number: int) -> str:
+    """A number alone could end the name of another node."""
+    return _PREFIX + node + (f"-again-{number}" if number > 1 else "")
+
+
+def _runs(node: NodeId) -> list[WorkflowStatus]:
+    """Its evacuations in the order in which they were begun; all but the last broke off."""
+    found: list[WorkflowStatus] = []
+    while (status := DBOS.get_workflow_status(_id(node, len(found) + 1))) is not None:
+        found.append(status)
+    return found
+
+
+def forget_evacuations(gone: Callable[[NodeId], bool], *, before: datetime, most: int) -> int:
+    """Delete the evacuations of nodes that are ``gone`` and whose last one ended earlier, and well; of how many nodes.
+
+    All of a node's in one transaction: each is found by the one before it. One that has not ended well is begun anew,
+    and of a node that is still there its provider may tell once more.
+    """
+    ended = (one for one in durable.ended(NAME, before=before, most=most) if one.status == _WELL)
+    nodes = {NodeId(one.input["args"][0]) for one in ended if one.input is not None}
+    forgotten = 0
+    for node in sorted(node for node in nodes if gone(node)):
+        runs = _runs(node)
+        if runs and runs[-1].status == _WELL:
+            DBOS.delete_workflows([run.workflow_id for run in runs])
+            forgotten += 1
+    return forgotten
+
+
+@DBOS.workflow(name=NAME)
 def evacuate(node: NodeId, deadline: datetime) -> tuple[MoveReport, ...]:
     """Moves every bound shard off the node before the deadline; what finds no place leaves its name at once, and is
     given up once its drain time or the deadline has come.
@@ -77,19 +150,27 @@ def evacuate(node: NodeId, deadline: datetime) -> tuple[MoveReport, ...]:
     context = _context()
     reports: dict[ShardId, MoveReport] = {}
     for attempt in (_FIRST, _SECOND):
-        choice = DBOS.run_step({"name": "choose"}, _choose, node, deadline, attempt)
-        DBOS.run_step({"name": "make_room"}, _make_room, choice)
-        DBOS.run_step({"name": "drain"}, _drain, choice, deadline)
+        choice = DBOS.run_step(_tried("choose"), _choose, node, deadline, attempt)
+        DBOS.run_step(_tried("make_room"), _make_room, choice)
+        DBOS.run_step(_tried("drain"), _drain, choice, deadline)
         reports |= {report.request.shard: report for report in context.moves.run(choice.moves)}
-        DBOS.run_step({"name": "wait_for_others"}, _wait_for_others, node, deadline)
-    DBOS.run_step({"name": "leave"}, _leave, node, deadline)
+        DBOS.run_step(_tried("wait_for_others"), _wait_for_others, node, deadline)
+    DBOS.run_step(_tried("leave"), _leave, node, deadline)
     DBOS.run_step({"name": "give_back", "retries_allowed": True, "max_attempts": 5}, context.give_back, node)
     return tuple(reports.values())
 
 
+def _tried(name: str) -> StepOptions:
+    """Every step may be repeated, and a store that is busy for a moment ends none. No longer than a notice allows: what
+    lasts ends the evacuation, which is begun anew.
+    """
+    return {"name": name, "retries_allowed": True, "max_attempts": 3, "interval_seconds": 0.5}
+
+
 def _choose(node: NodeId, deadline: datetime, attempt: str) -> Evacuation:
     context = _context()
-    if attempt == _SECOND and context.clock.now() >= deadline - _DEADLINE_RESERVE:
+    reserve = _DEADLINE_RESERVE if attempt == _SECOND else timedelta(0)
+    if context.clock.now() >= deadline - reserve:  # at first only where it is begun anew: nothing gets out any more
         return Evacuation(displaced=(), moves=(), stranded=())
     choice = plan_evacuation(
         node,
@@ -98,8 +179,9 @@ def _choose(node: NodeId, deadline: datetime, attempt: str) -> Evacuation:
         context.placements,
         cause=MoveCause.RECLAIM,
         deadline=deadline,
-        attempt=attempt,
+        attempt=f"{attempt}-{_left_by()}",  # a shard may be evacuated more than once in its life
         fixed=context.storage.in_use(),
+        ranks=context.ranks,
     )
     if attempt == _FIRST or choice.moves or choice.stranded:
         context.observe(
@@ -111,6 +193,13 @@ def _choose(node: NodeId, deadline: datetime, attempt: str) -> Evacuation:
             )
         )
     return choice
+
+
+def _left_by() -> str:
+    """The node, and which evacuation of it, where that is not the first."""
+    workflow = DBOS.workflow_id
+    assert workflow is not None
+    return workflow.removeprefix(_PREFIX)
 
 
 def _wait_for_others(node: NodeId, deadline: datetime) -> None:
@@ -130,15 +219,15 @@ def _make_room(choice: Evacuation) -> None:
 
 
 def make_room(shard_map: ShardMap, fleet: Fleet, displaced: Iterable[ShardId]) -> None:
-    """Give up those that are still spare: one that a component was bound to meanwhile stays, drained or not.
+    """Give up those that are still spare: one that a component was bound to meanwhile stays, drained or not. A round
+    may bind it at this very moment, so it is marked by a compare-and-swap: either is told that it is too late.
 
     Where a node does not answer, a round gives its spare up later; only a move that needs that room now fails.
     """
     for shard_id in displaced:
-        with suppress(UnknownName, ProviderUnavailable):
-            shard = shard_map.get(shard_id)
-            if shard.state not in (ShardState.BOUND, ShardState.DRAINING):
-                fleet.release(shard)
+        with suppress(UnknownName, StaleEpoch, ConcurrentUpdate, ProviderUnavailable):
+            epoch = shard_map.get(shard_id).epoch
+            fleet.release(shard_map.set_state(shard_id, ShardState.RELEASED, expected_epoch=epoch, only_from=_NOBODYS))
 
 
 def _drain(choice: Evacuation, deadline: datetime) -> None:
@@ -154,9 +243,11 @@ def _leave(node: NodeId, deadline: datetime) -> None:
     context = _context()
     context.drains.wait_for([node], by=deadline - _DEADLINE_RESERVE)
     context.shard_map.update_node(node, state=NodeState.GONE)
-    for shard in context.shard_map.search(node=node):
-        with suppress(UnknownName):  # a drained one, given up just now
-            context.fleet.release(shard)
+    while here := context.shard_map.search(node=node):
+        for shard in here:
+            # A drained one, given up just now; or another epoch: one that has got out in time is not here any more.
+            with suppress(UnknownName, StaleEpoch):
+                context.fleet.release(shard)
 
 
 def succeeded(reports: tuple[MoveReport, ...]) -> bool:

@@ -214,6 +214,7 @@ class AgentClients:
         self._node, self._credentials, self._clock, self._rng = node, credentials, clock, rng
         self._lock = threading.Lock()
         self._http: httpx.Client | None = None
+        self._loaded = 0
         self._clients: dict[tuple[NodeId, str], AgentClient] = {}
 
     def __call__(self, node: NodeId) -> AgentClient:
@@ -225,7 +226,8 @@ class AgentClients:
         if url is None:
             raise ProviderUnavailable(f"node {node} has not joined")
         with self._lock:
-            if self._credentials.fresh() or self._http is None:
+            generation = self._credentials.current()
+            if generation != self._loaded or self._http is None:
                 context = client_context(
                     ca=self._credentials.ca_file,
                     certificate=self._credentials.certificate_file,
@@ -234,6 +236,7 @@ class AgentClients:
                 # The replaced client is left to its users and closes its connections with its last one.
                 limits = httpx.Limits(keepalive_expiry=_KEEP_ALIVE_SECONDS)
                 self._http, self._clients = httpx.Client(verify=context, trust_env=False, limits=limits), {}
+                self._loaded = generation
             key = (node, url)
             if key not in self._clients:
                 self._clients[key] = AgentClient(node, url, self._http, self._clock, self._rng)

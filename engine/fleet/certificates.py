@@ -6,10 +6,12 @@ names its owner twice: as a URI (what the other side authorises) and as a DNS na
 
 import ipaddress
 import os
+import threading
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import structlog
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
@@ -24,6 +26,8 @@ from engine.model.ids import NodeId
 LEAF_LIFE = timedelta(hours=1)
 _CA_LIFE = timedelta(days=3650)
 _CLOCK_SKEW = timedelta(minutes=5)
+_TRY_AGAIN_AFTER = timedelta(seconds=30)
+_log = structlog.get_logger()
 
 
 class CertificateAuthority:
@@ -100,7 +104,16 @@ class CertificateAuthority:
 
 
 class ControlCredentials:
-    """The control plane's own key and leaf on disk, renewed when half of its life is over."""
+    """The control plane's own key and leaf on disk, renewed when half of its life is over. Safe to share.
+
+    Several things show the same leaf, each with a TLS context that keeps what it has read. So each remembers the
+    generation that it has read and reads again when ``current`` says another:
+
+        generation = credentials.current()
+        if generation != loaded:
+            context.load_cert_chain(credentials.certificate_file, credentials.key_file)
+            loaded = generation
+    """
 
     def __init__(self, authority: CertificateAuthority, folder: Path, clock: Clock, hosts: Sequence[str] = ()) -> None:
         self._authority, self._clock, self._hosts = authority, clock, tuple(hosts)
@@ -109,24 +122,41 @@ class ControlCredentials:
             folder / "control.pem",
             folder / "ca.pem",
         )
-        self._renew_at: datetime | None = None
+        self._lock = threading.Lock()
+        self._generation = 0
+        self._renew_at = clock.now()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not self.key_file.exists():
             write_private(self.key_file, _key_pem(ec.generate_private_key(ec.SECP256R1())))
         # Kept, so that a second process of the same control plane does not make the first one's files useless.
         self._key = _load_key(self.key_file)
         if not self.ca_file.exists() or self.ca_file.read_text() != authority.ca_pem:
-            self.ca_file.write_text(authority.ca_pem)
+            write_private(self.ca_file, authority.ca_pem.encode())
 
-    def fresh(self) -> bool:
-        """Make the files valid for at least half a leaf's life; True when they were written anew."""
-        now = self._clock.now()
-        if self._renew_at is not None and now < self._renew_at:
-            return False
+    def current(self) -> int:
+        """The generation of the files, which are renewed at half life by whoever calls: it rises with every leaf.
+
+        One that cannot be renewed stays, which is logged, and is tried again. Raises OSError where there was none yet.
+        """
+        with self._lock:
+            now = self._clock.now()
+            if now >= self._renew_at:
+                self._renew(now)
+            return self._generation
+
+    def _renew(self, now: datetime) -> None:
         leaf = self._authority.sign_control(self._key.public_key(), self._hosts)
-        self.certificate_file.write_text(leaf.certificate_pem)
+        try:
+            # The key stays, so a reader finds a leaf that matches it, the old one or the new.
+            write_private(self.certificate_file, leaf.certificate_pem.encode())
+        except OSError as problem:
+            if self._generation == 0:
+                raise
+            _log.warning("the control plane's certificate cannot be renewed yet", error=str(problem))
+            self._renew_at = now + _TRY_AGAIN_AFTER
+            return
+        self._generation += 1
         self._renew_at = now + (leaf.not_after - now) / 2
-        return True
 
 
 def public_key_of(csr_pem: str) -> ec.EllipticCurvePublicKey:
@@ -144,12 +174,15 @@ def public_key_of(csr_pem: str) -> ec.EllipticCurvePublicKey:
 
 def public_key_digest(csr_pem: str) -> str:
     """SHA-256 (hex) of the request's public key."""
-    spki = public_key_of(csr_pem).public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
-    digest = hashes.Hash(hashes.SHA256())
-    digest.update(spki)
-    return digest.finalize().hex()
+    return _digest(public_key_of(csr_pem))
+
+
+def certificate_key_digest(certificate: bytes) -> str:
+    """The same of a certificate (DER) that was verified. Raises AuthenticationFailed."""
+    public = x509.load_der_x509_certificate(certificate).public_key()
+    if not isinstance(public, ec.EllipticCurvePublicKey):
+        raise AuthenticationFailed("the certificate is not for an elliptic-curve key")
+    return _digest(public)
 
 
 def write_private(path: Path, content: bytes) -> None:
@@ -162,6 +195,13 @@ def write_private(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(handle)
     draft.replace(path)
+
+
+def _digest(public: ec.EllipticCurvePublicKey) -> str:
+    spki = public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    digest = hashes.Hash(hashes.SHA256())
+    digest.update(spki)
+    return digest.finalize().hex()
 
 
 def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:

@@ -8,6 +8,9 @@ POST /v1/nodes/NODE/shards/SHARD/keep   mutual TLS, that node only -> who owns a
 POST /v1/nodes/NODE/leases    mutual TLS, that node only -> which of its shards may run on
 POST /v1/nodes/NODE/health    mutual TLS, that node only -> which of its shards to check, and how
 POST /v1/nodes/NODE/overlay   mutual TLS, that node or gateway only -> the overlay's next view
+
+"Mutual TLS" is: with a certificate for the key that the node was admitted with, while the store has the node
+(engine.store.admitted). A certificate that was issued once is no more than that.
 """
 
 import asyncio
@@ -30,7 +33,7 @@ from starlette.routing import Route
 
 from agent.app import body, refusal, reply
 from agent.overlay_wire import OverlayRequest
-from agent.peer import PeerProtocol, peer_of, server_context
+from agent.peer import PeerProtocol, certificate_of, peer_of, server_context
 from agent.wire import (
     Challenge,
     ChallengeRequest,
@@ -47,11 +50,18 @@ from agent.wire import (
 )
 from engine.errors import AuthenticationFailed, ConfigurationError, ShardwrightError
 from engine.fleet.admission import Admission
-from engine.fleet.certificates import CertificateAuthority, ControlCredentials, write_private
+from engine.fleet.certificates import (
+    CertificateAuthority,
+    ControlCredentials,
+    certificate_key_digest,
+    public_key_digest,
+    write_private,
+)
 from engine.fleet.overlay import OverlayDesk
 from engine.model.capacity import Resources
 from engine.model.ids import NodeId, ShardId
 from engine.model.value import Value
+from engine.store.admitted import AdmittedKeys
 from engine.store.run_leases import RunLeases
 
 _RENEW_CHECK_SECONDS = 30.0
@@ -66,6 +76,14 @@ class NodeJoined(Value):
     agent_url: str
     underlay_address: str
     capacity: Resources
+
+
+class _TurnedAway(Exception):
+    """A host that the store does not have (any more); it has been logged."""
+
+    def __init__(self, error: AuthenticationFailed) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 OnJoin = Callable[[NodeJoined], None]
@@ -94,6 +112,7 @@ class ControlListener:
         authority: CertificateAuthority,
         credentials: ControlCredentials,
         admission: Admission,
+        admitted: AdmittedKeys,
         on_join: OnJoin,
         on_notice: OnNotice,
         on_keep: OnKeep,
@@ -101,16 +120,19 @@ class ControlListener:
         overlay: OverlayDesk,
         on_health: OnHealth = lambda _node, _report: HealthOrders(checks=()),
         listener: socket.socket | None = None,
+        renew_check_seconds: float = _RENEW_CHECK_SECONDS,
     ) -> None:
         """``listener``: a bound socket to serve instead of ``host`` and ``port`` (it may live in another namespace)."""
         self.host, self.port = host, port
         self._authority, self._credentials, self._admission = authority, credentials, admission
+        self._admitted, self._turned_away = admitted, set[tuple[NodeId, str]]()
         self._on_join, self._on_notice, self._leases = on_join, on_notice, leases
         self._on_keep, self._on_health, self._overlay = on_keep, on_health, overlay
-        self._socket = listener
+        self._socket, self._renew_check_seconds = listener, renew_check_seconds
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
         self._tls: ssl.SSLContext | None = None
+        self._loaded = 0
 
     @property
     def url(self) -> str:
@@ -118,7 +140,7 @@ class ControlListener:
 
     def start(self) -> str:
         """Serve from a thread; returns the URL. Raises ConfigurationError when the address cannot be had."""
-        self._credentials.fresh()
+        self._loaded = self._credentials.current()
         self._tls = server_context(
             certificate=self._credentials.certificate_file,
             key=self._credentials.key_file,
@@ -166,6 +188,8 @@ class ControlListener:
     async def _join(self, request: Request) -> Response:
         asked = await body(request, JoinRequest)
         await run_in_threadpool(self._admission.admit, asked)
+        # An instance that was the node before another one, or a node that was given up, has joined once all the same.
+        await self._require_admitted(asked.node, public_key_digest(asked.csr_pem))
         certificate = self._authority.sign_node(asked.node, asked.csr_pem)
         joined = NodeJoined(
             node=asked.node,
@@ -180,23 +204,25 @@ class ControlListener:
     async def _renew(self, request: Request) -> Response:
         node = _node_of(request)
         asked = await body(request, RenewRequest)
+        await self._require_admitted(node, _key_of(request))
+        await self._require_admitted(node, public_key_digest(asked.csr_pem))  # it renews what it has, and no other
         return reply(self._authority.sign_node(node, asked.csr_pem))
 
     async def _notice(self, request: Request) -> Response:
-        node = _itself(request)
+        node = await self._itself(request)
         notice = await body(request, NoticeReport)
         await run_in_threadpool(self._on_notice, node, notice)
         return Response(status_code=204)
 
     async def _keep(self, request: Request) -> Response:
-        node, shard = _itself(request), ShardId(request.path_params["shard"])
+        node, shard = await self._itself(request), ShardId(request.path_params["shard"])
         asked = await body(request, KeepRequest)
         verdict = await run_in_threadpool(self._on_keep, node, shard, asked)
         _log.info("a move was left", node=node, shard=shard, move=asked.move, kept=verdict.yours, epoch=verdict.epoch)
         return reply(verdict)
 
     async def _lease(self, request: Request) -> Response:
-        node = _itself(request)
+        node = await self._itself(request)
         asked = await body(request, LeaseRequest)
         pairs = [(one.shard, one.epoch) for one in asked.shards]
         granted = await run_in_threadpool(self._leases.grant, node, pairs)
@@ -205,24 +231,47 @@ class ControlListener:
         return reply(LeaseGrant(shards=granted))
 
     async def _health(self, request: Request) -> Response:
-        node = _itself(request)
+        node = await self._itself(request)
         return reply(await run_in_threadpool(self._on_health, node, await body(request, HealthRequest)))
 
     async def _view(self, request: Request) -> Response:
-        node = _itself(request)
+        node, key = await self._itself(request), _key_of(request)
         asked = await body(request, OverlayRequest)
         try:
-            return reply(await self._overlay.view(node, asked))
+            view = await self._overlay.view(node, asked, key)
+            await self._require_admitted(node, key)  # it may have waited for a while
+            return reply(view)
         except AuthenticationFailed as error:
             # No alarm: a node that was given up asks until its provider has ended it.
             _log.info("no overlay", node=node, error=str(error))
             return refusal(error)
+
+    async def _itself(self, request: Request) -> NodeId:
+        """The node that asks, for a path that names it. Raises AuthenticationFailed, or _TurnedAway."""
+        node = _node_of(request)
+        if request.path_params["node"] != node:
+            raise AuthenticationFailed(f"node {node} may only speak for itself")
+        await self._require_admitted(node, _key_of(request))
+        return node
+
+    async def _require_admitted(self, node: NodeId, key_sha256: str) -> None:
+        """Raises _TurnedAway. Logged once: such a host asks every few seconds, until somebody has ended it."""
+        try:
+            await run_in_threadpool(self._admitted.require, node, key_sha256)
+        except AuthenticationFailed as error:
+            if (node, key_sha256) not in self._turned_away:
+                self._turned_away.add((node, key_sha256))
+                _log.warning("turned away", node=node, key=key_sha256[:16], error=str(error))
+            raise _TurnedAway(error) from None
+        self._turned_away.discard((node, key_sha256))
 
     @staticmethod
     def _guarded(handler: Callable[[Request], object]) -> Callable[[Request], object]:
         async def run(request: Request) -> Response:
             try:
                 return await handler(request)  # type: ignore[misc,no-any-return]
+            except _TurnedAway as away:
+                return refusal(away.error)
             except ShardwrightError as error:
                 _log.warning("refused", path=request.url.path, error=str(error), peer=peer_of(request.scope))
                 return refusal(error)
@@ -240,9 +289,19 @@ class ControlListener:
 
     async def _keep_renewed(self) -> None:
         while True:
-            await asyncio.sleep(_RENEW_CHECK_SECONDS)
-            if self._credentials.fresh() and self._tls is not None:
-                self._tls.load_cert_chain(self._credentials.certificate_file, self._credentials.key_file)
+            await asyncio.sleep(self._renew_check_seconds)
+            try:
+                self._load_renewed()
+            except Exception as problem:
+                # Whatever it was: without this loop the whole fleet is refused within the hour.
+                _log.warning("the listener keeps its certificate, and tries again", error=str(problem))
+
+    def _load_renewed(self) -> None:
+        """Connections made from then on are shown the present certificate."""
+        generation = self._credentials.current()
+        if generation != self._loaded and self._tls is not None:
+            self._tls.load_cert_chain(self._credentials.certificate_file, self._credentials.key_file)
+            self._loaded = generation
 
 
 def _node_of(request: Request) -> NodeId:
@@ -253,12 +312,12 @@ def _node_of(request: Request) -> NodeId:
     return NodeId(peer.removeprefix(prefix))
 
 
-def _itself(request: Request) -> NodeId:
-    """The same, for a path that names the node. Raises AuthenticationFailed."""
-    node = _node_of(request)
-    if request.path_params["node"] != node:
-        raise AuthenticationFailed(f"node {node} may only speak for itself")
-    return node
+def _key_of(request: Request) -> str:
+    """SHA-256 (hex) of the key in the client's certificate. Raises AuthenticationFailed."""
+    certificate = certificate_of(request.scope)
+    if certificate is None:
+        raise AuthenticationFailed("only a node with a certificate of this fleet may do this")
+    return certificate_key_digest(certificate)
 
 
 def _of_no_use(record: logging.LogRecord) -> bool:

@@ -1,30 +1,32 @@
 """The fleet: nodes that are expected, have joined, and the shards that are carved from them."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 from pydantic import SecretStr
 
 from agent.wire import CarveRequest, MeasuredPerformance, NetworkMode, NoticeReport
 from engine.clock import Clock, wait_until
-from engine.errors import NotFound, ProviderUnavailable, ShardwrightError, StaleEpoch, UnknownName
+from engine.errors import NotFound, NotGivenUp, ProviderUnavailable, ShardwrightError, StaleEpoch, UnknownName
 from engine.fleet.agent_client import AgentClients
 from engine.fleet.join import NodeJoined
 from engine.fleet.user_data import UserDataSettings, render_user_data
-from engine.model.capacity import Resources
+from engine.model.capacity import Growth, Resources
 from engine.model.ids import NodeId, PoolId, ShardId, provider_of
 from engine.model.market import ReclaimNotice
 from engine.model.placement import Node, NodeState, Shard, ShardState
 from engine.model.plan import Plan, PlannedNode
 from engine.model.value import Value
 from engine.model.workload_image import WorkloadImage
+from engine.side_by_side import side_by_side
 from engine.store.join_tokens import JoinTokens
 from engine.store.shard_map import ShardMap
 
 OVERLAY_PREFIX = 16
 JOIN_SECONDS = 90.0
 PARALLEL_NODES = 8
+_OURS = (NodeState.JOINED, NodeState.DRAINING, NodeState.LEAVING)
+_MAY_BE_RECLAIMED = (NodeState.EXPECTED, NodeState.JOINED, NodeState.DRAINING, NodeState.RECLAIMING)
 
 
 class Carved(Value):
@@ -49,9 +51,12 @@ class Fleet:
         disk_mib: int = 64,
         join_seconds: float = JOIN_SECONDS,
         image_of: Callable[[PoolId], WorkloadImage | None] = lambda _pool: None,
+        growth_of: Callable[[PoolId], Growth] = lambda _pool: Growth(),
     ) -> None:
-        """``settings_for``: a provider's user-data settings by its configured name; ``image_of``: a pool's image."""
-        self._image_of = image_of
+        """``settings_for``: a provider's user-data settings by its configured name; ``image_of``: a pool's image;
+        ``growth_of``: how far its shards may grow.
+        """
+        self._image_of, self._growth_of = image_of, growth_of
         self._map, self._tokens, self._agents, self._clock = shard_map, tokens, agents, clock
         self._settings_for, self._disk_mib, self._join_seconds = settings_for, disk_mib, join_seconds
 
@@ -82,11 +87,10 @@ class Fleet:
         self._map.change_state(joined.node, NodeState.JOINED, only_from=[NodeState.EXPECTED])
 
     def notice(self, node: NodeId, report: NoticeReport) -> ReclaimNotice | None:
-        """The node is being reclaimed; None when it is gone already. The same again for a repeated report."""
+        """The node is being reclaimed; None when it leaves or is gone already. The same again for a repeated report."""
         known = self._map.node(node)
-        if known.state is NodeState.GONE:
-            return None
-        self._map.update_node(node, state=NodeState.RECLAIMING)
+        if not self._map.change_state(node, NodeState.RECLAIMING, only_from=_MAY_BE_RECLAIMED):
+            return None  # it is empty already
         provider = provider_of(known.cell)
         return ReclaimNotice(node=node, provider=provider, seen_at=report.seen_at, at=report.at, reason=report.reason)
 
@@ -104,13 +108,33 @@ class Fleet:
 
     def carve_all(self, shards: Sequence[Shard]) -> tuple[Carved, ...]:
         """Side by side over nodes (an agent boots one guest at a time); a failure stops only its own shard."""
-        if not shards:
-            return ()
-        with ThreadPoolExecutor(max_workers=PARALLEL_NODES) as pool:
-            return tuple(pool.map(self._carve, shards))
+        return tuple(side_by_side(self._carve, shards, at_once=PARALLEL_NODES))
 
     def _carve(self, shard: Shard) -> Carved:
-        request = CarveRequest(
+        carved = self.boot_again(shard)
+        if carved.failure:
+            return carved
+        try:
+            self._map.set_state(shard.id, ShardState.READY, expected_epoch=shard.epoch)
+        except ShardwrightError as problem:
+            return Carved(shard=shard.id, failure=str(problem))
+        return carved
+
+    def boot_again(self, shard: Shard) -> Carved:
+        """Have its guest up, where it is and with the disk it has; its first boot makes both. Idempotent.
+
+        Where the node knows of a newer epoch, nothing is booted.
+        """
+        try:
+            status = self._agents(shard.node).carve(self._request(shard))
+            self._map.set_measured(shard.id, as_measured(shard.nominal, status.measured))
+        except ShardwrightError as problem:
+            return Carved(shard=shard.id, failure=str(problem))
+        return Carved(shard=shard.id, boot_seconds=status.measured.boot_seconds)
+
+    def _request(self, shard: Shard) -> CarveRequest:
+        growth = self._growth_of(shard.pool)
+        return CarveRequest(
             shard=shard.id,
             epoch=shard.epoch,
             resources=shard.nominal,
@@ -118,32 +142,35 @@ class Fleet:
             mac=shard.mac,
             disk_mib=self._disk_mib,
             image=self._image_of(shard.pool),
+            memory_grows_to_gib=growth.memory_gib,
+            vcpus_grow_to=growth.vcpus,
         )
-        try:
-            status = self._agents(shard.node).carve(request)
-            self._map.set_state(shard.id, ShardState.READY, expected_epoch=shard.epoch)
-            self._map.set_measured(shard.id, as_measured(shard.nominal, status.measured))
-        except ShardwrightError as problem:
-            return Carved(shard=shard.id, failure=str(problem))
-        return Carved(shard=shard.id, boot_seconds=status.measured.boot_seconds)
 
     def network_of(self, shard: Shard) -> NetworkMode:
         """How the shard is reached, as its node says. Raises ShardwrightError when it does not answer."""
         return self._agents(shard.node).shard(shard.id).network
 
     def release(self, shard: Shard) -> None:
-        """Give a shard up, on its node and in the map. A node that is gone took its shards with it."""
-        self._map.set_state(shard.id, ShardState.RELEASED)
+        """Give a shard up, on its node and in the map. A node that is gone took its shards with it.
+
+        Where a node that stays ours does not do it, for whatever reason, the shard is marked as given up and a round
+        asks again: raises ProviderUnavailable, of the kind NotGivenUp where the node answers. Raises StaleEpoch, and
+        nothing is given up, where the shard is not the one that the caller has read: it has just moved, or was made
+        anew. The epoch makes that one act with the swap of a move: one of the two finds that it is too late.
+        """
+        self._map.set_state(shard.id, ShardState.RELEASED, expected_epoch=shard.epoch)
         node = self._map.node(shard.node)
         if node.state is not NodeState.GONE and node.agent_url is not None:
             try:
                 self._agents(shard.node).release(shard.id, shard.epoch)
             except (NotFound, UnknownName, StaleEpoch):
                 pass
-            except ProviderUnavailable:
-                if node.state in (NodeState.JOINED, NodeState.DRAINING):
-                    raise
-        self._map.remove(shard.id)
+            except ShardwrightError as problem:
+                if node.state in _OURS:
+                    if isinstance(problem, ProviderUnavailable):
+                        raise
+                    raise NotGivenUp(f"node {node.id} still has {shard.id}", why=str(problem)) from problem
+        self._map.remove(shard.id, expected_epoch=shard.epoch)
 
 
 def as_measured(nominal: Resources, measured: MeasuredPerformance) -> Resources:

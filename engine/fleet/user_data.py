@@ -25,6 +25,8 @@ class UserDataSettings(Value):
     """How long a node's shards run on without the control plane; None: for ever."""
     underlay_mtu: int = UNDERLAY_MTU
     """What every way between the fleet's nodes carries."""
+    post_copy: bool = False
+    """Guests may run before all their memory is there: their QEMU, which is no root, needs the kernel's leave."""
     package: str | None = None
     """What pip installs where the image lacks the agent; None: nothing is, and the boot fails by name.
 
@@ -37,7 +39,8 @@ def render_user_data(node: Node, join_token: SecretStr | None, settings: UserDat
     without one the instance's provider vouches for it.
 
     SHARDWRIGHT_WORK_DIR and SHARDWRIGHT_PYTHON, where set, say where the agent keeps its files and what runs it. On a
-    host with systemd the agent becomes a service, unless SHARDWRIGHT_PYTHON is set: somebody else looks after it then.
+    host with systemd the agent becomes a service, unless SHARDWRIGHT_PYTHON is set: somebody else looks after it then,
+    and the kernel's settings are theirs, too. What the agent reads from its environment goes into that service.
     """
     known = {flavour.value for flavour in MetadataFlavour}
     flavour = MetadataFlavour(settings.provider_kind) if settings.provider_kind in known else MetadataFlavour.NETWORK
@@ -55,6 +58,7 @@ def render_user_data(node: Node, join_token: SecretStr | None, settings: UserDat
     return (
         _SCRIPT.replace("@CONFIG@", config.as_text())
         .replace("@PACKAGE@", settings.package or "")
+        .replace("@POST_COPY@\n", _POST_COPY if settings.post_copy else "")
         .replace("@END@", _END)
     )
 
@@ -83,7 +87,9 @@ if ! "$python" -c 'import agent.config' 2> /dev/null; then
   python="$work/venv/bin/python"
   "$python" -m pip install --quiet "$package"
 fi
+@POST_COPY@
 units="${SHARDWRIGHT_UNIT_DIR:-/etc/systemd/system}"
+given=$(env | sed -n -E 's/^(SHARDWRIGHT_(UNDERLAY_ADDRESS|OVERLAY_ENDPOINT|METADATA_URL)=.*)/Environment=\\1/p')
 if [ -z "${SHARDWRIGHT_PYTHON:-}" ] && [ -d "${SHARDWRIGHT_SYSTEMD:-/run/systemd/system}" ]; then
   # A service comes back after a crash and after a reboot. Guests and their watchdog are not ended with it.
   cat > "$units/shardwright-agent.service" <<@END@
@@ -94,6 +100,7 @@ After=network-online.target
 
 [Service]
 Environment=HOME=${HOME:-/root}
+$given
 ExecStart=$(command -v "$python") -m agent --config $work/agent.json
 Restart=on-failure
 RestartSec=5
@@ -107,4 +114,12 @@ WantedBy=multi-user.target
   exec systemctl enable --now shardwright-agent.service
 fi
 exec "$python" -m agent --config "$work/agent.json"
+"""
+
+# Now and after every boot. Where the kernel does not take it the agent says so at each move, which goes on without.
+_POST_COPY = """if [ -z "${SHARDWRIGHT_PYTHON:-}" ]; then
+  setting="${SHARDWRIGHT_SYSCTL_DIR:-/etc/sysctl.d}/60-shardwright.conf"
+  echo 'vm.unprivileged_userfaultfd = 1' > "$setting" && chmod 644 "$setting" && sysctl -q -p "$setting" ||
+    echo "shardwright: vm.unprivileged_userfaultfd could not be set; moves go without post-copy" >&2
+fi
 """

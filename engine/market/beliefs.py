@@ -20,7 +20,7 @@ from engine.model.placement import Node, NodeState
 from engine.model.plan import OfferRejection
 
 _NOTHING = OwnHistory(reclaims=0, node_hours=0.0)
-RUNS = (NodeState.EXPECTED, NodeState.JOINED, NodeState.DRAINING)
+RUNS = (NodeState.EXPECTED, NodeState.JOINED, NodeState.DRAINING, NodeState.LEAVING)
 _Group = tuple[CellId, str, PurchaseOption]
 """What is lost together: of one correlation group, spot is, and what was bought to keep is by itself."""
 
@@ -76,7 +76,7 @@ class Beliefs:
 
 
 def beliefs_of(answers: Iterable[Answer], stays: Iterable[Stay], nodes: Iterable[Node], now: datetime) -> Beliefs:
-    """``nodes``: every node of ours; those that run or are on their way count as units that we have."""
+    """``nodes``: of ours; those that run or are on their way count as units that we have."""
     by_place: dict[Place, list[Answer]] = {}
     for answer in answers:
         by_place.setdefault(answer.place, []).append(answer)

@@ -2,7 +2,7 @@
 
 A denial or a reclaim tells the depth, a grant that it is at least so much. What was told stands for ``STANDS``; from
 then on half of what is missing to the advertised depth comes back every ``HALF_LIFE``, and after ``MEMORY`` it counts
-no more.
+no more. Nothing told makes it more than what is advertised now.
 """
 
 from collections.abc import Iterable
@@ -50,13 +50,14 @@ def believed_depth(
     if known is None:
         return None
     units = floor(known.by(now, usual) + 0.5)
+    if advertised is not None:
+        units = min(units, usual)
     return DepthBelief(depth=units, ours=ours, advertised=advertised, told=known.because.told(now))
 
 
 def free_units(belief: DepthBelief) -> int:
-    """Units that can be had beside ours: never more than are advertised."""
-    free = max(0, belief.depth - belief.ours)
-    return free if belief.advertised is None else min(free, belief.advertised)
+    """Units that can be had beside ours."""
+    return max(0, belief.depth - belief.ours)
 
 
 def _after(known: _Known | None, answer: Answer, usual: float) -> _Known | None:

@@ -7,6 +7,7 @@ reason. Where several strategies got a quote for one offer, the cheapest counts.
 """
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from threading import Thread
@@ -25,16 +26,14 @@ from engine.errors import (
     ShardwrightError,
 )
 from engine.market.base import Declined, LiveMarket, Market, Need, Strategy, units_wanted
-from engine.market.beliefs import is_exhausted
 from engine.market.discovery import MarketView
-from engine.market.scoring import ScoreWeights, rank
+from engine.market.scoring import ScoreWeights
+from engine.market.shortlist import PER_USE, Uses, shortlist
 from engine.model.ids import OfferId
-from engine.model.market import Offer, Place, PurchaseOption, Quote
+from engine.model.market import Offer, Place, Quote
 from engine.model.plan import OfferRejection
 from engine.model.value import Value
 
-PER_MARKET = 6
-"""Offers that are negotiated of one provider, region and purchase option."""
 TIMEOUT_SECONDS = 180.0
 """Of real time, for all of it: auctions take a minute, and every single call has a time-out of its own."""
 
@@ -54,37 +53,6 @@ class Negotiation(Value):
     denied: tuple[DeniedQuote, ...] = ()
 
 
-def shortlist(
-    view: MarketView, need: Need, weights: ScoreWeights | None = None, per_market: int = PER_MARKET
-) -> tuple[Offer, ...]:
-    """The best-scored offers of every provider, region and purchase option: a market nobody asks is never cheap.
-
-    Spot is taken from as many correlation groups as there are, the best of each first: what is alike fails together.
-    """
-    on_offer = [offer for offer in view.offers if not is_exhausted(offer)]
-    ranked = [scored.offer for scored in rank(on_offer, need, weights or ScoreWeights())]
-    markets: dict[tuple[str, str, str], list[Offer]] = {}
-    for offer in ranked:
-        markets.setdefault((offer.provider, offer.region, offer.option.value), []).append(offer)
-    chosen = {
-        offer.id
-        for offers in markets.values()
-        for offer in (diversified(offers) if offers[0].option is PurchaseOption.SPOT else offers)[:per_market]
-    }
-    return tuple(offer for offer in ranked if offer.id in chosen)
-
-
-def diversified(offers: Sequence[Offer]) -> list[Offer]:
-    """Best first of every correlation group in turn; ``offers`` best first."""
-    seen: dict[str, int] = {}
-    turns = []
-    for offer in offers:
-        group = offer.reliability.correlation_group
-        turns.append(seen.get(group, 0))
-        seen[group] = turns[-1] + 1
-    return [offers[position] for position in sorted(range(len(offers)), key=lambda at: (turns[at], at))]
-
-
 def negotiate(
     view: MarketView,
     need: Need,
@@ -92,7 +60,8 @@ def negotiate(
     market: Market,
     *,
     weights: ScoreWeights | None = None,
-    per_market: int = PER_MARKET,
+    per_use: int = PER_USE,
+    uses: Uses | None = None,
     timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> Negotiation:
     """Providers side by side, the offers of one provider in turn. Every quote names the strategy that got it.
@@ -101,7 +70,7 @@ def negotiate(
     """
     seen = LiveMarket(providers=market.providers, clock=market.clock, rng=market.rng, offers=view.offers)
     tables: dict[str, _Table] = {}
-    for offer in shortlist(view, need, weights, per_market):
+    for offer in shortlist(view, need, weights, per_use, uses):
         tables.setdefault(offer.provider, _Table(offer.provider, need, strategies, seen)).offers.append(offer)
     # Daemons: a provider that never answers keeps no process alive.
     threads = [Thread(target=table.run, name=f"negotiate-{name}", daemon=True) for name, table in tables.items()]
@@ -191,7 +160,7 @@ class _Table:
                 return None
             except InsufficientCapacity as short:
                 self._reject(offer, f"no capacity: {short}")
-                self.denied[offer.id] = DeniedQuote(place=offer.place, units=units_wanted(self.need, offer))
+                self._deny(offer)
             except QuoteExpired as expired:
                 self._reject(offer, f"its quotes expire at once: {expired}")
             except (AuthenticationFailed, ProviderUnavailable) as gone:
@@ -199,6 +168,11 @@ class _Table:
             except ProviderError as refusal:
                 self._reject(offer, f"{strategy.name}: {refusal}")
         return None
+
+    def _deny(self, offer: Offer) -> None:
+        """A strategy of somebody else's may ask for what says itself that none is left: nothing was learned then."""
+        with suppress(Declined):
+            self.denied[offer.id] = DeniedQuote(place=offer.place, units=units_wanted(self.need, offer))
 
     def _quotes(self, strategy: Strategy, offer: Offer) -> Sequence[Quote]:
         if offer.provider not in self.market.providers:

@@ -10,6 +10,7 @@ from statistics import median_low
 from typing import Annotated, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from engine.collection import collection_paused
@@ -23,6 +24,9 @@ HOURS_PER_MONTH = 730.0
 _UNPUBLISHED_INTERRUPTION = {PurchaseOption.SPOT: 0.15}
 _USUAL_INTERRUPTION = 0.005
 _RELIABLE_ENOUGH = 1e-3
+
+IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
 
 Weight = Annotated[float, Field(ge=0)]
 
@@ -89,35 +93,74 @@ def risk_adjusted(price: float, alive: float) -> float:
     return price / max(alive, _RELIABLE_ENOUGH)
 
 
+@dataclass(frozen=True)
+class Columns:
+    """What many offers are scored by, read once: a market may have a hundred thousand, of few distinct sizes."""
+
+    offers: Sequence[Offer]
+    by_id: IntArray
+    """Place of each offer in the order of ids."""
+    sizes: tuple[Resources, ...]
+    size: IntArray
+    price: FloatArray
+    speed: FloatArray
+    lost: FloatArray
+
+    @classmethod
+    @collection_paused()
+    def of(cls, offers: Sequence[Offer]) -> "Columns":
+        sizes: dict[tuple[float, float, float, float], int] = {}
+        size, distinct = [], []
+        for offer in offers:
+            of = offer.resources
+            key = (of.vcpus, of.memory_gib, of.storage_iops, of.network_mbps)
+            if key not in sizes:
+                sizes[key] = len(sizes)
+                distinct.append(of)
+            size.append(sizes[key])
+        return cls(
+            offers=offers,
+            by_id=np.argsort(np.argsort(np.array([offer.id for offer in offers]))),
+            sizes=tuple(distinct),
+            size=np.array(size, dtype=np.int64),
+            price=np.array([float(expected_price(offer).amount) for offer in offers]),
+            speed=np.array([offer.performance for offer in offers]),
+            lost=np.array([lost_in_a_month(offer) for offer in offers]),
+        )
+
+    def scored(self, among: IntArray, slice_: Resources, hours: float, weights: ScoreWeights) -> "Scores":
+        """Best first; equal scores in order of id. Offers that do not carry a slice are left out."""
+        held = np.array([size.holds(slice_) for size in self.sizes], dtype=np.int64)[self.size[among]]
+        at = among[held > 0]
+        if not len(at):
+            return Scores(at, *(np.empty(0) for _ in range(4)))
+        price, speed = self.price[at] / held[held > 0], self.speed[at]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            cost = np.where(price > 0, price.min() / price, 1.0)
+        performance = speed / speed.max()
+        reliability = (1 - self.lost[at]) ** _months(hours)
+        total = weights.cost + weights.performance + weights.reliability
+        score = weights.cost * cost + weights.performance * performance + weights.reliability * reliability
+        score = np.minimum(1.0, score / total)
+        order = np.lexsort((self.by_id[at], -score))
+        return Scores(at[order], cost[order], performance[order], reliability[order], score[order])
+
+
+@dataclass(frozen=True)
+class Scores:
+    """``at``: which offers of the columns."""
+
+    at: IntArray
+    cost: FloatArray
+    performance: FloatArray
+    reliability: FloatArray
+    score: FloatArray
+
+
 @collection_paused()
 def rank(offers: Sequence[Offer], need: Need, weights: ScoreWeights) -> tuple[ScoredOffer, ...]:
-    """Best first; equal scores in order of id. Offers that do not carry a slice are left out.
-
-    In columns: a market may have a hundred thousand offers, of few distinct sizes.
-    """
-    slices: dict[tuple[float, float, float, float], int] = {}
-    fitting: list[Offer] = []
-    prices: list[float] = []
-    for offer in offers:
-        size = offer.resources
-        key = (size.vcpus, size.memory_gib, size.storage_iops, size.network_mbps)
-        count = slices.get(key)
-        if count is None:
-            count = slices[key] = size.holds(need.slice)
-        if count:
-            fitting.append(offer)
-            prices.append(float(expected_price(offer).amount) / count)
-    if not fitting:
-        return ()
-    price, speed = np.array(prices), np.array([offer.performance for offer in fitting])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        cost = np.where(price > 0, price.min() / price, 1.0)
-    performance = speed / speed.max()
-    reliability = (1 - np.array([lost_in_a_month(offer) for offer in fitting])) ** _months(need.term.hours)
-    total = weights.cost + weights.performance + weights.reliability
-    score = weights.cost * cost + weights.performance * performance + weights.reliability * reliability
-    score = np.minimum(1.0, score / total)
-    order = np.lexsort((np.array([offer.id for offer in fitting]), -score))
-    rows = zip(cost.tolist(), performance.tolist(), reliability.tolist(), score.tolist(), strict=True)
-    scored = [ScoredOffer(offer, *row) for offer, row in zip(fitting, rows, strict=True)]
-    return tuple(scored[position] for position in order.tolist())
+    """Best first; equal scores in order of id. Offers that do not carry a slice are left out."""
+    found = Columns.of(offers).scored(np.arange(len(offers)), need.slice, need.term.hours, weights)
+    parts = (found.cost, found.performance, found.reliability, found.score)
+    rows = zip(*(part.tolist() for part in parts), strict=True)
+    return tuple(ScoredOffer(offers[at], *row) for at, row in zip(found.at.tolist(), rows, strict=True))

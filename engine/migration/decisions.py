@@ -96,6 +96,7 @@ def ownership(request: MoveRequest, epoch_before: int, owner: tuple[NodeId, int]
 class Sight(StrEnum):
     ANSWERS = "answers"
     SILENT = "silent"
+    """Its agent does not answer, or the guest's QEMU does not and lives."""
     GUEST_GONE = "guest_gone"
     """Its agent answers: the guest's process is dead or was never there."""
     NODE_GONE = "node_gone"
@@ -103,8 +104,8 @@ class Sight(StrEnum):
 
 
 class Observation(Value):
-    """One look at store, source and destination. ``source`` is set while its guest lives, ``destination`` always but
-    when its agent is silent."""
+    """One look at store, source and destination. ``source`` is set while its guest lives and answers, ``destination``
+    always but when its agent is silent; where only QEMU is, it says what is written down."""
 
     owner: Ownership
     overdue: bool = False
@@ -149,15 +150,20 @@ def next_act(seen: Observation) -> Act:
 def _before_commit(seen: Observation) -> Act:
     if {Sight.GUEST_GONE, Sight.NODE_GONE} & {seen.source_sight, seen.destination_sight}:
         return Act.ROLL_BACK
-    if seen.source is None or seen.destination is None:
+    if seen.source is None or seen.destination_sight is Sight.SILENT:
         return Act.LOOK_AGAIN
+    if may_swap(seen.source):
+        return Act.SWAP
     if seen.source.migration in ("failed", "cancelled", "completed"):
         return Act.ROLL_BACK
     if seen.source.migration == "none":
         return Act.START_COPY if seen.source.mirror_ready else Act.ROLL_BACK
-    if seen.source.migration == "pre-switchover" and seen.source.mirrored:
-        return Act.SWAP
     return Act.AWAIT_SWITCHOVER if seen.source.mirror_present else Act.ROLL_BACK
+
+
+def may_swap(source: SourceStatus) -> bool:
+    """Whether the guest stands still with both disks equal, and its memory waits to be sent, goes, or is there."""
+    return source.mirrored and source.migration in ("pre-switchover", "device", "completed")
 
 
 def _after_commit(seen: Observation) -> Act:
@@ -165,6 +171,8 @@ def _after_commit(seen: Observation) -> Act:
         return Act.LOOK_AGAIN
     if seen.destination.booting:
         return Act.COLD_RESTART  # its agent died over it, or it failed: it may be repeated
+    if seen.destination.silent:
+        return Act.LOOK_AGAIN  # it may run, and have all its memory: it is not ended for a stall
     if seen.destination.receiving and not seen.destination.arrived:
         return _while_receiving(seen, seen.destination)
     if seen.destination.committed:
@@ -197,8 +205,7 @@ def _while_receiving(seen: Observation, destination: DestinationStatus) -> Act:
     """The guest runs on the destination, or has died there, with part of its memory still on the source."""
     if seen.source_sight is Sight.SILENT:
         return Act.LOOK_AGAIN
-    lost = seen.source is None or not seen.source.migration.startswith((POST_COPY, "completed"))
-    if lost or not destination.present:
+    if _is_lost(seen.source) or not destination.present:
         # What it touches next never comes: it stands still for good. It has run here, so its disk is the newest.
         return Act.COLD_RESTART
     if not destination.running:
@@ -206,6 +213,25 @@ def _while_receiving(seen: Observation, destination: DestinationStatus) -> Act:
     assert seen.source is not None
     broken = f"{POST_COPY}-paused" in (seen.source.migration, destination.migration)
     return Act.RECONNECT if broken else Act.AWAIT_MEMORY
+
+
+def _is_lost(source: SourceStatus | None) -> bool:
+    """The memory that a guest in post-copy still lacks; ``source``: None for one that is gone."""
+    return source is None or not source.migration.startswith((POST_COPY, "completed"))
+
+
+def _silent_too_long(seen: Observation, destination: DestinationStatus) -> Act:
+    """QEMU lives on the destination and does not answer.
+
+    In post-copy it may be stuck at a page that never comes, and then no command reaches it any more. Where pages can
+    still come it is waited for, and the move is in doubt. Before that the source has all there is, or is dead itself.
+    """
+    if seen.source_sight is Sight.SILENT or (destination.committed and not destination.receiving):
+        return Act.LOOK_AGAIN
+    if destination.receiving or (seen.source is not None and seen.source.migration.startswith(POST_COPY)):
+        cut_off = seen.source is not None and seen.source.migration == f"{POST_COPY}-paused"
+        return Act.COLD_RESTART if cut_off or _is_lost(seen.source) else Act.LOOK_AGAIN
+    return Act.COLD_RESTART if seen.source_sight is Sight.NODE_GONE else Act.GIVE_BACK
 
 
 def out_of_patience(seen: Observation) -> Act:
@@ -217,6 +243,8 @@ def out_of_patience(seen: Observation) -> Act:
     """
     if seen.owner is Ownership.SOURCE:
         return Act.ROLL_BACK
+    if seen.owner is Ownership.DESTINATION and seen.destination is not None and seen.destination.silent:
+        return _silent_too_long(seen, seen.destination)
     waits = seen.destination is not None and not (seen.destination.committed or seen.destination.arrived)
     if seen.owner is not Ownership.DESTINATION or not waits:
         return Act.LOOK_AGAIN

@@ -4,16 +4,17 @@ from agent.wire import (
     CommitRequest,
     DestinationStatus,
     Landing,
+    MemoryDigest,
     MemoryRequest,
     MirrorRequest,
     MoveCommand,
     PatchRequest,
-    Proceeded,
     SendRequest,
     SourceStatus,
+    SwitchoverRequest,
     TuneRequest,
 )
-from engine.errors import MoveFailed, NotFound, ShardwrightError, StaleEpoch, UnknownName
+from engine.errors import ConcurrentUpdate, MoveFailed, NotFound, ShardwrightError, StaleEpoch, UnknownName
 from engine.migration.base import MoveContext, MoveInDoubt, MovePlan, ShardOwnership, Transfer
 from engine.migration.decisions import (
     POST_COPY,
@@ -21,6 +22,7 @@ from engine.migration.decisions import (
     Observation,
     Ownership,
     Sight,
+    may_swap,
     next_act,
     out_of_patience,
     ownership,
@@ -48,7 +50,6 @@ class Switch(Sides):
         self._samples: list[Sample] = []
         self._last: SourceStatus | None = None
         self._disk_bytes = 0
-        self._seconds_to_run = 0.0
         self._problem = ""
         self._swap_tried = False
         self._copying_since: float | None = None
@@ -57,6 +58,7 @@ class Switch(Sides):
         self._last_act: Act | None = None
         self._stopped_at: float | None = None
         """Where the guest stands still sooner than QEMU counts it as downtime."""
+        self._sent_at: float | None = None
         self._ran_at: float | None = None
         self._throttled = False
         self._post_copy_refused = False
@@ -84,7 +86,7 @@ class Switch(Sides):
                 hopeless = isinstance(problem, MoveFailed | StaleEpoch)
                 if hopeless and not self._swap_tried and seen is not None and seen.owner is Ownership.SOURCE:
                     return self._ended(MovePhase.ROLLING_BACK, self._problem)
-            if self._out_of_patience():
+            if self._out_of_patience(seen):
                 return self._give_up(seen)
             self._context.clock.sleep(_LOOK_SECONDS)
 
@@ -96,8 +98,9 @@ class Switch(Sides):
             if last is Act.ROLL_BACK:
                 return self._ended(MovePhase.ROLLING_BACK, self._problem or "a node does not answer")
             if last is Act.GIVE_BACK:
+                stalled = self._problem if seen is not None and seen.source is not None else ""
                 self._give_back()
-                return self._ended(MovePhase.ROLLING_BACK, "the source died before its memory had arrived")
+                return self._ended(MovePhase.ROLLING_BACK, stalled or "the source died before its memory had arrived")
             if last is Act.COLD_RESTART and seen is not None:
                 return self._cold_restart(seen)
         except Exception as problem:
@@ -122,10 +125,11 @@ class Switch(Sides):
         self._problem = f"{self._request.source} may run the shard until {free_at:%H:%M:%S} UTC, when its lease ends"
         return self._context.clock.now() < free_at
 
-    def _out_of_patience(self) -> bool:
+    def _out_of_patience(self, seen: Observation | None) -> bool:
         limits, now = self._context.limits, self._now()
-        if self._landing is None:
-            return True
+        if self._landing is None:  # once is enough, but for a QEMU that may only have stalled
+            stalled = seen is not None and seen.destination is not None and seen.destination.silent
+            return not stalled or now - self._heard > limits.unreachable
         committed = self._committed_since
         return now - self._heard > limits.unreachable or (
             committed is not None and now - committed > limits.after_commit()
@@ -153,8 +157,8 @@ class Switch(Sides):
             self._start_copy()
         if act in (Act.START_COPY, Act.AWAIT_SWITCHOVER):
             return self._await_switchover()
-        if act is Act.SWAP:
-            return self._swap_and_finish()
+        if act is Act.SWAP and seen.source is not None:
+            return self._swap_and_finish(seen.source)
         if act is Act.COLD_RESTART:
             return self._cold_restart(seen)
         if act is Act.GIVE_BACK:
@@ -171,12 +175,12 @@ class Switch(Sides):
             self._reconnect()
         elif act is Act.PROCEED:
             self._claim()
-            self._last = self._source.proceed(self._shard, self._command(1)).status
+            self._proceed()
         elif act is Act.COMMIT and seen.destination is not None and seen.destination.receiving:
             self._commit(None)
         elif act is Act.COMMIT:
             # A source that still answers tells what the memory must be; from one that is gone it is taken as it came.
-            self._commit(self._source.proceed(self._shard, self._command(1)) if seen.source else None)
+            self._commit(self._proceed() if seen.source else None)
 
     def _start_copy(self) -> None:
         if self._landing is None:
@@ -193,16 +197,19 @@ class Switch(Sides):
 
     def _await_switchover(self) -> Transfer | None:
         """Bounded waits for the pause, the ladder between them; no other look, since the guest may pause any time."""
-        began = self._copying_since = self._copying_since or self._now()
+        self._copying_since = self._copying_since or self._now()
+        wanted = self._command(0)
+        if self._rest_may_go():
+            wanted = SwitchoverRequest(move=wanted.move, epoch=wanted.epoch, send_rest=True)
         while True:
             if self._overdue():
                 return self._ended(MovePhase.ROLLING_BACK, "the move has had all its time")
             self._require_wanted()
-            status = self._source.switchover(self._shard, self._command(0), _SWITCHOVER_WAIT_SECONDS)
+            status = self._source.switchover(self._shard, wanted, _SWITCHOVER_WAIT_SECONDS)
             self._heard = self._now()
             self._last, self._disk_bytes = status, max(self._disk_bytes, status.disk_bytes_done)
-            if status.migration == "pre-switchover" and status.mirrored:
-                return self._swap_and_finish()
+            if may_swap(status):
+                return self._swap_and_finish(status)
             if status.migration not in ("setup", "active") or not status.mirror_present:
                 return None
             self._tell(
@@ -213,7 +220,7 @@ class Switch(Sides):
             )
             self._samples.append(
                 Sample(
-                    at=self._now() - began,
+                    at=self._now() - self._copying_since,
                     remaining_bytes=status.remaining_bytes,
                     bytes_per_second=status.bytes_per_second,
                 )
@@ -224,6 +231,11 @@ class Switch(Sides):
             if advice.verb is Verb.GIVE_UP_MEMORY:
                 return self._give_up_memory(advice)
             self._help(advice)
+
+    def _rest_may_go(self) -> bool:
+        """Before the store has decided: where that is not final, and where what has arrived was sent (GuestProfile)."""
+        bare = isinstance(self._plan, MovePlan) and self._plan.profile.bare_stream
+        return bare and self._landing is not None and not self._landing.post_copy
 
     def _advice(self) -> Advice:
         deadline = self._request.deadline
@@ -240,6 +252,11 @@ class Switch(Sides):
     @property
     def _under_kvm(self) -> bool:
         return isinstance(self._plan, MovePlan) and self._plan.profile.accelerator == "kvm"
+
+    @property
+    def _attached(self) -> bool:
+        """It has a disk that stays: its source may still need it until all is sent, and only then it is handed over."""
+        return isinstance(self._plan, MovePlan) and self._plan.attached
 
     def _help(self, advice: Advice) -> None:
         if advice.verb is Verb.KEEP_ON or self._strategy != "pre-copy":
@@ -262,7 +279,8 @@ class Switch(Sides):
         if tune.stop_guest:
             self._stopped_at = self._now()
         if advice.verb is not Verb.RAISE_DOWNTIME:
-            self._samples.clear()
+            self._samples.clear()  # another copy from here on, with a time of its own
+            self._copying_since = self._now()
             self._throttled = True
             self._strategy = _STRATEGY_AFTER.get(advice.verb, self._strategy)
         self._downtime_limit_ms = advice.downtime_limit_ms or self._downtime_limit_ms
@@ -279,23 +297,32 @@ class Switch(Sides):
         return self._ended(MovePhase.COMMITTED, f"the memory was given up: {advice.reason}")
 
     def _swap(self) -> None:
-        """The commit point."""
+        """The commit point. Raises MoveFailed where the destination is about to leave."""
         self._enter(MovePhase.SWITCHING)
-        self._swap_tried = True
-        self._context.shards.move(
-            self._shard,
-            expected_epoch=self._plan.epoch,
-            to_node=self._request.destination,
-            move_id=self._request.id,
-        )
+        tried_before, self._swap_tried = self._swap_tried, True
+        try:
+            self._context.shards.move(
+                self._shard,
+                expected_epoch=self._plan.epoch,
+                to_node=self._request.destination,
+                move_id=self._request.id,
+            )
+        except ConcurrentUpdate as refused:
+            self._swap_tried = tried_before  # the store's own word that nothing was swapped
+            raise MoveFailed(refused.what, why=refused.why) from refused
         self._enter(MovePhase.COMMITTED)
 
-    def _swap_and_finish(self) -> Transfer | None:
+    def _swap_and_finish(self, paused: SourceStatus) -> Transfer | None:
         """The guest is paused: from here every millisecond counts, so the straight path does not look again."""
         self._swap()
+        if paused.exact and paused.migration != "pre-switchover" and not self._attached:
+            # Memory is on its way or there, and need not be compared: nobody has to be asked before it runs.
+            self._commit(None)
+            self._proceed()
+            return self._ended(MovePhase.COMMITTED)
         self._claim()
-        proceeded = self._source.proceed(self._shard, self._command(1))
-        self._last = proceeded.status
+        memory = self._proceed()
+        assert self._last is not None
         if self._last.migration.startswith(POST_COPY):
             self._commit(None)
             self._strategy = "post-copy"
@@ -303,8 +330,14 @@ class Switch(Sides):
             return None
         if self._last.migration != "completed":
             return None
-        self._commit(proceeded)
+        self._commit(memory)
         return self._ended(MovePhase.COMMITTED)
+
+    def _proceed(self) -> MemoryDigest | None:
+        """The source is told that it has given the shard away; what its memory was, where that is to be compared."""
+        proceeded = self._source.proceed(self._shard, self._command(1))
+        self._last, self._sent_at = proceeded.status, self._now() - proceeded.seconds_since_sent
+        return proceeded.memory
 
     def _claim(self) -> None:
         """Where post-copy is possible the guest may run before its mirror's export is closed by itself."""
@@ -329,16 +362,15 @@ class Switch(Sides):
         request = MirrorRequest(move=self._request.id, epoch=self._plan.epoch + 1, landing=landing)
         self._source.send_again(self._shard, request)
 
-    def _commit(self, proceeded: Proceeded | None) -> None:
+    def _commit(self, memory: MemoryDigest | None) -> None:
         """Run on the destination; memory that the migration has lost on its way is brought there first."""
-        sent = self._now() - (proceeded.seconds_since_sent if proceeded else 0.0)
-        memory = proceeded.memory if proceeded else None
+        self._sent_at = self._sent_at or self._now()
         move, epoch = self._request.id, self._plan.epoch + 1
-        self._context.storage.hand_over(self._shard)
+        if self._attached or not isinstance(self._plan, MovePlan):  # the store is not asked in vain: the guest waits
+            self._context.storage.hand_over(self._shard)
         for _ in range(_MOST_REPAIRS):
             done = self._destination.commit(self._shard, CommitRequest(move=move, epoch=epoch, memory=memory))
             if not done.differing:
-                self._seconds_to_run = max(0.0, self._now() - sent - done.seconds_since_running)
                 self._ran_at = self._now() - done.seconds_since_running
                 return
             for at in range(0, len(done.differing), _CHUNKS_A_PATCH):
@@ -394,6 +426,9 @@ class Switch(Sides):
         except ShardwrightError as problem:
             self._problem = str(problem)
             return Sight.SILENT, None
+        if status.silent:
+            self._problem = f"QEMU of shard {self._shard} does not answer on {self._request.destination}"
+            return Sight.SILENT, status
         return (Sight.ANSWERS if status.present else Sight.GUEST_GONE), status
 
     def _command(self, raised: int) -> MoveCommand:
@@ -416,7 +451,8 @@ class Switch(Sides):
         """From the guest's standing still to its running again: by QEMU and us, or by the clock where we stopped it."""
         if self._stopped_at is not None and self._ran_at is not None:
             return max(0.0, self._ran_at - self._stopped_at)
-        return (self._last.downtime_ms / 1000 if self._last else 0.0) + self._seconds_to_run
+        counted = self._last.downtime_ms / 1000 if self._last else 0.0  # until all was sent
+        return counted + max(0.0, (self._ran_at or 0.0) - (self._sent_at or 0.0))
 
     def _now(self) -> float:
         return self._context.clock.now().timestamp()

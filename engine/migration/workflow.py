@@ -8,20 +8,24 @@ DBOS wants workflows registered at import, so they are module-level functions; w
 Inputs and outputs are JSON texts of our own values: what is recorded can be read by any later version.
 """
 
+import json
 from collections.abc import Callable
 from datetime import datetime
 from typing import TypeVar
 
-from dbos import DBOS, SetWorkflowID, WorkflowHandle
+from dbos import DBOS, SetWorkflowID, WorkflowHandle, WorkflowStatus
 
 from agent.wire import Landing
+from engine.durable import UNFINISHED, WORKFLOW_VERSION, goes_on
 from engine.errors import MoveFailed, ShardwrightError
-from engine.migration.base import MoveContext, MovePlan, Transfer
+from engine.migration.abandoned import Carried
+from engine.migration.base import MoveContext, MoveInDoubt, MovePlan, Transfer
 from engine.migration.decisions import LEADS_TO, Step, next_step
 from engine.migration.qemu import QemuMove
 from engine.model.ids import MoveId
 from engine.model.move import MovePhase, MoveReport, MoveRequest
 
+NAME, _BEGIN = "shardwright.move", "begin"
 T = TypeVar("T")
 _contexts: list[MoveContext] = []
 
@@ -46,11 +50,43 @@ class DurableMover:
     def find(self, move: MoveId) -> WorkflowHandle[str]:
         return DBOS.retrieve_workflow(move)
 
+    def report(self, move: MoveId) -> MoveReport:
+        """Of a move that has ended."""
+        return self.result(self.find(move))
+
+    def carried(self, move: MoveId) -> Carried:
+        """How far its workflow has come. What an older version has begun goes on no more."""
+        status = DBOS.get_workflow_status(move)
+        if status is None:
+            return Carried.NEVER_BEGUN
+        if status.status == "SUCCESS":
+            return Carried.ENDED
+        return Carried.GOES_ON if goes_on(move) else Carried.BROKE_OFF
+
+    def looked(self, request: MoveRequest) -> MoveInDoubt | None:
+        """What a move found when it began, as far as it takes to settle it; None: it has done nothing yet."""
+        for step in DBOS.list_workflow_steps(request.id):
+            if step["function_name"] == _BEGIN and step["output"] is not None:
+                plan = json.loads(step["output"])  # not as a MovePlan: an older version may have written it
+                began = datetime.fromisoformat(plan["started_at"])
+                return MoveInDoubt(request=request, epoch=plan["epoch"], started_at=began)
+        return None
+
+    def under_way(self) -> tuple[MoveRequest, ...]:
+        """Begun and not ended, whoever began them; what an older version has left is carried out by nobody."""
+        found = DBOS.list_workflows(name=NAME, status=list(UNFINISHED), app_version=WORKFLOW_VERSION, load_output=False)
+        return tuple(_request_of(one) for one in found)
+
     def result(self, handle: WorkflowHandle[str]) -> MoveReport:
         return MoveReport.model_validate_json(handle.get_result())
 
 
-@DBOS.workflow(name="shardwright.move")
+def _request_of(workflow: WorkflowStatus) -> MoveRequest:
+    assert workflow.input is not None
+    return MoveRequest.model_validate_json(workflow.input["args"][0])
+
+
+@DBOS.workflow(name=NAME)
 def move_shard(request_json: str) -> str:
     """MoveRequest in, MoveReport out, both as JSON. Every failure that is ours ends in a report.
 
@@ -88,7 +124,7 @@ def _advance(step: Step, planned: str, landed: str, standing: Transfer) -> tuple
     return standing.model_copy(update={"phase": LEADS_TO[standing.phase][0]}), landed
 
 
-@DBOS.step(name="begin")
+@DBOS.step(name=_BEGIN)
 def _begin(request_json: str) -> str:
     request = MoveRequest.model_validate_json(request_json)
     return _ours(lambda: QemuMove(_context(), request).begin()).model_dump_json()

@@ -1,5 +1,6 @@
 """What capacity is measured in, and how much of it will be needed."""
 
+from collections.abc import Iterable
 from datetime import timedelta
 from math import ceil, floor
 from typing import Annotated
@@ -13,8 +14,14 @@ Amount = Annotated[float, Field(ge=0)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
+_ALWAYS_KNOWN = ("vcpus", "memory_gib")
+
+
 class Resources(Value):
-    """The vector that everything is cut from. 0 in a *need* means "no requirement"."""
+    """The vector that everything is cut from. 0 in a *need* means "no requirement".
+
+    IOPS and bandwidth of 0 are no limit on a shard, and nothing that is known of a node.
+    """
 
     vcpus: Amount
     memory_gib: Amount
@@ -30,6 +37,39 @@ class Resources(Value):
             (self.network_mbps, slice_.network_mbps),
         )
         return min((floor(whole / part + 1e-9) for whole, part in pairs if part > 0), default=0)
+
+    @classmethod
+    def total(cls, parts: Iterable["Resources"]) -> "Resources":
+        """Together; nothing of each where there are none."""
+        listed = tuple(parts)
+        return cls(**{name: sum(getattr(part, name) for part in listed) for name in cls.model_fields})
+
+    @classmethod
+    def least(cls, parts: Iterable["Resources"]) -> "Resources":
+        """What each of them holds at least; nothing where there are none."""
+        listed = tuple(parts)
+        return cls(**{name: min((getattr(part, name) for part in listed), default=0.0) for name in cls.model_fields})
+
+    @property
+    def counted(self) -> tuple[str, ...]:
+        """The names of what it says something about."""
+        return tuple(name for name in Resources.model_fields if name in _ALWAYS_KNOWN or getattr(self, name) > 0)
+
+    def short_of(self, wanted: "Resources", beside: Iterable["Resources"] = ()) -> tuple[str, ...]:
+        """What a node of these resources, as far as they are known, lacks for ``wanted`` next to what is there."""
+        taken = (*beside, wanted)
+        return tuple(
+            name
+            for name in self.counted
+            if getattr(wanted, name) > 0 and sum(getattr(one, name) for one in taken) > getattr(self, name) + 1e-6
+        )
+
+
+class Growth(Value):
+    """How far a shard may grow while it runs: room that its guest boots with. None: as the node's agent does it."""
+
+    memory_gib: Annotated[float, Field(gt=0)] | None = None
+    vcpus: Annotated[float, Field(gt=0)] | None = None
 
 
 class ShardType(Value):
@@ -59,6 +99,13 @@ class ShardType(Value):
                 ),
             }
         )
+
+    def divided_into(self, name: str) -> int | None:
+        """How many shards of the type with this name stand for one of this type: 1 for its own, None for another."""
+        if name == self.name:
+            return 1
+        whole, _, parts = name.rpartition(".p")
+        return int(parts) if whole == self.name and parts.isdecimal() else None
 
     @property
     def is_storage(self) -> bool:

@@ -12,6 +12,8 @@ from engine.model.value import Utc, Value
 
 SERVICE_PORT = 7000
 """Where a shard serves unless its component says otherwise."""
+MOST_PARTS = 16
+"""Into how many parts a shard may be divided at all."""
 
 
 class HealthCheck(Value):
@@ -58,7 +60,7 @@ class CompositeRule(Value):
     check: HealthCheck | None = None
     replace_after: timedelta | None = None
     """A replica that is unhealthy for so long is given up for a fresh one; None: never."""
-    max_parts: Annotated[int, Field(ge=1, le=16)] = 1
+    max_parts: Annotated[int, Field(ge=1, le=MOST_PARTS)] = 1
     """Into how many replicas at most the work of one may be divided, where that is cheaper or the only way."""
     storage: PoolId | None = None
     """The pool whose shards hold the replicas' data: one attached to each."""

@@ -63,6 +63,14 @@ class Money(Value):
             result = result + amount
         return result
 
+    @classmethod
+    def totals(cls, amounts: Iterable["Money"]) -> tuple["Money", ...]:
+        """One sum per currency, by its code."""
+        sums: dict[str, Money] = {}
+        for amount in amounts:
+            sums[amount.currency] = sums.get(amount.currency, cls.zero(amount.currency)) + amount
+        return tuple(sums[currency] for currency in sorted(sums))
+
 
 def usd(amount: str | int | Decimal) -> Money:
     """Dollars from an exact literal."""

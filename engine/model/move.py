@@ -70,6 +70,8 @@ class MoveUnderWay(Value):
     since: Utc
     cancelled: bool = False
     """An operator does not want it any more; before its commit point it is given up."""
+    asked_by: str | None = None
+    """The workflow that waits for it: a round, an order, an evacuation. None: nobody does."""
 
 
 class MoveReport(Value):

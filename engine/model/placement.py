@@ -41,6 +41,8 @@ class NodeState(StrEnum):
     JOINED = "joined"
     DRAINING = "draining"
     """An operator empties it: it takes no new shards, and the next round gives it back, unless that is undone."""
+    LEAVING = "leaving"
+    """Empty, and given back in a moment: nothing comes to it any more, a move that is under way neither."""
     RECLAIMING = "reclaiming"
     GONE = "gone"
 

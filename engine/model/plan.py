@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from engine.model.capacity import Probability
-from engine.model.ids import CellId, NodeId, OfferId, PlanId, PoolId
+from engine.model.ids import NodeId, OfferId, PlanId, PoolId
 from engine.model.market import Offer, Quote
 from engine.model.money import Money
 from engine.model.placement import Cell, Node
@@ -120,9 +120,6 @@ class Plan(Value):
     def parts_of(self, pool: PoolId) -> int:
         """How many shards stand for one that is asked for."""
         return next((one.parts for one in self.parts if one.pool == pool), 1)
-
-    def nodes_of(self, cell: CellId) -> tuple[PlannedNode, ...]:
-        return next((c.nodes for c in self.cells if c.cell.id == cell), ())
 
 
 class MoveCause(StrEnum):

@@ -31,7 +31,3 @@ class Interval(Value):
     @property
     def hours(self) -> float:
         return (self.end - self.start).total_seconds() / 3600
-
-    def overlap_hours(self, other: "Interval") -> float:
-        span = min(self.end, other.end) - max(self.start, other.start)
-        return max(0.0, span.total_seconds() / 3600)

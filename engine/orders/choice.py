@@ -17,6 +17,7 @@ from engine.model.order import Order, Stranded
 from engine.model.placement import Binding, Node, NodeState, Shard
 from engine.model.plan import MoveCause, MoveGateReport
 from engine.model.value import Value
+from engine.orders.sizing import bound_shard
 from engine.planner.inventory import Inventory
 from engine.planner.move_gate import gate_to_running
 from engine.planner.policy import PlanPolicy
@@ -62,7 +63,7 @@ def choose(
         require_drainable(order.node, fleet.nodes)
         found = _evacuation(order, order.node, None, fleet, placements)
     else:
-        shard = _shard(order, fleet)
+        shard = bound_shard(order.component, fleet.shards, fleet.bindings)
         _require_target(order, shard, fleet.nodes)
         found = _evacuation(order, shard.node, shard.id, fleet, placements)
     reasons = dict(found.reasons)
@@ -94,16 +95,6 @@ def require_drainable(node_id: NodeId, nodes: Sequence[Node]) -> None:
         raise UsageError(
             f"node {node_id} cannot be drained", why="it has not joined yet", next_step="shardwright nodes"
         )
-
-
-def _shard(order: Order, fleet: SeenFleet) -> Shard:
-    bound = next((binding.shard for binding in fleet.bindings if binding.component == order.component), None)
-    found = next((shard for shard in fleet.shards if shard.id == bound), None)
-    if found is None:
-        raise UnknownName(
-            f"{order.component} is not known", why="no shard is bound to it", next_step="shardwright shards"
-        )
-    return found
 
 
 def _require_target(order: Order, shard: Shard, nodes: Sequence[Node]) -> None:

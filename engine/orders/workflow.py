@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from dbos import DBOS, SetWorkflowID
 
 from engine.clock import Clock
+from engine.durable import goes_on
 from engine.errors import ConcurrentUpdate, ShardwrightError
 from engine.evacuation.workflow import make_room
 from engine.events import Event, Observe
@@ -17,9 +18,10 @@ from engine.fleet.nodes import Fleet
 from engine.migration.several import Moves
 from engine.model.capacity import Placement
 from engine.model.ids import OrderId, PoolId, ShardId
-from engine.model.order import Order, OrderState, Problem
+from engine.model.order import Order, OrderKind, OrderState, Problem
 from engine.model.placement import NodeState
 from engine.orders.choice import Choice, SeenFleet, choose, require_drainable
+from engine.orders.resize import resize
 from engine.planner.inventory import Inventory
 from engine.planner.policy import PlanPolicy
 from engine.store.orders import Orders
@@ -59,14 +61,28 @@ def take_orders() -> None:
         if order.state is OrderState.ASKED:
             with SetWorkflowID(order.id):
                 DBOS.start_workflow(carry_out, order.id)
-        status = DBOS.get_workflow_status(order.id)
-        if status is not None and status.status == "ERROR":
-            _end(order.id, ShardwrightError(f"{order} broke off", why=str(status.error), next_step="shardwright moves"))
+        if not goes_on(order.id):
+            _end_if_broken(order.id)
+
+
+def _end_if_broken(order_id: OrderId) -> None:
+    """Its workflow does not go on: it broke off, or an older version has begun it. Its moves are ended where those of
+    others are (engine.migration.abandoned).
+    """
+    status, order = DBOS.get_workflow_status(order_id), _context().orders.get(order_id)
+    if order.state is not OrderState.ENDED:  # it may have ended since
+        why = str(status.error) if status is not None and status.error else "nobody carries it out any more"
+        # The larger size of a resize counts until its command is given again.
+        look = f"shardwright {order}" if order.kind is OrderKind.RESIZE else "shardwright moves"
+        _end(order_id, ShardwrightError(f"{order} broke off", why=why, next_step=look))
 
 
 @DBOS.workflow(name=NAME)
 def carry_out(order_id: OrderId) -> None:
     """What goes wrong is told in the order."""
+    if _context().orders.get(order_id).kind is OrderKind.RESIZE:
+        _carry_out_resize(order_id)
+        return
     try:
         choice = DBOS.run_step({"name": "choose"}, _choose, order_id)
         DBOS.run_step({"name": "make_room"}, _make_room, choice)
@@ -75,6 +91,15 @@ def carry_out(order_id: OrderId) -> None:
         return
     _context().moves.run([intention.request for intention in choice.intentions])
     DBOS.run_step({"name": "end"}, _end, order_id, None)
+
+
+def _carry_out_resize(order_id: OrderId) -> None:
+    told: ShardwrightError | None = None
+    try:
+        resize(order_id)
+    except ShardwrightError as problem:
+        told = problem
+    DBOS.run_step({"name": "end"}, _end, order_id, told)
 
 
 def _choose(order_id: OrderId) -> Choice:

@@ -77,15 +77,13 @@ def _bought(programme: Programme, choice: Choice, generation: int) -> list[Plann
 
 
 def _with_added(programme: Programme, slots: Sequence[ShardSlot], added: Sequence[int]) -> tuple[ShardSlot, ...]:
-    """Existing slots in their order, grown where their pool got more, then new ones."""
+    """Existing slots in their order, grown where their pool got more of their type, then new ones."""
     pools = [(programme.needs.pools[index].target.pool, count) for index, count in served(added)]
-    more = {pool.id: count for pool, count in pools}
-    grown = [slot.model_copy(update={"count": slot.count + more.pop(slot.pool, 0)}) for slot in slots]
-    new = [
-        ShardSlot(pool=pool.id, shard_type=pool.shard_type.name, count=count)
-        for pool, count in pools
-        if pool.id in more
+    more = {(pool.id, pool.shard_type.name): count for pool, count in pools}
+    grown = [
+        slot.model_copy(update={"count": slot.count + more.pop((slot.pool, slot.shard_type), 0)}) for slot in slots
     ]
+    new = [ShardSlot(pool=pool, shard_type=shard_type, count=count) for (pool, shard_type), count in more.items()]
     return (*grown, *new)
 
 

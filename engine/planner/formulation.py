@@ -111,7 +111,8 @@ def _shares(programme: Programme, model: LinearModel, columns: Columns) -> None:
         supply = programme.supplies[index]
         served = [pool for pool in supply.pools if programme.needs.pools[pool].shape == shape]
         if supply.group is None:
-            takers = [pools for pools in alike if pools[0] in served]
+            fitting = set(served)
+            takers = [pools for pools in alike if pools[0] in fitting]
         else:
             takers = [(pool,) for pool in served if supply.group in columns.risks[pool].considered]
         for pools in takers:
@@ -131,7 +132,7 @@ def _alike(programme: Programme) -> list[Pools]:
     """Pools of one shape that fit the very same supplies that stay."""
     classes: dict[tuple[object, ...], list[int]] = {}
     for pool, need in enumerate(programme.needs.pools):
-        fitting = tuple(i for i, s in enumerate(programme.supplies) if s.group is None and pool in s.pools)
+        fitting = tuple(index for index in programme.serving[pool] if programme.supplies[index].group is None)
         classes.setdefault((need.shape, fitting), []).append(pool)
     return [tuple(pools) for pools in classes.values()]
 

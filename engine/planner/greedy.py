@@ -88,12 +88,12 @@ class _State:
         if supply.group is not None:
             self.by_fate.setdefault(pool, Counter())[supply.group] += number
 
-    def headroom(self, supply: Supply) -> int:
+    def headroom(self, supply: Supply) -> float:
         """Shards that the limits still let this supply take."""
         room = self.limits[supply.provider] - self.by_provider[supply.provider]
         if supply.spot:
             room = min(room, self.programme.spot_limit - self.on_spot)
-        return max(0, room)
+        return max(0.0, room)
 
     def bears(self, pool: int, supply: Supply, goal: int) -> bool:
         """Whether one more shard of this fate keeps the pool's promised risk once the goal is met."""
@@ -210,12 +210,12 @@ def _buy(state: _State, pool: int, goal: int) -> bool:
     programme, market = state.programme, state.market
     shape = programme.needs.pools[pool].shape
     borne: dict[str | None, bool] = {}
-    usable = np.zeros(len(programme.supplies), dtype=np.int64)
+    usable = np.zeros(len(programme.supplies))
     for index in programme.serving[pool]:
         supply = programme.supplies[index]
         if supply.group not in borne:
             borne[supply.group] = state.bears(pool, supply, goal)
-        usable[index] = state.headroom(supply) if borne[supply.group] else 0
+        usable[index] = state.headroom(supply) if borne[supply.group] else 0.0
     useful = np.minimum(np.minimum(goal - state.by_pool[pool], market.slots[:, shape]), usable[market.supply])
     open_ = (useful > 0) & (market.left > 0)
     budget = programme.policy.hourly_budget

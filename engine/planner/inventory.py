@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from engine.model.capacity import Amount, Resources
 from engine.model.ids import provider_of
 from engine.model.market import PurchaseOption
 from engine.model.placement import Node, NodeState
@@ -25,9 +26,17 @@ class InventoryNode(Value):
     """Shards bound to a component; None: all of them."""
     denied: bool = False
     """It is not there, for its provider had none left when it was to be created."""
+    overdue: bool = False
+    """It was bought so long ago that nobody waits for its agent any more."""
 
     holds_data: bool = False
     """Storage on it is in use: it can be neither moved nor given up."""
+    grown: Resources = Resources(vcpus=0, memory_gib=0)
+    """What its shards take beyond their types, since they were resized while they ran."""
+    memory_gib: Amount = 0
+    """Of the largest shard in use: what a move copies beside the disk."""
+    outgrown: bool = False
+    """A shard in use is larger than its type: no place of its type elsewhere would hold it."""
     lost: bool = False
     """Its agent has been silent for so long that what it served is replaced."""
 
@@ -41,8 +50,9 @@ class InventoryNode(Value):
 
     @property
     def stays(self) -> bool:
-        """Whether keeping it is a choice at all: not when it is gone, lost, reclaimed, drained, or could not be had."""
-        return self.node.state in (NodeState.EXPECTED, NodeState.JOINED) and not (self.denied or self.lost)
+        """Whether keeping it is a choice at all: not when it is gone, lost, reclaimed, drained, overdue or denied."""
+        there = self.node.state in (NodeState.EXPECTED, NodeState.JOINED)
+        return there and not (self.denied or self.lost or self.overdue)
 
     @property
     def provider(self) -> str:

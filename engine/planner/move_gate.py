@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
 
-from engine.model.ids import NodeId, ShardId
+from engine.model.capacity import Resources
+from engine.model.ids import NodeId, PoolId, ShardId
 from engine.model.money import Money
 from engine.model.placement import NodeState, Shard, ShardState
 from engine.model.plan import MoveCause, MoveGateReport, Plan, PlannedNode
@@ -14,6 +15,7 @@ from engine.planner.policy import PlanPolicy
 
 _CAUSES = {NodeState.RECLAIMING: MoveCause.RECLAIM, NodeState.DRAINING: MoveCause.OPERATOR}
 """By the state of the node that is left."""
+_NOTHING = Resources.total(())
 
 
 class MoveProposal(Value):
@@ -71,7 +73,7 @@ def gate_for(
         source_price=source_price,
         target_price=target_price,
         expected_stay_hours=terms.expected_stay_hours,
-        egress_gib=terms.egress_gib,
+        egress_gib=terms.egress_gib + source.memory_gib,
         egress_price_per_gib=Money(amount=terms.egress_price_per_gib, currency=currency),
         double_pay_hours=terms.double_pay_hours,
         downtime_cost=Money(amount=terms.downtime_cost, currency=currency),
@@ -92,58 +94,97 @@ def gate_to_running(
 def propose_moves(
     policy: PlanPolicy, plan: Plan, inventory: Inventory, shards: Sequence[Shard]
 ) -> tuple[MoveProposal, ...]:
-    """Where the bound shards of leaving nodes go: for each, the cheapest planned slot of its pool that is free.
+    """Where the bound shards of leaving nodes go: for each, the cheapest planned slot of its pool and type that
+    is free.
 
     Cost-driven moves carry the gate that let them pass; one that does not pass is left out (the planner keeps such
     nodes in the first place, so that happens only when the market moved in between). Reclaims, and nodes that an
     operator drains, go without a gate.
     """
     leaving = set(plan.leaving)
-    free = _free_slots(plan, shards)
+    places = _Places(plan, shards)
     sources = {item.node.id: item for item in inventory.nodes}
     proposals = []
     for shard in sorted(shards, key=lambda shard: shard.id):
         source = sources.get(shard.node)
         if shard.node not in leaving or source is None or shard.state is not ShardState.BOUND:
             continue
-        destination = next((node for node in free if free[node].get(shard.pool, 0) > 0), None)
-        if destination is None:
+        target = places.cheapest_for(shard)
+        if target is None:
             continue
-        target = next(p for cell in plan.cells for p in cell.nodes if p.node.id == destination)
+        destination = target.node.id
         cause = _CAUSES.get(source.node.state, MoveCause.COST)
         gate = None
         if cause is MoveCause.COST:
-            price = target.node.hourly_price if target.quote is not None else Money.zero(policy.currency)
-            each = share_of(price, sum(slot.count for slot in target.slots))
-            loss = _loss(policy, target)
-            gate = gate_for(policy, source, target_price=each, target_loss=loss, now=plan.made_at)
+            kept = target.quote is None
+            price = Money.zero(policy.currency) if kept else _price_each(target)
+            loss = _loss(policy, target, sources.get(destination) if kept else None)
+            gate = gate_for(policy, source, target_price=price, target_loss=loss, now=plan.made_at)
             if not gate.passes:
                 continue
-        free[destination][shard.pool] -= 1
+        places.take(shard, destination)
         proposals.append(
             MoveProposal(shard=shard.id, source=shard.node, destination=destination, cause=cause, gate=gate)
         )
     return tuple(proposals)
 
 
-def _free_slots(plan: Plan, shards: Sequence[Shard]) -> dict[NodeId, dict[str, int]]:
-    """Planned slots less bound shards already there, cheapest node first."""
-    planned = sorted(
-        (node for cell in plan.cells for node in cell.nodes),
-        key=lambda p: (p.node.hourly_price.amount / max(1, sum(slot.count for slot in p.slots)), p.node.id),
-    )
-    free: dict[NodeId, dict[str, int]] = {p.node.id: {str(slot.pool): slot.count for slot in p.slots} for p in planned}
-    for shard in shards:
-        if shard.state is ShardState.BOUND and shard.pool in free.get(shard.node, {}):
-            free[shard.node][shard.pool] -= 1
-    return free
+class _Places:
+    """Planned slots less bound shards already there. A slot is of one pool and one type: a shard of another type is
+    replaced by one of the type that is planned, not moved into its place.
+    """
+
+    def __init__(self, plan: Plan, shards: Sequence[Shard]) -> None:
+        planned = [node for cell in plan.cells for node in cell.nodes]
+        self._nodes = {node.node.id: node for node in planned}
+        self._free: dict[tuple[NodeId, PoolId, str], int] = {}
+        self._taken = {node.node.id: _NOTHING for node in planned}
+        """As large as the bound shards are: one may have outgrown its type."""
+        self._open: dict[tuple[PoolId, str], list[NodeId]] = {}
+        """By pool and type the nodes that may have a free slot, cheapest first."""
+        for node in sorted(planned, key=_by_price):
+            for slot in node.slots:
+                key = (node.node.id, slot.pool, slot.shard_type)
+                self._free[key] = self._free.get(key, 0) + slot.count
+                self._open.setdefault((slot.pool, slot.shard_type), []).append(node.node.id)
+        for shard in shards:
+            if shard.state is ShardState.BOUND and shard.node in self._nodes:
+                self.take(shard, shard.node)
+
+    def cheapest_for(self, shard: Shard) -> PlannedNode | None:
+        waiting = self._open.get((shard.pool, shard.shard_type), [])
+        position = 0
+        while position < len(waiting):
+            node = waiting[position]
+            if self._free[node, shard.pool, shard.shard_type] <= 0:
+                del waiting[position]  # slots are only ever taken
+            elif self._nodes[node].node.resources.short_of(shard.nominal, (self._taken[node],)):
+                position += 1
+            else:
+                return self._nodes[node]
+        return None
+
+    def take(self, shard: Shard, node: NodeId) -> None:
+        key = (node, shard.pool, shard.shard_type)
+        if key in self._free:
+            self._free[key] -= 1
+        self._taken[node] = Resources.total((self._taken[node], shard.nominal))
 
 
-def _loss(policy: PlanPolicy, target: PlannedNode) -> float:
-    """Probability that the target is reclaimed within the expected stay."""
-    return InventoryNode(node=target.node, slots=target.slots, planned=target).loss_within(
-        policy.moves.expected_stay_hours, policy
-    )
+def _by_price(planned: PlannedNode) -> tuple[Decimal, NodeId]:
+    return _price_each(planned).amount, planned.node.id
+
+
+def _loss(policy: PlanPolicy, target: PlannedNode, kept: InventoryNode | None) -> float:
+    """Probability that the target is reclaimed within the expected stay. What a kept node was bought on is not in the
+    plan that keeps it, but in the inventory, from which the planner judged it.
+    """
+    known = kept or InventoryNode(node=target.node, slots=target.slots, planned=target)
+    return known.loss_within(policy.moves.expected_stay_hours, policy)
+
+
+def _price_each(planned: PlannedNode) -> Money:
+    return share_of(planned.node.hourly_price, sum(slot.count for slot in planned.slots))
 
 
 def share_of(price: Money, shards: int) -> Money:

@@ -1,15 +1,16 @@
 """What each pool needs, with the two curves of its demand that the programme prices risk on."""
 
 from bisect import bisect_right
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import BadUsageData
-from engine.model.capacity import CapacityTarget, Resources, RiskClass
+from engine.model.capacity import CapacityTarget, Placement, Resources, RiskClass
+from engine.model.plan import ShardSlot
 from engine.planner.policy import PlanPolicy
 
 IntArray = NDArray[np.int64]
@@ -96,10 +97,22 @@ class PoolNeed:
 
 
 @dataclass(frozen=True)
+class Kind:
+    """Pools that are one to an offer or a node: same slice, same places, same least performance."""
+
+    shape: int
+    placement: Placement
+    min_performance: float
+    is_storage: bool
+    pools: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Needs:
     pools: tuple[PoolNeed, ...]
     shapes: tuple[Resources, ...]
     """The distinct slices that are asked for."""
+    _together: dict[tuple[int, ...], tuple[int, ...]] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
     def hours(self) -> float:
@@ -109,6 +122,32 @@ class Needs:
     @cached_property
     def desired(self) -> int:
         return sum(pool.desired for pool in self.pools)
+
+    @cached_property
+    def index_of(self) -> dict[str, int]:
+        """By the pool's id."""
+        return {pool.id: index for index, pool in enumerate(self.pools)}
+
+    @cached_property
+    def kinds(self) -> tuple[Kind, ...]:
+        found: dict[tuple[int, Placement, float, bool], list[int]] = {}
+        for index, need in enumerate(self.pools):
+            of = need.target.pool
+            key = (need.shape, of.placement, of.shard_type.min_performance, of.shard_type.is_storage)
+            found.setdefault(key, []).append(index)
+        return tuple(Kind(*key, tuple(pools)) for key, pools in found.items())
+
+    def pools_of(self, kinds: Iterable[int]) -> tuple[int, ...]:
+        """Ascending; for the same kinds the same tuple, since there may be as many nodes as pools."""
+        key = tuple(kinds)
+        if key not in self._together:
+            self._together[key] = tuple(sorted(pool for kind in key for pool in self.kinds[kind].pools))
+        return self._together[key]
+
+    def asks_for(self, slot: ShardSlot) -> bool:
+        """Its pool, and shards of that very type."""
+        index = self.index_of.get(slot.pool)
+        return index is not None and self.pools[index].target.pool.shard_type.name == slot.shard_type
 
 
 def read_needs(policy: PlanPolicy, targets: Sequence[CapacityTarget]) -> Needs:

@@ -2,11 +2,11 @@
 
 A part is a shard like any other, so the programme that follows knows nothing of this. A pool is divided only where its
 components say that they can be (``max_parts``), and only where that is cheaper on the quotes at hand than whole shards,
-or whole shards cannot be had at all. What is divided stays so for as long as it has shards: their size does not change
-with the market.
+or whole shards cannot be had at all. What is divided stays so for as long as it has shards: their size changes neither
+with the market nor with what its components allow meanwhile.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 
@@ -48,9 +48,10 @@ def divide(
     made, told = [], []
     usable = [quote for quote in quotes if not quote_refused(quote, policy, now)]
     known = {cell.id: cell for cell in cells}
+    here = _types_there(inventory)
     for target in targets:
         most = max_parts.get(target.pool.id, 1)
-        choice = None if most <= 1 else _choice(policy, target, usable, inventory, most, known)
+        choice = _choice(policy, target, usable, here.get(target.pool.id, frozenset()), most, known)
         made.append(target if choice is None else in_parts(target, choice.parts))
         told += [] if choice is None else [choice]
     return Divided(targets=tuple(made), parts=tuple(told))
@@ -75,20 +76,31 @@ def in_parts(target: CapacityTarget, parts: int) -> CapacityTarget:
     )
 
 
+def _types_there(inventory: Inventory) -> dict[PoolId, set[str]]:
+    """Names of the types of each pool's shards."""
+    found: dict[PoolId, set[str]] = {}
+    for item in inventory.nodes:
+        for slot in item.slots:
+            found.setdefault(slot.pool, set()).add(slot.shard_type)
+    return found
+
+
 def _choice(
     policy: PlanPolicy,
     target: CapacityTarget,
     quotes: Sequence[Quote],
-    inventory: Inventory,
+    here: Collection[str],
     most: int,
     cells: Mapping[CellId, Cell],
 ) -> PoolParts | None:
     """None: whole shards."""
     of = target.pool
-    here = {slot.shard_type for item in inventory.nodes for slot in item.slots if slot.pool == of.id}
-    for parts in range(1, most + 1):
-        if of.shard_type.part(parts).name in here:
-            return None if parts == 1 else _told(target, parts, "as what is there already")
+    divisions = [parts for name in here if (parts := of.shard_type.divided_into(name)) is not None]
+    if divisions:
+        parts = min(divisions)
+        return None if parts == 1 else _told(target, parts, "as what is there already")
+    if most <= 1:
+        return None
     prices = {
         parts: price
         for parts in range(1, most + 1)
@@ -132,18 +144,18 @@ def _price(
 def cheapest_cover(units: Units, wanted: int) -> Decimal | None:
     """The least price of units that hold ``wanted`` shards together, exactly; None where all of them do not."""
     least: list[Decimal | None] = [Decimal(0), *(None for _ in range(wanted))]
-    for slots, price, number in _bundles(units, wanted):
+    for slots, price in _bundles(units, wanted):
         for covered in range(wanted, 0, -1):
-            for bundle in number:
-                before = least[max(0, covered - slots * bundle)]
-                now = least[covered]
-                if before is not None and (now is None or before + price * bundle < now):
-                    least[covered] = before + price * bundle
+            before, now = least[max(0, covered - slots)], least[covered]
+            if before is not None and (now is None or before + price < now):
+                least[covered] = before + price
     return least[wanted]
 
 
-def _bundles(units: Units, wanted: int) -> list[tuple[int, Decimal, tuple[int, ...]]]:
-    """By size the cheapest that cover everything on their own, each with how many of it may be taken at once."""
+def _bundles(units: Units, wanted: int) -> list[tuple[int, Decimal]]:
+    """(shards, price) of lots to take or leave: by size the cheapest that cover everything on their own, in lots of 1,
+    2, 4 … units and what remains, of which any number can be made up.
+    """
     by_slots: dict[int, list[tuple[Decimal, int]]] = {}
     for slots, price, number in units:
         if slots > 0 and number > 0:
@@ -156,5 +168,8 @@ def _bundles(units: Units, wanted: int) -> list[tuple[int, Decimal, tuple[int, .
                 break
             taken = min(number, room)
             room -= taken
-            found.append((slots, price, tuple(range(1, taken + 1))))
+            lot = 1
+            while taken > 0:
+                found.append((slots * min(lot, taken), price * min(lot, taken)))
+                taken, lot = taken - lot, 2 * lot
     return found

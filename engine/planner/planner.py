@@ -202,14 +202,19 @@ def _not_worth_leaving(programme: Programme, choice: Choice, now: datetime) -> I
 
 
 def _cheapest_target(programme: Programme, choice: Choice, pools: set[int]) -> tuple[Money, float] | None:
-    """(price per shard-hour, loss within the expected stay) of the cheapest new place; None where no shard moves."""
-    if any(kept and any(added[p] for p in pools) for kept, added in zip(choice.kept, choice.added, strict=True)):
-        return Money.zero(programme.policy.currency), 0.0
-    stay = programme.policy.moves.expected_stay_hours
-    places = [
-        (share_of(chosen.quote.unit_price, sum(unit.shards)), 1 - (1 - chosen.loss) ** (stay / programme.needs.hours))
-        for unit in choice.bought
-        if any(unit.shards[p] for p in pools)
-        for chosen in (programme.candidates[unit.candidate],)
-    ]
-    return min(places, key=lambda place: place[0].amount, default=None)
+    """(price per shard-hour, loss within the expected stay) of the place that ``propose_moves`` takes first: the one
+    whose node is cheapest per shard, for nothing where that runs already. None where no shard moves.
+    """
+    policy, stay = programme.policy, programme.policy.moves.expected_stay_hours
+    places = []
+    for node, kept, added in zip(programme.running, choice.kept, choice.added, strict=True):
+        if kept and any(added[pool] for pool in pools):
+            each = share_of(node.item.node.hourly_price, sum(node.held) + sum(added))
+            places.append((each, Money.zero(policy.currency), node.item.loss_within(stay, policy)))
+    for unit in choice.bought:
+        if any(unit.shards[pool] for pool in pools):
+            chosen = programme.candidates[unit.candidate]
+            each = share_of(chosen.quote.unit_price, sum(unit.shards))
+            places.append((each, each, 1 - (1 - chosen.loss) ** (stay / programme.needs.hours)))
+    first = min(places, key=lambda place: place[0].amount, default=None)
+    return None if first is None else first[1:]

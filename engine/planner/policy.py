@@ -31,7 +31,7 @@ class MoveTerms(Value):
     expected_stay_hours: Annotated[float, Field(gt=0)] = 24.0
     """For how long the shard will want its new place."""
     egress_gib: Factor = 1.0
-    """Memory and disk copied per shard."""
+    """Disk copied per shard, beside its memory (``InventoryNode.memory_gib``)."""
     egress_price_per_gib: Annotated[Decimal, Field(ge=0)] = Decimal("0.09")
     double_pay_hours: Factor = 0.1
     """Both places are paid while the shard is copied."""
@@ -45,12 +45,12 @@ class PlanPolicy(Value):
     currency: Currency = "USD"
     """Offers in another currency are refused by name; nothing is converted silently."""
     max_provider_share: Share = 1.0
-    """Largest share of the desired shards with one provider (at least one shard each is always allowed).
+    """Largest share of the desired shards with one provider (at least one shard each is always allowed); 1: no limit.
 
     What already runs above the limit is tolerated, never added to.
     """
     max_spot_share: Probability = 1.0
-    """Largest share of the desired shards on spot units."""
+    """Largest share of the desired shards on spot units; 1: no limit."""
     regions: tuple[str, ...] = ()
     """Empty: any."""
     instance_families: tuple[str, ...] = ()

@@ -138,16 +138,28 @@ class Programme:
         known = sorted(price for price in self.reference if price > 0)
         return known[len(known) // 2] if known else 1.0
 
-    def provider_limit(self, provider: str) -> int:
-        """Shards that may be with one provider: the policy's share, or what already runs there if that is more."""
-        allowed = max(1, floor(self.policy.max_provider_share * self.needs.desired + 1e-9))
-        there = sum(sum(node.held) for node in self.running if node.supply.provider == provider)
-        return max(allowed, there)
+    def provider_limit(self, provider: str) -> float:
+        """Shards that may be with one provider: the policy's share, or what already runs there if that is more;
+        infinite where the share is the whole.
+        """
+        return max(1, self._held_with.get(provider, 0), self._most_of(self.policy.max_provider_share))
 
     @cached_property
-    def spot_limit(self) -> int:
-        allowed = floor(self.policy.max_spot_share * self.needs.desired + 1e-9)
-        return max(allowed, sum(sum(node.held) for node in self.running if node.supply.spot))
+    def _held_with(self) -> dict[str, int]:
+        """Shards that run, by provider."""
+        found: dict[str, int] = {}
+        for node in self.running:
+            found[node.supply.provider] = found.get(node.supply.provider, 0) + sum(node.held)
+        return found
+
+    @cached_property
+    def spot_limit(self) -> float:
+        there = sum(sum(node.held) for node in self.running if node.supply.spot)
+        return max(there, self._most_of(self.policy.max_spot_share))
+
+    def _most_of(self, share: float) -> float:
+        """All of a pool's shards may be more than are desired: those that risk or what already runs asks for."""
+        return inf if share >= 1 else floor(share * self.needs.desired + 1e-9)
 
     def asked_quantile(self, pool: int) -> float:
         return self._asked_quantiles[pool]
@@ -164,35 +176,35 @@ def running_nodes(
     policy: PlanPolicy, needs: Needs, inventory: Inventory, pinned: frozenset[str], now: datetime
 ) -> tuple[Running, ...]:
     return tuple(
-        _running(policy, needs, item, pinned=item.holds_data or item.node.id in pinned, now=now)
+        _running(policy, needs, item, pinned=item.holds_data or item.outgrown or item.node.id in pinned, now=now)
         for item in sorted(inventory.nodes, key=lambda item: item.node.id)
         if item.stays
     )
 
 
 def _running(policy: PlanPolicy, needs: Needs, item: InventoryNode, *, pinned: bool, now: datetime) -> Running:
-    held = tuple(sum(slot.count for slot in item.slots if slot.pool == pool.id) for pool in needs.pools)
+    held = _held(needs, item)
     free = _free_room(needs, item, held)
     offer = item.planned.quote.offer if item.planned.quote is not None else None
     performance = 1.0 if offer is None else offer.performance
     region = item.node.cell.rsplit("/", 1)[-1]
-    pools = tuple(
-        index
-        for index, pool in enumerate(needs.pools)
-        if free is not None
-        and free.holds(needs.shapes[pool.shape]) > 0
-        and pool.target.pool.placement.allows(item.provider, region)
-        and performance >= pool.target.pool.shard_type.min_performance
-        and not (pool.target.pool.shard_type.is_storage and item.node.option is PurchaseOption.SPOT)
-    )
-    wanted = {needs.pools[index].shape for index in pools}
-    loss = item.loss_within(needs.hours, policy)
     spot = item.node.option is PurchaseOption.SPOT
+    kinds = [
+        index
+        for index, kind in enumerate(needs.kinds)
+        if free is not None
+        and free.holds(needs.shapes[kind.shape]) > 0
+        and kind.placement.allows(item.provider, region)
+        and performance >= kind.min_performance
+        and not (kind.is_storage and spot)
+    ]
+    wanted = {needs.kinds[index].shape for index in kinds}
+    loss = item.loss_within(needs.hours, policy)
     supply = Supply(
         provider=item.provider,
         spot=spot,
         group=lost_together(item.correlation_group, spot=spot) if loss > 1e-9 else None,
-        pools=pools,
+        pools=needs.pools_of(kinds),
     )
     fillings = (
         patterns(free, needs.shapes, tuple(i in wanted for i in range(len(needs.shapes)))) if free is not None else ()
@@ -211,21 +223,35 @@ def _running(policy: PlanPolicy, needs: Needs, item: InventoryNode, *, pinned: b
     )
 
 
+def _held(needs: Needs, item: InventoryNode) -> tuple[int, ...]:
+    """By pool. Shards of another type than is asked for now are none of what is wanted, and are replaced; but a disk of
+    another size stays, with the data on it.
+    """
+    held = [0] * len(needs.pools)
+    for slot in item.slots:
+        index = needs.index_of.get(slot.pool)
+        if index is not None and (needs.asks_for(slot) or needs.pools[index].target.pool.shard_type.is_storage):
+            held[index] += slot.count
+    return tuple(held)
+
+
 def _free_room(needs: Needs, item: InventoryNode, held: Sequence[int]) -> Resources | None:
-    """None where shards of a pool that is no longer asked for are on the node: their size is not known here."""
-    if sum(held) < item.shards:
+    """None where shards are on the node that nobody asks for any more, for their pool or their type is another: their
+    size is not known here.
+    """
+    if not all(needs.asks_for(slot) for slot in item.slots):
         return None
-    room: Resources | None = item.node.resources
-    for pool, count in zip(needs.pools, held, strict=True):
-        if room is not None and count:
-            room = left_over(room, (needs.shapes[pool.shape],), (count,))
+    room = left_over(item.node.resources, (item.grown,), (1,))
+    for pool, count in served(held):
+        if room is not None:
+            room = left_over(room, (needs.shapes[needs.pools[pool].shape],), (count,))
     return room
 
 
 def _move_cost(policy: PlanPolicy, item: InventoryNode) -> float:
     """Per hour of the expected stay, for every shard in use."""
     terms = policy.moves
-    once = terms.egress_gib * float(terms.egress_price_per_gib) + float(terms.downtime_cost)
+    once = (terms.egress_gib + item.memory_gib) * float(terms.egress_price_per_gib) + float(terms.downtime_cost)
     double = terms.double_pay_hours * float(item.node.hourly_price.amount) / max(1, item.shards)
     saving = policy.min_move_saving * float(item.node.hourly_price.amount) / max(1, item.shards)
     return item.shards_in_use * ((once + double) / terms.expected_stay_hours + saving)

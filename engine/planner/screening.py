@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 
-from engine.model.capacity import Placement, Resources
+from engine.model.capacity import Resources
 from engine.model.ids import CellId
 from engine.model.market import Offer, PurchaseOption, Quote
 from engine.model.placement import Cell
@@ -23,17 +23,6 @@ class Fit:
     """How many slices of each shape one unit carries, alone."""
     reason: str = ""
     """Why it serves none."""
-
-
-@dataclass(frozen=True)
-class _Kind:
-    """Pools that are one to an offer: same slice, same places, same least performance."""
-
-    shape: int
-    placement: Placement
-    min_performance: float
-    is_storage: bool
-    pools: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -60,21 +49,12 @@ class Screen:
     @cached_property
     def _stores(self) -> bool:
         """Whether any pool holds data, which must not be on what its provider may take back."""
-        return any(kind.is_storage for kind in self._kinds)
+        return any(kind.is_storage for kind in self.needs.kinds)
 
     @cached_property
     def _levels(self) -> list[float]:
         """Least performances that are asked for, ascending."""
-        return sorted({kind.min_performance for kind in self._kinds})
-
-    @cached_property
-    def _kinds(self) -> tuple[_Kind, ...]:
-        found: dict[tuple[int, Placement, float, bool], list[int]] = {}
-        for index, need in enumerate(self.needs.pools):
-            of = need.target.pool
-            key = (need.shape, of.placement, of.shard_type.min_performance, of.shard_type.is_storage)
-            found.setdefault(key, []).append(index)
-        return tuple(_Kind(*key, tuple(pools)) for key, pools in found.items())
+        return sorted({kind.min_performance for kind in self.needs.kinds})
 
     def slots(self, resources: Resources) -> tuple[int, ...]:
         """How many slices of each shape one such unit carries, alone."""
@@ -90,7 +70,7 @@ class Screen:
             return Fit((), slots, refused)
         if not self.needs.pools:
             return Fit((), slots, "not needed: no pool asks for anything")
-        placed = [kind for kind in self._kinds if kind.placement.allows(offer.provider, offer.region)]
+        placed = [kind for kind in self.needs.kinds if kind.placement.allows(offer.provider, offer.region)]
         if not placed:
             return Fit((), slots, f"placement: no pool may live at {offer.provider} in {offer.region}")
         large = [kind for kind in placed if slots[kind.shape] > 0]

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from decimal import ROUND_UP, Decimal
+from math import isfinite
 
 from engine.errors import BudgetExceeded, NoOfferFits
 from engine.model.market import Offer
@@ -171,11 +172,7 @@ def _nearest_miss(programme: Programme, screen: Screen, offers: Sequence[Offer],
         shape = programme.needs.pools[pool].shape
         providers = sorted({candidate.supply.provider for candidate in usable})
         carried = sum(candidate.most * candidate.slots[shape] for candidate in usable)
-        limits = ", ".join(f"{name} at most {programme.provider_limit(name)}" for name in providers)
-        return (
-            f"nearest miss: quotes carry up to {carried} of its shards, but the limits leave too few: {limits} "
-            f"shards in all, {programme.spot_limit} on spot"
-        )
+        return f"nearest miss: quotes carry up to {carried} of its shards, {_limits_told(programme, providers)}"
     if fitting:
         nearest = min(fitting, key=lambda offer: (offer.price.amount, offer.id))
         return f"nearest miss: {len(fitting)} offers fit it, none has a valid quote (cheapest: {nearest.id})"
@@ -183,6 +180,14 @@ def _nearest_miss(programme: Programme, screen: Screen, offers: Sequence[Offer],
         return "no offers were seen"
     nearest = max(offers, key=lambda offer: (_closeness(screen, offer), offer.id))
     return f"nearest miss: {nearest.instance_type} at {nearest.provider} {nearest.region}: {screen.fit(nearest).reason}"
+
+
+def _limits_told(programme: Programme, providers: Sequence[str]) -> str:
+    limits = [(name, programme.provider_limit(name)) for name in providers]
+    shares = ", ".join(f"{name} at most {limit}" for name, limit in limits if isfinite(limit))
+    told = [f"{shares} shards in all"] if shares else []
+    told += [f"{programme.spot_limit} on spot"] if isfinite(programme.spot_limit) else []
+    return f"but the limits leave too few: {', '.join(told)}" if told else "too few beside what other pools take"
 
 
 _NEARER_LAST = ("policy", "placement", "too small", "performance", "capacity")

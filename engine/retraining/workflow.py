@@ -9,6 +9,7 @@ from typing import ParamSpec, TypeVar
 
 from dbos import DBOS, SetWorkflowID, WorkflowHandle
 
+from engine.durable import next_id
 from engine.errors import BadUsageData, ShardwrightError
 from engine.events import Event, Observe, unseen
 from engine.metrics import observe_retraining
@@ -33,8 +34,7 @@ def start_retraining(key: str, *, asked: bool = False) -> WorkflowHandle[Retrain
 
 
 def next_key(name: str) -> str:
-    known = DBOS.list_workflows(name=NAME, load_input=False, load_output=False)
-    return f"{name}-retrain-{len(known) + 1}"
+    return next_id(NAME, f"{name}-retrain-")
 
 
 @DBOS.workflow(name=NAME)

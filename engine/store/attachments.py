@@ -75,7 +75,7 @@ class Attachments:
     def all(self) -> tuple[Attachment, ...]:
         """By name."""
         query = select(attachments).order_by(*attachments.primary_key.columns)
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             return tuple(_read(row) for row in connection.execute(query).mappings())
 
     def in_use(self) -> frozenset[ShardId]:

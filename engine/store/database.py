@@ -45,24 +45,31 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+_READS = "shardwright_reads"
 _CONNECTIONS = 15
 """To a server, at once."""
 
 
 class Database:
-    """One engine; every write is one short transaction."""
+    """One engine; every write is one short transaction, and readers hold up nobody."""
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.engine = create_engine(url, pool_pre_ping=True, **_pool(url))
         if self.engine.dialect.name == "sqlite":
             event.listen(self.engine, "connect", _sqlite_pragmas)
-            event.listen(self.engine, "begin", _sqlite_begin_immediate)
+            event.listen(self.engine, "begin", _sqlite_begin)
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """Commits on success, rolls back on error. SQLite takes the write lock at once (BEGIN IMMEDIATE)."""
         with self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """For queries alone: they see one state of a SQLite store, wait for no writer and keep none waiting."""
+        with self.engine.connect().execution_options(**{_READS: True}) as connection, connection.begin():
             yield connection
 
     def insert(self, table: Table) -> "postgresql.Insert | sqlite.Insert":
@@ -88,6 +95,7 @@ def _sqlite_pragmas(connection: Any, _record: object) -> None:
     cursor.close()
 
 
-def _sqlite_begin_immediate(connection: Connection) -> None:
-    if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":  # one read waits for nobody's write
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+def _sqlite_begin(connection: Connection) -> None:
+    options = connection.get_execution_options()
+    if options.get("isolation_level") != "AUTOCOMMIT":  # one read waits for nobody's write
+        connection.exec_driver_sql("BEGIN" if options.get(_READS) else "BEGIN IMMEDIATE")

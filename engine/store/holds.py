@@ -4,10 +4,13 @@ The stock's row is the lock: SQLite takes the database's write lock anyway, Post
 always stock, then lease, so that callers cannot wait for each other in a circle.
 """
 
+import json
+from collections.abc import Collection
 from datetime import datetime
 
 from sqlalchemy import (
     Column,
+    ColumnElement,
     Connection,
     ForeignKey,
     Index,
@@ -18,6 +21,8 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    delete,
+    exists,
     select,
     update,
 )
@@ -236,6 +241,47 @@ class LeaseStore:
             query = select(lease_groups.c.id).where(lease_groups.c.phase.in_(phases)).order_by(lease_groups.c.id)
             return tuple(connection.execute(query).scalars())
 
+    def forget(self, *, before: datetime, ended: Collection[str], most: int) -> int:
+        """Drop leases that were made earlier and have been given back or have lapsed, the oldest first; how many.
+
+        Then stocks and groups of which nothing is left. Only where the group's phase is one of ``ended``: until then
+        it is told from its leases whether all of them are still there.
+        """
+        under_way = select(lease_groups.c.id).where(lease_groups.c.phase.not_in(ended))
+        over = (
+            leases.c.state.not_in(_ACTIVE),
+            leases.c.created_at < before,
+            leases.c.group_key.not_in(under_way),
+        )
+        oldest = select(leases.c.stock).where(*over).order_by(leases.c.created_at).limit(most)
+        with self._database.transaction() as connection:
+            stocks_of_them = set(connection.execute(oldest).scalars())
+        forgotten = sum(self._forget_of(stock, over, before) for stock in sorted(stocks_of_them))
+        empty = (
+            select(lease_groups.c.id)
+            .where(lease_groups.c.phase.in_(ended), lease_groups.c.updated_at < before)
+            .where(~exists().where(leases.c.group_key == lease_groups.c.id))
+            .limit(most)
+        )
+        with self._database.transaction() as connection:
+            connection.execute(delete(lease_groups).where(lease_groups.c.id.in_(empty)))
+        return forgotten
+
+    def _forget_of(self, stock: str, over: Collection[ColumnElement[bool]], before: datetime) -> int:
+        """Under the stock's lock, as whoever grants a lease of it; a quote's units, so not many.
+
+        None while the quote stands: under fencing tokens that begin anew the same key would find what was given back.
+        """
+        with self._database.transaction() as connection:
+            self._lock_stock(connection, stock)
+            quotes = connection.execute(select(leases.c.quote).where(leases.c.stock == stock, *over)).scalars()
+            if any(quote is not None and _stands(quote, before) for quote in quotes):
+                return 0
+            forgotten = connection.execute(delete(leases).where(leases.c.stock == stock, *over)).rowcount
+            in_use = exists().where(leases.c.stock == stocks.c.id)
+            connection.execute(delete(stocks).where(stocks.c.id == stock, stocks.c.taken == 0, ~in_use))
+        return forgotten
+
     def _lock_stock(self, connection: Connection, stock: str) -> tuple[int, int]:
         """(units taken, last fencing token)"""
         query = _locked_stock(stock)
@@ -290,6 +336,11 @@ def _expire(connection: Connection, stock: str, now: datetime) -> int:
 
 def _set_stock(connection: Connection, stock: str, taken: int, fence: int) -> None:
     connection.execute(update(stocks).where(stocks.c.id == stock).values(taken=taken, fence=fence))
+
+
+def _stands(quote: str, at: datetime) -> bool:
+    expires_at = datetime.fromisoformat(json.loads(quote)["expires_at"])  # an older version may have written it
+    return expires_at >= at
 
 
 def _gone(lease: Lease, now: datetime) -> str:

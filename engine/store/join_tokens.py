@@ -5,7 +5,7 @@ import hmac
 from base64 import urlsafe_b64encode
 from datetime import timedelta
 
-from sqlalchemy import Column, Integer, String, Table, insert, or_, select, update
+from sqlalchemy import Column, Connection, Integer, String, Table, insert, or_, select, update
 
 from engine.clock import Clock
 from engine.errors import AuthenticationFailed
@@ -34,7 +34,7 @@ class JoinTokens:
         self._database, self._clock, self._secret = database, clock, secret
 
     def issue(self, node: NodeId) -> str:
-        """The node's token; the same one until ``replace``."""
+        """The node's token; the same one until ``replace`` or ``void``."""
         expires = self._clock.now() + TOKEN_LIFE
         with self._database.transaction() as connection:
             serial = connection.execute(select(join_tokens.c.serial).where(join_tokens.c.node == node)).scalar()
@@ -44,7 +44,8 @@ class JoinTokens:
                 connection.execute(insert(join_tokens).values(row))
             else:
                 unused = (join_tokens.c.node == node) & join_tokens.c.used_at.is_(None)
-                connection.execute(update(join_tokens).where(unused).values(expires_at=expires))
+                fresh = {"expires_at": expires, "token_sha256": _digest(token)}  # void has taken the digest away
+                connection.execute(update(join_tokens).where(unused).values(fresh))
         return token
 
     def replace(self, node: NodeId) -> str:
@@ -61,14 +62,15 @@ class JoinTokens:
     def redeem(self, node: NodeId, token: str, key_sha256: str) -> None:
         """Use the token up. Raises AuthenticationFailed.
 
-        The same key may come again (its first answer was lost): a certificate for that key is of no use to anyone else.
+        The same key may come again, however late (its first answer was lost, or its certificate has ended while nobody
+        could renew it): a certificate for that key is of no use to anyone else.
         """
         now = self._clock.now()
+        first = join_tokens.c.used_at.is_(None) & (join_tokens.c.expires_at > now)
         usable = (
             update(join_tokens)
             .where(join_tokens.c.node == node, join_tokens.c.token_sha256 == _digest(token))
-            .where(join_tokens.c.expires_at > now)
-            .where(or_(join_tokens.c.used_at.is_(None), join_tokens.c.key_sha256 == key_sha256))
+            .where(or_(join_tokens.c.key_sha256 == key_sha256, first))
             .values(used_at=now, key_sha256=key_sha256)
         )
         with self._database.transaction() as connection:
@@ -78,6 +80,12 @@ class JoinTokens:
     def _token(self, node: NodeId, serial: int) -> str:
         code = hmac.new(self._secret, f"join:{node}:{serial}".encode(), hashlib.sha256).digest()
         return urlsafe_b64encode(code).decode().rstrip("=")
+
+
+def void(connection: Connection, node: NodeId) -> None:
+    """Nobody joins with the node's token any more, and whoever has is not admitted any longer. None = success."""
+    nothing = {"serial": join_tokens.c.serial + 1, "token_sha256": "", "used_at": None, "key_sha256": None}
+    connection.execute(update(join_tokens).where(join_tokens.c.node == node).values(nothing))
 
 
 def _digest(token: str) -> str:

@@ -76,13 +76,13 @@ class MarketMemory:
         """Oldest first."""
         order = (market_answers.c.at, market_answers.c.event)
         query = select(market_answers).where(market_answers.c.at >= since).order_by(*order)
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             return tuple(_read_answer(row) for row in connection.execute(query).mappings())
 
     def stays(self) -> tuple[Stay, ...]:
         """Those that are remembered, by node."""
         query = select(market_stays).order_by(market_stays.c.node)
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             return tuple(_read_stay(row) for row in connection.execute(query).mappings())
 
     def forget(self, *, before: datetime) -> int:

@@ -7,7 +7,7 @@ from sqlalchemy import inspect, text
 from engine.errors import ShardwrightError
 from engine.store.database import Database
 
-HEAD = "0008"
+HEAD = "0011"
 """The newest revision in ``migrations/versions``."""
 
 _MIGRATION_LOCK = 0x5348_5744

@@ -31,7 +31,7 @@ class Orders:
 
     def get(self, order_id: OrderId) -> Order:
         """Raises UnknownName."""
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             found = connection.execute(select(orders.c.document).where(orders.c.id == order_id)).scalar()
         if found is None:
             raise UnknownName(f"order {order_id} is not known")
@@ -40,6 +40,6 @@ class Orders:
     def open(self) -> tuple[Order, ...]:
         """Those that have not ended, oldest first."""
         query = select(orders.c.document).where(orders.c.state != OrderState.ENDED.value)
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             found = connection.execute(query.order_by(orders.c.asked_at, orders.c.id)).scalars()
             return tuple(Order.model_validate_json(text) for text in found)

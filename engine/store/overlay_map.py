@@ -5,14 +5,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
+import structlog
 from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
 
-from agent.overlay_wire import OverlayEntry, OverlayPeer, OverlayRequest, OverlayView
+from agent.overlay_wire import OverlayEntry, OverlayPeer, OverlayRequest, OverlayView, checked_endpoint
 from engine.errors import AuthenticationFailed, UnknownName, UsageError
 from engine.model.ids import NodeId, ShardId
 from engine.model.placement import NodeState, ShardState
 from engine.model.value import Value
+from engine.store.admitted import require_admitted
 from engine.store.database import Database
+from engine.store.join_tokens import void
 from engine.store.overlay_tables import (
     changed,
     overlay_generation,
@@ -26,6 +29,7 @@ TUNNEL_NETWORK = IPv4Address("10.99.0.0")
 _LAST_SLOT = 65_534
 _GATEWAY_NET, _LAST_GATEWAY = "10.9.255", 253
 """254 is the address that agents ask their guests from (agent.network.nobody)."""
+_log = structlog.get_logger()
 
 
 class GatewayHost(Value):
@@ -61,10 +65,14 @@ class OverlayMap:
         with self._database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             return int(connection.execute(query).scalar() or 0)
 
-    def register(self, host: NodeId, request: OverlayRequest) -> bool:
+    def register(self, host: NodeId, request: OverlayRequest, key_sha256: str | None = None) -> bool:
         """The host's key and endpoint, as it says them; whether they are news.
 
-        Raises AuthenticationFailed for a host that is not, or no longer, part of the fleet.
+        ``key_sha256``: of the certificate that it asks with. That counted when it asked, and is looked at once more
+        under the lock: an operator may void a gateway in between.
+
+        Raises AuthenticationFailed for a host that is not, or no longer, part of the fleet, and for one that says
+        another's key.
         """
         said = {"public_key": request.public_key, "endpoint": request.endpoint}
         with self._database.transaction() as connection:
@@ -74,6 +82,9 @@ class OverlayMap:
             changed(
                 self._database, connection
             )  # its lock first: nobody gives the node up between this and the next read
+            if key_sha256 is not None:
+                require_admitted(connection, host, key_sha256)
+            self._require_own(connection, host, request.public_key)
             if row is None:
                 state = connection.execute(select(nodes.c.state).where(nodes.c.id == host)).scalar()
                 if state is None or state == NodeState.GONE:
@@ -82,6 +93,15 @@ class OverlayMap:
             else:
                 connection.execute(update(overlay_hosts).where(overlay_hosts.c.name == host).values(said))
         return True
+
+    def _require_own(self, connection: Connection, host: NodeId, public_key: str) -> None:
+        """WireGuard knows peers by their keys: of two with the same one only one would be reached."""
+        other = select(overlay_hosts.c.name).where(
+            overlay_hosts.c.public_key == public_key, overlay_hosts.c.name != host
+        )
+        owner = connection.execute(other).scalar()
+        if owner is not None:
+            raise AuthenticationFailed(f"{host} takes no part in the overlay", why=f"the key that it says is {owner}'s")
 
     def view(self, host: NodeId) -> OverlayView:
         """What the host's agent shall hold. Raises AuthenticationFailed for one that is not registered (any more)."""
@@ -119,7 +139,7 @@ class OverlayMap:
         return _Snapshot(
             generation=int(generation),
             tunnels={NodeId(row["name"]): _tunnel(row) for row in hosts},
-            peers=tuple(map(_peer, hosts)),
+            peers=tuple(_peer(row) for row in hosts if _reachable(row)),
             entries=tuple(_entry(row, vnis[row["namespace"]]) for row in bound)
             + tuple(_own_entry(row, vnis[row["namespace"]]) for row in hosts if row["namespace"] is not None),
         )
@@ -127,11 +147,18 @@ class OverlayMap:
     # -- gateways
 
     def add_gateway(self, name: NodeId, namespace: str) -> GatewayHost:
-        """With an address in the namespace; the same again is the same gateway. Raises UsageError."""
+        """With an address in the namespace. Raises UsageError.
+
+        The same again is the same gateway for another host: whoever has joined as it is nobody's peer any more.
+        """
         with self._database.transaction() as connection:
             row = self._host(connection, name)
             if row is not None and row["namespace"] == namespace:
-                return _gateway(row)
+                changed(self._database, connection)
+                void(connection, name)
+                empty = {"public_key": None, "endpoint": None}
+                connection.execute(update(overlay_hosts).where(overlay_hosts.c.name == name).values(empty))
+                return _gateway(row).model_copy(update={"joined": False})
             taken = connection.execute(select(nodes.c.id).where(nodes.c.id == name)).first() is not None
             if row is not None or taken:
                 raise UsageError(
@@ -152,12 +179,13 @@ class OverlayMap:
         return GatewayHost(name=name, namespace=namespace, address=address, joined=False)
 
     def remove_gateway(self, name: NodeId) -> None:
-        """Nobody's peer any more. Raises UnknownName."""
+        """Nobody's peer any more, and its token is void. Raises UnknownName."""
         mine = (overlay_hosts.c.name == name) & overlay_hosts.c.namespace.is_not(None)
         with self._database.transaction() as connection:
             changed(self._database, connection)
             if connection.execute(delete(overlay_hosts).where(mine)).rowcount == 0:
                 raise UnknownName(f"there is no gateway {name}", next_step="shardwright gateway list")
+            void(connection, name)
 
     def gateways(self) -> tuple[GatewayHost, ...]:
         query = select(overlay_hosts).where(overlay_hosts.c.namespace.is_not(None)).order_by(overlay_hosts.c.name)
@@ -187,6 +215,16 @@ def _free_slot(connection: Connection) -> int:
 
 def _tunnel(row: RowMapping) -> str:
     return str(TUNNEL_NETWORK + int(row["slot"]))
+
+
+def _reachable(row: RowMapping) -> bool:
+    """An older version took endpoints that are none, for which agents of that version drop all their peers."""
+    try:
+        checked_endpoint(row["endpoint"])
+    except ValueError as problem:
+        _log.warning("nobody's peer", host=row["name"], endpoint=row["endpoint"], error=f"its endpoint {problem}")
+        return False
+    return True
 
 
 def _peer(row: RowMapping) -> OverlayPeer:

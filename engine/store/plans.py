@@ -1,17 +1,20 @@
 """Plans as documents, the current target among them, and what each node was bought on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Literal
 
 from pydantic import ValidationError
-from sqlalchemy import Column, Integer, String, Table, Text, insert, select, update
+from sqlalchemy import Column, Integer, String, Table, Text, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from engine.errors import ConcurrentUpdate, NotFound, ShardwrightError
 from engine.model.ids import NodeId, PlanId
+from engine.model.placement import NodeState
 from engine.model.plan import Plan, PlannedNode
 from engine.model.value import Value
 from engine.store.database import Database, UtcDateTime, metadata
+from engine.store.shard_tables import nodes as known_nodes
 
 plans = Table(
     "plans",
@@ -41,6 +44,9 @@ purchases = Table(
 )
 """Each node as it was bought, quote and all; later plans that keep it no longer name the quote."""
 
+_ASKED_AT_ONCE = 1000
+"""Nodes, of a database that takes some ten thousand names in one question; a ledger knows all there ever were."""
+
 
 class PlanDocument(Value):
     schema_version: Literal[1] = 1
@@ -66,7 +72,7 @@ class PlanStore:
 
     def get(self, plan: PlanId) -> Plan:
         """Raises NotFound."""
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             document = connection.execute(select(plans.c.document).where(plans.c.id == plan)).scalar()
         if document is None:
             raise NotFound(f"no plan {plan}", next_step="shardwright plan")
@@ -75,14 +81,14 @@ class PlanStore:
     def latest(self, count: int) -> tuple[Plan, ...]:
         """Newest first."""
         query = select(plans.c.id, plans.c.document).order_by(plans.c.generation.desc(), plans.c.made_at.desc())
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             rows = connection.execute(query.limit(count)).all()
         return tuple(_parse(row.document, row.id) for row in rows)
 
     def target(self) -> Plan | None:
         """The current target; None before the first."""
         query = select(plans.c.document, plans.c.id).join(plan_target, plan_target.c.plan == plans.c.id)
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             row = connection.execute(query).first()
         return None if row is None else _parse(row.document, row.id)
 
@@ -100,7 +106,8 @@ class PlanStore:
                 swapped = 0
                 if plan.parent is None and current is None:
                     row = {"id": 1, "plan": plan.id, "generation": plan.generation}
-                    swapped = connection.execute(insert(plan_target).values(row)).rowcount
+                    connection.execute(insert(plan_target).values(row))  # or IntegrityError, where another was first
+                    swapped = 1
                 elif plan.parent is not None:
                     swap = update(plan_target).where(plan_target.c.id == 1, plan_target.c.plan == plan.parent)
                     swapped = connection.execute(swap.values(plan=plan.id, generation=plan.generation)).rowcount
@@ -120,9 +127,40 @@ class PlanStore:
 
     def bought(self, nodes: Sequence[NodeId]) -> tuple[PlannedNode, ...]:
         """Each of these nodes as it was bought, in the order of their ids; unknown ones are left out."""
-        query = select(purchases.c.planned).where(purchases.c.node.in_(nodes)).order_by(purchases.c.node)
+        found: list[tuple[str, str]] = []
+        for start in range(0, len(nodes), _ASKED_AT_ONCE):
+            asked = purchases.c.node.in_(nodes[start : start + _ASKED_AT_ONCE])
+            with self._database.reading() as connection:
+                rows = connection.execute(select(purchases.c.node, purchases.c.planned).where(asked))
+                found += [(row.node, row.planned) for row in rows]
+        return tuple(PlannedNode.model_validate_json(text) for _, text in sorted(found))
+
+    def bought_at(self, nodes: Sequence[NodeId]) -> Mapping[NodeId, datetime]:
+        """When the plan was made that bought each of these nodes; unknown ones are left out."""
+        query = select(purchases.c.node, plans.c.made_at).join(plans, plans.c.id == purchases.c.plan)
+        with self._database.reading() as connection:
+            rows = connection.execute(query.where(purchases.c.node.in_(nodes)))
+            return {NodeId(row.node): row.made_at for row in rows}
+
+    def forget(self, *, before: datetime, most: int) -> int:
+        """Drop plans that were made earlier, the oldest first; how many. What nodes were bought on stays.
+
+        So does the target, and a plan that bought a node which is yet to join: when it did is read from it.
+        """
+        awaited = (
+            select(purchases.c.plan)
+            .join(known_nodes, known_nodes.c.id == purchases.c.node)
+            .where(known_nodes.c.state == NodeState.EXPECTED.value)
+        )
+        old = (
+            select(plans.c.id)
+            .where(plans.c.made_at < before)
+            .where(plans.c.id.not_in(select(plan_target.c.plan)), plans.c.id.not_in(awaited))
+            .order_by(plans.c.made_at)
+            .limit(most)
+        )
         with self._database.transaction() as connection:
-            return tuple(PlannedNode.model_validate_json(text) for text in connection.execute(query).scalars())
+            return connection.execute(delete(plans).where(plans.c.id.in_(old))).rowcount
 
 
 def _overtaken(plan: Plan, current: str | None) -> ConcurrentUpdate:

@@ -1,6 +1,8 @@
 """The records that explain rounds, as documents; who writes them knows their schema."""
 
-from sqlalchemy import Column, String, Table, Text, select
+from datetime import datetime
+
+from sqlalchemy import Column, String, Table, Text, delete, select
 
 from engine.model.ids import PlanId, RoundId
 from engine.model.value import Utc, Value
@@ -15,6 +17,10 @@ rounds = Table(
     Column("plan", String(128)),
     Column("document", Text, nullable=False),
 )
+
+
+NEWEST = 10
+"""Rounds whose records stay however old they are: targets are read from the last one."""
 
 
 class StoredRound(Value):
@@ -39,12 +45,20 @@ class RoundRecords:
             connection.execute(insert.on_conflict_do_update(index_elements=[rounds.c.id], set_=row))
 
     def get(self, round_id: RoundId) -> StoredRound | None:
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             row = connection.execute(select(rounds).where(rounds.c.id == round_id)).mappings().first()
         return None if row is None else StoredRound(**row)
 
     def latest(self, count: int) -> tuple[StoredRound, ...]:
         """Newest first."""
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             rows = connection.execute(select(rounds).order_by(rounds.c.started_at.desc()).limit(count)).mappings().all()
         return tuple(StoredRound(**row) for row in rows)
+
+    def forget(self, *, before: datetime, most: int) -> int:
+        """Drop the records of rounds that began earlier, the oldest first; how many. The newest few stay."""
+        newest = select(rounds.c.id).order_by(rounds.c.started_at.desc()).limit(NEWEST)
+        old = select(rounds.c.id).where(rounds.c.started_at < before, rounds.c.id.not_in(newest))
+        oldest = old.order_by(rounds.c.started_at).limit(most)
+        with self._database.transaction() as connection:
+            return connection.execute(delete(rounds).where(rounds.c.id.in_(oldest))).rowcount

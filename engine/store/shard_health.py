@@ -73,7 +73,7 @@ class HealthBook:
     def all(self) -> dict[ShardId, ShardHealth]:
         """Of every shard that was ever reported and is still there."""
         query = select(shard_health).join(shards, shards.c.id == shard_health.c.shard)
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             found = [
                 ShardHealth.model_validate(dict(row) | {"state": HealthState(row["state"])})
                 for row in connection.execute(query).mappings()

@@ -36,6 +36,9 @@ from engine.store.shard_tables import (
     shards,
 )
 
+_TAKES_NOTHING = (ShardState.DRAINING.value, ShardState.RELEASED.value)
+_MAY_LEAVE = (NodeState.EXPECTED.value, NodeState.DRAINING.value, NodeState.LEAVING.value)
+
 
 class ShardMap:
     """Nodes, shards and bindings in the control store. Raises UnknownName for what is not there."""
@@ -91,15 +94,41 @@ class ShardMap:
         """Compare and swap; False, and nothing changed, where the node is in another state by now."""
         allowed = [one.value for one in only_from]
         change = update(nodes).where(nodes.c.id == node_id, nodes.c.state.in_(allowed)).values(state=state.value)
+        gone = state is NodeState.GONE
+        with self._changing_overlay() if gone else self._database.transaction() as connection:
+            if gone:  # as in update_node
+                changed(self._database, connection)
+            swapped = connection.execute(change).rowcount == 1
+            if gone and swapped:
+                forget_host(connection, node_id)
+            return swapped
+
+    def retire(self, node_id: NodeId) -> bool:
+        """A node that takes no shards leaves for good, where nothing is bound to those that it has.
+
+        False, and nothing changed, where it has to stay. Again = success. Afterwards no move commits there.
+        """
         with self._database.transaction() as connection:
-            return connection.execute(change).rowcount == 1
+            changed(self._database, connection)  # for its lock: who commits a move has it when the node is looked at
+            state = _one(connection, select(nodes.c.state).where(nodes.c.id == node_id), f"node {node_id}")["state"]
+            in_use = shards.c.state.in_([ShardState.BOUND.value, ShardState.DRAINING.value])
+            used = connection.execute(select(shards.c.id).where(shards.c.node == node_id, in_use)).first()
+            if used is not None or state not in _MAY_LEAVE:
+                return False
+            connection.execute(update(nodes).where(nodes.c.id == node_id).values(state=NodeState.LEAVING.value))
+        return True
 
     def node(self, node_id: NodeId) -> Node:
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             return read_node(_one(connection, select(nodes).where(nodes.c.id == node_id), f"node {node_id}"))
 
     def nodes(
-        self, *, cell: CellId | None = None, provider: str | None = None, states: Iterable[NodeState] | None = None
+        self,
+        *,
+        cell: CellId | None = None,
+        provider: str | None = None,
+        states: Iterable[NodeState] | None = None,
+        ids: Iterable[NodeId] | None = None,
     ) -> tuple[Node, ...]:
         """By id; every filter that is given must hold."""
         query = select(nodes).order_by(nodes.c.id)
@@ -109,7 +138,15 @@ class ShardMap:
             query = query.where(nodes.c.provider == provider)
         if states is not None:
             query = query.where(nodes.c.state.in_([state.value for state in states]))
-        with self._database.transaction() as connection:
+        if ids is not None:
+            query = query.where(nodes.c.id.in_(list(ids)))
+        with self._database.reading() as connection:
+            return tuple(read_node(row) for row in connection.execute(query).mappings())
+
+    def hosts(self) -> tuple[Node, ...]:
+        """By id: those that shards are on. Nodes that are gone stay known for good, and there are more every day."""
+        query = select(nodes).where(nodes.c.id.in_(select(shards.c.node))).order_by(nodes.c.id)
+        with self._database.reading() as connection:
             return tuple(read_node(row) for row in connection.execute(query).mappings())
 
     def remove_node(self, node_id: NodeId) -> None:
@@ -154,11 +191,13 @@ class ShardMap:
         return shard
 
     def get(self, shard_id: ShardId) -> Shard:
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             return read_shard(_one(connection, _by_id(shard_id), f"shard {shard_id}"))
 
     def move(self, shard_id: ShardId, *, expected_epoch: int, to_node: NodeId, move_id: MoveId | None = None) -> Shard:
         """The commit point of a move: owner := ``to_node``, epoch := ``expected_epoch`` + 1, or StaleEpoch.
+
+        Raises ConcurrentUpdate where the shard would come to a node that is leaving or gone.
 
         With ``move_id`` a repeat by the same move (a step retried after a crash) finds its own success; without it a
         repeat raises StaleEpoch like any other late caller.
@@ -171,10 +210,13 @@ class ShardMap:
         )
         with self._database.transaction() as connection:
             _one(connection, select(nodes.c.id).where(nodes.c.id == to_node), f"node {to_node}")
+            was_on = connection.execute(select(shards.c.node).where(shards.c.id == shard_id)).scalar()
             swapped = connection.execute(swap).rowcount == 1
             row = _one(connection, _by_id(shard_id), f"shard {shard_id}")
             if swapped:
                 changed(self._database, connection)
+                if was_on != to_node:
+                    _require_open(connection, to_node, shard_id)
         if swapped:
             self._tell()
         shard = read_shard(row)
@@ -190,21 +232,42 @@ class ShardMap:
             )
         return shard
 
-    def set_state(self, shard_id: ShardId, state: ShardState, *, expected_epoch: int | None = None) -> Shard:
-        """Released is final. With ``expected_epoch`` a caller of an older epoch gets StaleEpoch."""
+    def set_state(
+        self,
+        shard_id: ShardId,
+        state: ShardState,
+        *,
+        expected_epoch: int | None = None,
+        only_from: Iterable[ShardState] = tuple(ShardState),
+    ) -> Shard:
+        """Compare and swap. Released is final. With ``expected_epoch`` a caller of an older epoch gets StaleEpoch.
+
+        Raises ConcurrentUpdate where the shard is in another state than ``only_from`` by now.
+        """
         released = state is ShardState.RELEASED
+        allowed = [one.value for one in only_from if released or one is not ShardState.RELEASED]
+        swap = update(shards).where(shards.c.id == shard_id, shards.c.state.in_(allowed)).values(state=state.value)
+        if expected_epoch is not None:
+            swap = swap.where(shards.c.epoch == expected_epoch)
         with self._changing_overlay() if released else self._database.transaction() as connection:
+            swapped = connection.execute(swap).rowcount == 1
             shard = read_shard(_one(connection, _by_id(shard_id), f"shard {shard_id}"))
-            if expected_epoch is not None and shard.epoch != expected_epoch:
+            if not swapped and expected_epoch not in (None, shard.epoch):
                 raise StaleEpoch(f"shard {shard_id} is at epoch {shard.epoch}, not {expected_epoch}")
-            if shard.state is ShardState.RELEASED and state is not ShardState.RELEASED:
-                raise ConcurrentUpdate(f"shard {shard_id} is released and cannot become {state}")
-            connection.execute(update(shards).where(shards.c.id == shard_id).values(state=state.value))
-        return shard.model_copy(update={"state": state})
+            if not swapped:
+                raise ConcurrentUpdate(f"shard {shard_id} is {shard.state} and cannot become {state}")
+        return shard
 
     def set_measured(self, shard_id: ShardId, measured: Resources) -> Shard:
         with self._database.transaction() as connection:
             changed = update(shards).where(shards.c.id == shard_id).values(measured=measured.model_dump_json())
+            connection.execute(changed)
+            return read_shard(_one(connection, _by_id(shard_id), f"shard {shard_id}"))
+
+    def set_nominal(self, shard_id: ShardId, nominal: Resources) -> Shard:
+        """What the shard takes of its node from now on."""
+        with self._database.transaction() as connection:
+            changed = update(shards).where(shards.c.id == shard_id).values(nominal=nominal.model_dump_json())
             connection.execute(changed)
             return read_shard(_one(connection, _by_id(shard_id), f"shard {shard_id}"))
 
@@ -229,16 +292,20 @@ class ShardMap:
         )
         query = select(shards).join(nodes, nodes.c.id == shards.c.node).order_by(shards.c.id)
         query = query.where(*(column == value for column, value in wanted if value is not None))
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             return tuple(read_shard(row) for row in connection.execute(query).mappings())
 
-    def remove(self, shard_id: ShardId) -> None:
-        """With its binding; frees its address. Already gone = success."""
+    def remove(self, shard_id: ShardId, *, expected_epoch: int | None = None) -> None:
+        """With its binding; frees its address. Already gone = success.
+
+        With ``expected_epoch`` a shard at another epoch stays: it has moved, or was made anew under that id.
+        """
+        found = select(shards.c.epoch).where(shards.c.id == shard_id).with_for_update()
         with self._changing_overlay() as connection:
-            connection.execute(delete(bindings).where(bindings.c.shard == shard_id))
-            gone = delete(shards).where(shards.c.id == shard_id).returning(shards.c.epoch)
-            epoch = connection.execute(gone).scalar_one_or_none()
-            if epoch is not None:
+            epoch = connection.execute(found).scalar_one_or_none()
+            if epoch is not None and expected_epoch in (None, epoch):
+                connection.execute(delete(bindings).where(bindings.c.shard == shard_id))
+                connection.execute(delete(shards).where(shards.c.id == shard_id))
                 insert = self._database.insert(removed_shards).values(id=shard_id, epoch=epoch)
                 newer = insert.on_conflict_do_update(index_elements=[removed_shards.c.id], set_={"epoch": epoch})
                 connection.execute(newer)
@@ -250,7 +317,8 @@ class ShardMap:
 
         From then on the shard is on the overlay of the component's namespace, and on no other.
 
-        Raises UsageError when the shard serves another component or is draining or released.
+        Raises UsageError when the shard serves another component or is draining or released, ConcurrentUpdate where its
+        node is leaving or gone, or where it is given up at the same moment.
         """
         with self._database.transaction() as connection:
             shard = read_shard(_one(connection, _by_id(shard_id), f"shard {shard_id}"))
@@ -260,14 +328,17 @@ class ShardMap:
             other = connection.execute(select(bindings).where(bindings.c.shard == shard_id)).mappings().one_or_none()
             if other is not None:
                 raise UsageError(f"shard {shard_id} is bound to {read_binding(other).component}")
-            if shard.state in (ShardState.DRAINING, ShardState.RELEASED):
+            if shard.state in _TAKES_NOTHING:
                 raise UsageError(f"shard {shard_id} is {shard.state} and takes no component")
+            taken = update(shards).where(shards.c.id == shard_id, shards.c.state.not_in(_TAKES_NOTHING))
+            if connection.execute(taken.values(state=ShardState.BOUND.value)).rowcount == 0:
+                raise ConcurrentUpdate(f"shard {shard_id} was given up just now and takes no component")
             if known is not None:
                 self._unbind(connection, component, ShardId(known["shard"]))
             binding = Binding(component=component, shard=shard_id, bound_at=self._clock.now())
             connection.execute(self._database.insert(bindings).values(binding_row(binding)))
-            connection.execute(update(shards).where(shards.c.id == shard_id).values(state=ShardState.BOUND.value))
             changed(self._database, connection)  # first: whoever numbers another tenant waits
+            _require_open(connection, shard.node, shard_id)
             tenant_vni(self._database, connection, component.namespace)
         self._tell()
         return binding
@@ -300,7 +371,7 @@ class ShardMap:
     def resolve(self, component: ComponentName) -> Shard:
         """The shard that serves the component now."""
         query = select(shards).join(bindings, bindings.c.shard == shards.c.id).where(named(bindings, component))
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             return read_shard(_one(connection, query, str(component)))
 
     def bindings(self, *, namespace: str | None = None, shard: ShardId | None = None) -> tuple[Binding, ...]:
@@ -309,7 +380,7 @@ class ShardMap:
             query = query.where(bindings.c.namespace == namespace)
         if shard is not None:
             query = query.where(bindings.c.shard == shard)
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             return tuple(read_binding(row) for row in connection.execute(query).mappings())
 
     # -- inside a transaction
@@ -352,10 +423,11 @@ class ShardMap:
         )
 
     def _unbind(self, connection: Connection, component: ComponentName, shard_id: ShardId) -> None:
-        connection.execute(delete(bindings).where(named(bindings, component)))
+        """The shard's row first, as everybody takes it before its binding: or two of them could wait for each other."""
         serving = (ShardState.BOUND.value, ShardState.DRAINING.value)
         ready = update(shards).where(shards.c.id == shard_id, shards.c.state.in_(serving))
         connection.execute(ready.values(state=ShardState.READY.value))
+        connection.execute(delete(bindings).where(named(bindings, component)))
 
 
 def _one(connection: Connection, query: Select[Any], what: str) -> RowMapping:
@@ -371,6 +443,13 @@ def _one(connection: Connection, query: Select[Any], what: str) -> RowMapping:
 
 def _by_id(shard_id: ShardId) -> Select[Any]:
     return select(shards).where(shards.c.id == shard_id)
+
+
+def _require_open(connection: Connection, node_id: NodeId, shard_id: ShardId) -> None:
+    """Read after the lock that ``ShardMap.retire`` takes too, or a node that just leaves would be taken for open."""
+    state = connection.execute(select(nodes.c.state).where(nodes.c.id == node_id)).scalar()
+    if state in (NodeState.LEAVING.value, NodeState.GONE.value):
+        raise ConcurrentUpdate(f"shard {shard_id} cannot be used on node {node_id}", why=f"it is {state}")
 
 
 def _same_shard(known: Shard, shard_type: str, pool: PoolId) -> Shard:

@@ -82,9 +82,10 @@ def fan_chart(target: CapacityTarget) -> FanChart:
 def sentence(target: CapacityTarget, within: timedelta = timedelta(hours=1)) -> str:
     """``80 % probability of needing 2 more cpu.small shards within the next hour``, read from the demand paths.
 
-    Whole steps are counted; a step longer than ``within`` counts whole. "" where the target has no paths.
+    Whole steps are counted, as far as the target reaches; a step longer than ``within`` counts whole. "" where the
+    target has no paths.
     """
-    steps = max(1, ceil(within / target.step - 1e-9))
+    steps = min(max(1, ceil(within / target.step - 1e-9)), max(len(target.steps), 1))
     extra = sorted(max(path[:steps]) - target.current for path in target.demand_paths if path)
     if not extra:
         return ""
@@ -92,7 +93,10 @@ def sentence(target: CapacityTarget, within: timedelta = timedelta(hours=1)) -> 
     def chance(count: int) -> float:
         return 1 - bisect_left(extra, count) / len(extra)
 
-    count = min(range(1, max(extra[-1], 1) + 1), key=lambda count: abs(chance(count) - TELLING))
+    counts = sorted(
+        {1, *(min(max(some + 1, 1), max(extra[-1], 1)) for some in extra)}
+    )  # between them it stays the same
+    count = min(counts, key=lambda count: abs(chance(count) - TELLING))
     shard_type, span = target.pool.shard_type.name, _span(target.step * steps)
     if not chance(count):
         return f"no more {shard_type} shards needed within the next {span}"

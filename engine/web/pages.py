@@ -11,9 +11,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, HTMLResponse, Response
 
 from engine.api.view import ControlView
-from engine.billing.reconciliation import Reconciliation
 from engine.errors import MissingPart, UnknownName
-from engine.model.money import Money
 from engine.model.placement import ShardState
 from engine.model.plan import MoveCause, OfferDecision, Verdict
 from engine.web.outlook import outlook
@@ -46,6 +44,7 @@ def pages(view: ControlView) -> APIRouter:
             bound=ShardState.BOUND,
             plan=view.plan(),
             moves=moves,
+            moves_ended=view.moves_ended(),
             under_way=view.moves_under_way(),
             gated=[move for move in moves if move.request.cause is MoveCause.COST and move.request.gate],
             outlooks=[outlook(target) for target in view.targets()],
@@ -61,8 +60,8 @@ def pages(view: ControlView) -> APIRouter:
     @router.get("/bills")
     def bills(request: Request) -> Response:
         bill = view.bills()
-        providers = tuple(dict.fromkeys(line.provider for line in bill.report.lines))
-        return page(request, "bills", bill=bill, providers=providers, asked=asked_for(bill.reconciliation))
+        totals = {total.currency: total for total in bill.report.totals}
+        return page(request, "bills", bill=bill, totals=totals)
 
     @router.get("/static/plotly.js")
     def plotly() -> Response:
@@ -87,15 +86,6 @@ def chosen_first(decisions: Sequence[OfferDecision]) -> tuple[OfferDecision, ...
         return row.verdict is not Verdict.CHOSEN, price is None, price.amount if price else 0, row.offer.id
 
     return tuple(sorted(decisions, key=order))
-
-
-def asked_for(reconciliation: Reconciliation) -> tuple[Money, ...]:
-    """The sum of the invoices, one per currency."""
-    sums: dict[str, Money] = {}
-    for verdict in reconciliation.verdicts:
-        total = verdict.invoice.total
-        sums[total.currency] = sums.get(total.currency, Money.zero(total.currency)) + total
-    return tuple(sums.values())
 
 
 @cache

@@ -38,7 +38,7 @@ class _Answer(Wire):
 
 
 class AzureMonitorConnector:
-    """The series id is the resource's name. Raises ConfigurationError for a step that the API does not know."""
+    """The series id is the resource's name. Raises ConfigurationError for a step or statistic that the API lacks."""
 
     def __init__(
         self,
@@ -56,6 +56,9 @@ class AzureMonitorConnector:
         if minutes not in _INTERVALS:
             known = ", ".join(f"{m} min" for m in _INTERVALS)
             raise ConfigurationError(f"{name}: Azure Monitor has no step of {step}", why=f"it has {known}")
+        if aggregation.lower() not in map(str.lower, AGGREGATIONS):
+            known = ", ".join(AGGREGATIONS)
+            raise ConfigurationError(f"{name}: Azure Monitor has no statistic {aggregation!r}", why=f"it has {known}")
         self._get, self._name, self._resources = get, name, tuple(resources)
         self._metric, self._namespace, self._aggregation = metric_name, namespace, aggregation
         self._step, self._back, self._interval = step, back, _INTERVALS[int(minutes)]

@@ -1,6 +1,6 @@
 """A connector brings samples in batches; whoever keeps a batch keeps its cursor with it, and goes on from there."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, TypeVar
@@ -9,10 +9,12 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
-from engine.errors import BadUsageData, ProviderAnswerInvalid
+from engine.errors import AnswerTooLarge, BadUsageData
 
 OVERLAP_STEPS = 3
 """So many steps before the cursor are asked for again: monitoring systems deliver late. The newest answer counts."""
+MOST_HALVINGS = 8
+"""Of a span whose answer is too large: what pages for ever is not asked for every step by itself."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,39 @@ def spans(cursor: str | None, until: datetime, *, step: timedelta, back: timedel
         start = stop
 
 
+T = TypeVar("T")
+
+
+def in_halves(span: Span, step: timedelta, ask: Callable[[Span], T]) -> Iterator[tuple[Span, T]]:
+    """The span's answer, or those of its halves (of their halves …) where it has too many series for one answer.
+
+    Raises AnswerTooLarge where that does not help.
+    """
+    pending = [(span, MOST_HALVINGS)]
+    while pending:
+        part, halvings = pending.pop()
+        try:
+            found = ask(part)
+        except AnswerTooLarge:
+            first = (part.end - part.start) // step // 2
+            if not (first and halvings):
+                raise
+            middle = part.start + first * step
+            pending += [(Span(middle, part.end), halvings - 1), (Span(part.start, middle), halvings - 1)]
+        else:
+            yield part, found
+
+
+def series_id_of(chosen: Sequence[str], labels: Mapping[str, str], *, hidden: str, otherwise: str) -> str:
+    """The values of the chosen labels, joined by ``/``. Where none is chosen, or the series has none of them, all its
+    labels but the hidden one as ``name=value``; ``otherwise`` where it has no label at all."""
+    joined = "/".join(labels.get(name, "") for name in chosen)
+    if joined.strip():
+        return joined
+    spelt = ",".join(f"{name}={value}" for name, value in sorted(labels.items()) if name != hidden)
+    return spelt if spelt.strip() else otherwise
+
+
 def written(moment: datetime) -> str:
     """RFC 3339 in UTC; also the form of cursors."""
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
@@ -114,8 +149,8 @@ def require_unique(ids: Iterable[str], *, source: str, remedy: str) -> None:
         seen.add(series_id)
 
 
-def stop_paging(source: str) -> ProviderAnswerInvalid:
-    return ProviderAnswerInvalid(f"{source}: the answer does not stop paging")
+def stop_paging(source: str) -> AnswerTooLarge:
+    return AnswerTooLarge(f"{source}: the answer does not stop paging")
 
 
 def _floor(moment: datetime, step: timedelta) -> datetime:

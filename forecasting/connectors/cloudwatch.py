@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from pydantic import Field
 
+from engine.errors import AuthenticationFailed, ProviderError, ProviderUnavailable
 from forecasting.connectors.base import AskAws, Batch, Span, Wire, frame, require_unique, spans, stop_paging, written
 
 MOST_QUERIES = 100
@@ -13,6 +14,11 @@ MOST_QUERIES = 100
 MOST_POINTS = 100_000
 """Of one request (the API takes 100,800)."""
 _MOST_PAGES = 200
+_FAILED: Mapping[str, type[ProviderError] | type[AuthenticationFailed]] = {
+    "InternalError": ProviderUnavailable,
+    "Forbidden": AuthenticationFailed,
+}
+"""By the status of a single result; the request itself has succeeded."""
 
 
 class _Dimension(Wire):
@@ -29,8 +35,14 @@ class _Listed(Wire):
     next_token: str = Field(alias="NextToken", default="")
 
 
+class _Message(Wire):
+    value: str = Field(alias="Value", default="")
+
+
 class _Result(Wire):
     id: str = Field(alias="Id")
+    status: str = Field(alias="StatusCode", default="Complete")
+    messages: tuple[_Message, ...] = Field(alias="Messages", default=(), strict=False)
     timestamps: tuple[datetime, ...] = Field(alias="Timestamps", default=(), strict=False)
     values: tuple[float, ...] = Field(alias="Values", default=(), strict=False)
 
@@ -103,7 +115,15 @@ class CloudWatchConnector:
         for page in self._pages(_Results, "get_metric_data", arguments):
             for result in page.results:
                 series_id = _id(metrics[int(result.id.removeprefix("m"))])
+                self._require_whole(series_id, result)
                 yield series_id, list(result.timestamps), list(result.values)
+
+    def _require_whole(self, series_id: str, result: _Result) -> None:
+        """What is missing here would not be asked for again. "PartialData" goes on with the next page."""
+        if result.status not in _FAILED:
+            return
+        why = "; ".join(message.value for message in result.messages) or result.status
+        raise _FAILED[result.status](f"{self._name}: CloudWatch did not give {series_id!r}", why=why)
 
     def _pages(self, answer: type[P], operation: str, arguments: dict[str, Any]) -> Iterator[P]:
         following: dict[str, str] = {}

@@ -6,7 +6,19 @@ from datetime import datetime, timedelta
 from pydantic import Field
 
 from engine.errors import ProviderAnswerInvalid
-from forecasting.connectors.base import Batch, Get, Span, Wire, frame, require_unique, spans, stop_paging, written
+from forecasting.connectors.base import (
+    Batch,
+    Get,
+    Span,
+    Wire,
+    frame,
+    in_halves,
+    require_unique,
+    series_id_of,
+    spans,
+    stop_paging,
+    written,
+)
 
 MOST_STEPS = 10_000
 _PAGE = 10_000
@@ -71,13 +83,18 @@ class GoogleMonitoringConnector:
 
     def batches(self, cursor: str | None, until: datetime) -> Iterator[Batch]:
         for span in spans(cursor, until, step=self._step, back=self._back, most_steps=MOST_STEPS):
-            found: dict[tuple[tuple[str, str], ...], list[_TimeSeries]] = {}
-            for one in self._series(span):  # a page may end within a series
-                found.setdefault(_key(one), []).append(one)
-            ids = [self._id(parts[0]) for parts in found.values()]
-            require_unique(ids, source=self._name, remedy="name more labels in series_labels, or narrow the filter")
-            rows = [self._rows(series_id, parts) for series_id, parts in zip(ids, found.values(), strict=True)]
-            yield Batch(frame(rows), written(span.end))
+            for part, found in in_halves(span, self._step, self._by_series):
+                ids = [self._id(pieces[0]) for pieces in found]
+                require_unique(ids, source=self._name, remedy="name more labels in series_labels, or narrow the filter")
+                rows = [self._rows(series_id, pieces) for series_id, pieces in zip(ids, found, strict=True)]
+                yield Batch(frame(rows), written(part.end))
+
+    def _by_series(self, span: Span) -> list[list[_TimeSeries]]:
+        """A page may end within a series."""
+        found: dict[tuple[tuple[str, str], ...], list[_TimeSeries]] = {}
+        for one in self._series(span):
+            found.setdefault(_key(one), []).append(one)
+        return list(found.values())
 
     def _series(self, span: Span) -> Iterator[_TimeSeries]:
         params: dict[str, str | int] = {
@@ -93,23 +110,22 @@ class GoogleMonitoringConnector:
             yield from page.time_series
             if not page.next_page_token:
                 return
+            if page.next_page_token == params.get("pageToken"):  # less of it would have no end either
+                raise ProviderAnswerInvalid(f"{self._name}: the answer names one page as the next of itself")
             params["pageToken"] = page.next_page_token
         raise stop_paging(self._name)
 
     def _rows(self, series_id: str, parts: Sequence[_TimeSeries]) -> tuple[str, list[datetime], list[float]]:
-        points = [(point.interval.end_time, point.value.number()) for part in parts for point in part.points]
         try:
+            points = [(point.interval.end_time, point.value.number()) for part in parts for point in part.points]
             times = [datetime.fromisoformat(end) - self._step for end, value in points if value is not None]
         except ValueError as problem:
-            raise ProviderAnswerInvalid(f"{self._name}: a point has no time", why=str(problem)) from None
+            raise ProviderAnswerInvalid(f"{self._name}: a point lacks a time or a number", why=str(problem)) from None
         return series_id, times, [value for _, value in points if value is not None]
 
     def _id(self, series: _TimeSeries) -> str:
         labels = {**series.resource.labels, **series.metric.labels}
-        if self._labels:
-            return "/".join(labels.get(name, "") for name in self._labels)
-        own = {name: value for name, value in sorted(labels.items()) if name != "project_id"}
-        return ",".join(f"{name}={value}" for name, value in own.items()) or series.metric.type
+        return series_id_of(self._labels, labels, hidden="project_id", otherwise=series.metric.type)
 
 
 def _key(series: _TimeSeries) -> tuple[tuple[str, str], ...]:

@@ -1,10 +1,11 @@
 """What a source has delivered so far, on disk. Samples and cursor are one file: they cannot disagree after a crash."""
 
 import fcntl
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
 import pandas as pd
 import pyarrow as pa
@@ -14,7 +15,10 @@ from engine.errors import BadUsageData, ShardwrightError, StateInUse
 from forecasting.connectors.base import Batch
 
 MOST_PARTS = 32
+MOST_LISTINGS = 20
+"""A reader lists the parts anew when one of them is gone, so many times; a writer sweeps less often than that."""
 _CURSOR, _REPLACES = b"shardwright.cursor", b"shardwright.replaces"
+T = TypeVar("T")
 
 
 class KeptHistory:
@@ -29,11 +33,26 @@ class KeptHistory:
 
     def cursor(self) -> str | None:
         """None when nothing was kept. Raises BadUsageData where the newest part is damaged."""
-        parts = self._parts()
-        return _metadata(parts[-1])[_CURSOR].decode() if parts else None
+        return self._undisturbed(self._cursor)
 
     def rows(self) -> pd.DataFrame | None:
         """Every sample, the newest delivery of each moment last; None when nothing was kept."""
+        return self._undisturbed(self._rows)
+
+    def _undisturbed(self, read: Callable[[], T]) -> T:
+        """A writer may sweep parts away between a reader's listing them and reading them."""
+        for _ in range(MOST_LISTINGS):
+            try:
+                return read()
+            except FileNotFoundError:
+                continue
+        raise _damaged(self._folder / "part-*.parquet", "each time it is read, a part is gone")
+
+    def _cursor(self) -> str | None:
+        parts = self._parts()
+        return _metadata(parts[-1])[_CURSOR].decode() if parts else None
+
+    def _rows(self) -> pd.DataFrame | None:
         parts = self._valid()
         if not parts:
             return None
@@ -84,7 +103,9 @@ class KeptHistory:
         draft = path.with_suffix(".draft")
         try:
             pq.write_table(table.replace_schema_metadata(kept), draft, compression="zstd")
+            _flush(draft)
             draft.replace(path)
+            _flush(self._folder)
         except OSError:
             draft.unlink(missing_ok=True)
             raise
@@ -108,9 +129,20 @@ class KeptHistory:
         return sorted(self._folder.glob("part-*.parquet"))
 
 
+def _flush(path: Path) -> None:
+    """A power cut would leave an empty part, whose older ones are swept already."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def _metadata(part: Path) -> dict[bytes, bytes]:
     try:
         found = cast(dict[bytes, bytes] | None, pq.read_schema(part).metadata) or {}
+    except FileNotFoundError:
+        raise
     except (pa.ArrowException, OSError) as problem:
         raise _damaged(part, str(problem)) from problem
     if _CURSOR not in found or _REPLACES not in found:
@@ -121,6 +153,8 @@ def _metadata(part: Path) -> dict[bytes, bytes]:
 def _read(part: Path) -> pd.DataFrame:
     try:
         return pd.read_parquet(part)
+    except FileNotFoundError:
+        raise
     except (pa.ArrowException, OSError, ValueError) as problem:
         raise _damaged(part, str(problem)) from problem
 

@@ -33,6 +33,8 @@ WARM_SECONDS = 120.0
 PIECE_SECONDS = 7200.0
 """A play of the lab with an outside program may take an hour by itself."""
 CONNECT_SECONDS = 5.0
+START_TRIES = 3
+"""Ray gives up a start that takes longer than half a minute, which one on a busy machine may."""
 STOP_SECONDS = 10.0
 AHEAD = 4
 """Pieces per worker that are under way or wait with their results, so that neither workers nor memory run out."""
@@ -135,24 +137,13 @@ def started(workers: int | None, progress: Progress = untold) -> Iterator[RaySpr
         ray = _loaded()
         before = _descendants()
         try:
-            with _told("the Ray cluster did not start"):
-                ray.init(
-                    "local",
-                    num_cpus=count,
-                    num_gpus=0,
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    _temp_dir=session,
-                )
+            _start(ray, count, session, before)
             _require_loopback(ray)
             spread = RaySpread(progress)
             spread.warm_up()
             yield spread
         finally:
-            mine = _descendants() - before
-            ray.shutdown()
-            _end(mine)
+            _stop(ray, before)
 
 
 @contextmanager
@@ -256,11 +247,38 @@ def _environment(wanted: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
+def _start(ray: Any, workers: int, session: str, before: set[psutil.Process]) -> None:
+    for left in reversed(range(START_TRIES)):
+        try:
+            with _told("the Ray cluster did not start"):
+                ray.init(
+                    "local",
+                    num_cpus=workers,
+                    num_gpus=0,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    _temp_dir=session,
+                )
+            return
+        except ScaleOutFailed:
+            if not left:
+                raise
+            _stop(ray, before)  # what a start that failed has started runs on
+
+
+def _stop(ray: Any, before: set[psutil.Process]) -> None:
+    mine = _descendants() - before
+    ray.shutdown()
+    _end(mine)
+
+
 @contextmanager
 def _told(what: str) -> Iterator[None]:
+    """Around one call of Ray, which raises a bare Exception where it has waited long enough."""
     try:
         yield
-    except (OSError, RuntimeError, ValueError) as problem:
+    except Exception as problem:
         raise ScaleOutFailed(
             what, why=(str(problem).splitlines() or [type(problem).__name__])[0], next_step="use --engine local"
         ) from problem

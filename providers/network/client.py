@@ -18,7 +18,6 @@ from pydantic import BaseModel, ValidationError
 
 from engine.clock import Clock
 from engine.errors import (
-    ConfigurationError,
     NotFound,
     ProviderAnswerInvalid,
     ProviderUnavailable,
@@ -34,6 +33,7 @@ from providers.network.wire_talks import (
     WireNegotiation,
     WireReverseAuction,
 )
+from providers.rest import check_endpoint
 from providers.retry import call_with_retries, retry_after_seconds
 
 _MAX_ANSWER_BYTES = 64 * 1024 * 1024
@@ -59,7 +59,10 @@ class _Busy(Exception):
 
 
 class NetworkClient:
-    """``timeout``: seconds for one attempt. ``ca_file``: a PEM file where the certificate is not a public one."""
+    """``timeout``: seconds for one attempt. ``ca_file``: a PEM file where the certificate is not a public one.
+
+    Raises ConfigurationError for a ``base_url`` that is neither https nor this very machine's.
+    """
 
     def __init__(
         self,
@@ -73,10 +76,7 @@ class NetworkClient:
         attempts: int = 4,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        if not base_url.startswith(("http://", "https://")):
-            raise ConfigurationError(
-                f"{base_url!r} is not the address of a network", why="it needs http:// or https://"
-            )
+        check_endpoint("the address of a network", base_url)  # the token, and what nodes join with, travel there
         self._clock, self._rng, self._attempts, self._timeout = clock, rng or Random(), attempts, timeout  # noqa: S311
         self._http = httpx.Client(
             base_url=base_url.rstrip("/"),

@@ -235,7 +235,7 @@ class SandboxClient:
             answer = self._http.request(method, path, content=None if order is None else order.model_dump_json())
         except httpx.HTTPError as error:
             raise UsageError(
-                "the sandbox does not answer", why=type(error).__name__, next_step="python -m providers.sandbox up"
+                "the sandbox does not answer", why=type(error).__name__, next_step="shardwright sandbox up"
             ) from error
         try:
             if answer.is_error:

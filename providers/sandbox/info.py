@@ -130,7 +130,7 @@ class SandboxInfo(Value):
     ca_file: str | None = None
     control_url: str = ""
     control_token: str = ""
-    relay_host: str = ""
+    relay_host: str = "127.0.0.1"
     """Agents reach a control plane on 127.0.0.1:PORT at relay_host:PORT, once ``open_relay(PORT)`` was asked for."""
     metadata_url: str | None = None
     """None without namespaces: every node then has its own, in SHARDWRIGHT_METADATA_URL."""

@@ -8,7 +8,6 @@ itself be killed. ``down`` does the same from outside; it needs only the tag in 
 import contextlib
 import fcntl
 import os
-import queue
 import select
 import signal
 import subprocess
@@ -34,7 +33,7 @@ Progress = Callable[[str], None]
 READY = "ready"
 _STOP_SECONDS = 6.0
 _LAST_LINES = 8
-_started: dict[Path, subprocess.Popen[str]] = {}
+_started: dict[Path, subprocess.Popen[bytes]] = {}
 """Supervisors that this process started, so that ``stop`` can wait for them."""
 
 
@@ -175,7 +174,6 @@ def start(
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
         env=os.environ | {MARKER: tag},
         start_new_session=True,  # Ctrl-C is for the one in front, who then calls stop()
     )
@@ -253,7 +251,7 @@ def pid_of(state_dir: Path) -> int | None:
     return None if process is None else process.pid
 
 
-def _end(pid: int, process: subprocess.Popen[str] | None) -> None:
+def _end(pid: int, process: subprocess.Popen[bytes] | None) -> None:
     """SIGTERM and wait; SIGKILL when it takes too long."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
@@ -273,35 +271,63 @@ def _end(pid: int, process: subprocess.Popen[str] | None) -> None:
             process.wait(timeout=1)
 
 
-def _wait_ready(process: subprocess.Popen[str], progress: Progress, timeout_seconds: float) -> None:
-    lines: queue.Queue[tuple[str, str | None]] = queue.Queue()
-    over = threading.Event()
-
-    def read(stream: IO[str], name: str) -> None:
-        with stream:
-            for line in stream:
-                if not over.is_set():  # afterwards only drained, so that the supervisor never blocks on a full pipe
-                    lines.put((name, line.rstrip()))
-        lines.put((name, None))
-
-    for stream, name in ((process.stdout, "out"), (process.stderr, "err")):
-        if stream is not None:
-            threading.Thread(target=read, args=(stream, name), daemon=True).start()
+def _wait_ready(process: subprocess.Popen[bytes], progress: Progress, timeout_seconds: float) -> None:
+    """What it says before it is ready is told on return: it was written before, so it is read before."""
+    assert process.stdout is not None
+    assert process.stderr is not None
+    out, err = _Lines(process.stdout), _Lines(process.stderr)
     said: list[str] = []
-    why = f"not ready after {timeout_seconds:.0f} s"
-    deadline = time.monotonic() + timeout_seconds
-    while (left := deadline - time.monotonic()) > 0:
-        try:
-            name, line = lines.get(timeout=left)
-        except queue.Empty:
-            break
-        if (name, line) == ("out", READY):
-            over.set()
-            return
-        if line is None and name == "err":
-            why = f"exit {process.wait()}"
-            break
-        if line and name == "err":
+
+    def tell() -> None:
+        for line in err.read():
             said.append(line)
             progress(line)
+
+    why = f"not ready after {timeout_seconds:.0f} s"
+    deadline = time.monotonic() + timeout_seconds
+    try:
+        while (left := deadline - time.monotonic()) > 0:
+            select.select([end.stream for end in (out, err) if not end.ended], [], [], left)
+            ready = READY in out.read()
+            tell()
+            if ready:
+                return
+            if err.ended:
+                why = f"exit {process.wait()}"
+                break
+    finally:
+        for end in (out, err):
+            end.drain()
     raise ServerFailed("the sandbox did not start", why=" | ".join([why, *said[-_LAST_LINES:]]))
+
+
+class _Lines:
+    """The lines of a pipe as far as they have come, read without waiting."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.stream, self.ended = stream, False
+        self._rest = b""
+        os.set_blocking(stream.fileno(), False)
+
+    def read(self) -> list[str]:
+        """Whole ones, without those that are empty."""
+        while not self.ended:
+            try:
+                chunk = os.read(self.stream.fileno(), 65_536)
+            except BlockingIOError:
+                break
+            self.ended = not chunk
+            self._rest += chunk
+        *lines, self._rest = self._rest.split(b"\n")
+        return [line.decode(errors="replace").rstrip() for line in lines if line.strip()]
+
+    def drain(self) -> None:
+        """From now on, so that the writer never blocks on a full pipe."""
+        os.set_blocking(self.stream.fileno(), True)
+
+        def swallow() -> None:
+            with self.stream:
+                while os.read(self.stream.fileno(), 65_536):
+                    pass
+
+        threading.Thread(target=swallow, daemon=True).start()

@@ -22,6 +22,7 @@ from engine.model.market import Offer, PurchaseOption
 from engine.model.money import usd
 from providers.azure import AzureProvider
 from providers.base import Provider, ProviderSettings, SupportsInventory
+from providers.sandbox.azure.graph import ROWS
 from tests.contract.provider_contract import (
     SMALL,
     ProviderContract,
@@ -161,7 +162,11 @@ class TestAzureProvider(ProviderContract):
         assert zones == {"1", "2"}
 
     def test_spot_has_a_history_and_an_eviction_rate(self, provider: Provider) -> None:
-        for offer in provider.offers(SMALL.model_copy(update={"options": (PurchaseOption.SPOT,)})):
+        """All of them, which are on several pages of Resource Graph."""
+        offers = list(provider.offers(SMALL.model_copy(update={"options": (PurchaseOption.SPOT,)})))
+        assert len({(offer.region, offer.instance_type) for offer in offers}) > 2 * ROWS
+        for offer in offers:
+            assert offer.price_history
             assert offer.price_history[-1].price == offer.price
             assert offer.reliability.interruption_per_month is not None
 

@@ -112,7 +112,7 @@ class TestPrometheus(ConnectorContract):
         assert state.failure == ""
         assert rows is not None
         assert set(rows["value"].tail(20)) == {510.0}
-        assert set(rows["series_id"]) == {""}
+        assert set(rows["series_id"]) == {"prom"}  # the sum has no label
 
     def test_without_series_labels_all_of_them_make_the_id(
         self, source_table: dict[str, Any], configuration: Configuration, kept: KeptHistory
@@ -134,6 +134,10 @@ class TestPrometheus(ConnectorContract):
         assert "parse error" in state.failure
 
 
+_SCRAPED = timedelta(minutes=2)
+"""The last time within an hour, before its end."""
+
+
 class PrometheusServer:
     """A real server on loopback with a data folder of its own, filled by promtool."""
 
@@ -142,7 +146,7 @@ class PrometheusServer:
             pytest.skip("Prometheus is not installed; make setup-test")
         self._folder, self._process = folder, None
         lines = [
-            f'cpu_cores{{app="{name}",job="shop"}} {value} {at(hour).timestamp():.0f}'
+            f'cpu_cores{{app="{name}",job="shop"}} {value} {(at(hour + 1) - _SCRAPED).timestamp():.0f}'
             for name, hour, value in samples()
         ]
         (folder / "samples.txt").write_text("\n".join(["# TYPE cpu_cores gauge", *lines, "# EOF\n"]))

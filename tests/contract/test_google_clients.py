@@ -12,7 +12,8 @@ CASES = Path(__file__).with_name("official_google_clients.py")
 
 
 def test_the_official_google_clients_are_served() -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "python_files=*.py", str(CASES)]
+    only = f"python_files={CASES.name}"  # whatever matches is rewritten as it is imported
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", only, str(CASES)]
     result = subprocess.run(command, cwd=CASES.parents[2], capture_output=True, text=True, check=False, timeout=170)
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-1000:]
     assert " passed" in result.stdout

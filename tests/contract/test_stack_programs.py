@@ -19,6 +19,7 @@ from engine.model.placement import Cell
 from engine.model.plan import CellPlan, Plan, PlannedNode
 from policies.extraction import ingress_facts, instance_facts
 from policies.rules import INGRESS_RULES, INSTANCE_RULES, Limits, judged
+from providers import aws_api, rest
 from providers.base import ProviderSettings
 from stacks.registry import program_for, program_module
 from tests.e2e.stacks.sandbox_cells import AWS, AZURE, GCP, HARBOR, bought, kept
@@ -123,6 +124,11 @@ class ProgramContract:
         # Read as the state has it: what is secret there cannot be read back.
         found = program_module(self.cell.kind).adoption.instance.token(self.instance("n-1", recorder))
         assert found == node.token
+
+    def test_want_of_capacity_is_told_by_the_codes_that_the_provider_is_read_with(self) -> None:
+        codes = {"aws": aws_api.NO_CAPACITY, "gcp": rest.NO_CAPACITY, "azure": rest.NO_CAPACITY}
+        known = program_module(self.cell.kind).NO_CAPACITY
+        assert known is codes.get(self.cell.kind, known)
 
     def test_a_kept_node_differs_only_in_what_is_ignored(self, recorder: Recorder) -> None:
         node = bought(self.cell, "n-1", spot=True)

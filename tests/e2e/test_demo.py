@@ -78,6 +78,9 @@ def test_every_shard_came_up_and_every_component_resolves(demo: Demo) -> None:
     assert shards["shards"] == sum(pool["planned"] for pool in demo[0]["plan"]["pools"])
     assert len(shards["boot_seconds"]) == shards["shards"]
     assert len(shards["resolved"]) == shards["bound"] > 0
+    assert set(shards["served"]) == {"shard://shop/web/api", "shard://shop/web/db"}
+    assert sum(sum(providers.values()) for providers in shards["served"].values()) == shards["bound"]
+    assert len(shards["served"]["shard://shop/web/api"]) > 1
 
 
 def test_the_reclaimed_shard_moved_live_and_lost_nothing(demo: Demo) -> None:

@@ -3,6 +3,7 @@
 Views come from the control store; only the way over HTTPS is left out (tests/unit/engine/fleet/test_overlay.py).
 """
 
+import base64
 import os
 import random
 import socket
@@ -17,7 +18,8 @@ import pytest
 
 from agent.network import guest_link
 from agent.overlay import Overlay
-from agent.overlay_wire import OverlayRequest, OverlayView
+from agent.overlay_wire import OverlayPeer, OverlayRequest, OverlayView
+from agent.wireguard import interface_name
 from engine.clock import ManualClock
 from engine.errors import MissingPart, StaleEpoch
 from engine.model.capacity import Resources
@@ -190,6 +192,18 @@ def test_it_works_over_a_long_and_lossy_way(mesh: Mesh) -> None:
         for host in ("a", "b"):
             mesh.start_overlay(host)
         mesh.spread()
+    assert mesh.arrives("s-a@a", "s-b@b")
+
+
+def test_one_peer_that_cannot_be_reached_costs_nobody_the_others(mesh: Mesh) -> None:
+    """With the real ``wg``, which takes no peer at all for the sake of such a one."""
+    view = mesh.store.view(NodeId("a"))
+    key = base64.b64encode(bytes(range(32))).decode()
+    typo = OverlayPeer(node=NodeId("typo"), public_key=key, endpoint="10.0.0.300:51820", tunnel="10.99.9.9")
+    mesh.inside("a", lambda: mesh.overlays["a"].apply(view.model_copy(update={"peers": (typo, *view.peers)})))
+    listed = mesh.told("a", f"wg show {interface_name(NodeId('a'), mesh.folder / 'a')} peers").split()
+    assert set(listed) == {peer.public_key for peer in view.peers}
+    mesh.spread()
     assert mesh.arrives("s-a@a", "s-b@b")
 
 

@@ -67,7 +67,7 @@ def test_plain_text_reaches_no_agent(fleet: SmallFleet, client: RunningClient) -
 def test_a_control_plane_of_another_fleet_is_refused(fleet: SmallFleet, client: RunningClient, tmp_path: Path) -> None:
     stranger = CertificateAuthority.load_or_create(tmp_path, fleet.clock)
     credentials = ControlCredentials(stranger, tmp_path, fleet.clock)
-    credentials.fresh()
+    credentials.current()
     context = client_context(
         ca=fleet.credentials.ca_file, certificate=credentials.certificate_file, key=credentials.key_file
     )
@@ -81,7 +81,7 @@ def test_an_expired_certificate_of_the_control_plane_is_refused(
     long_ago = ManualClock(fleet.clock.now() - 2 * LEAF_LIFE)
     authority = CertificateAuthority.load_or_create(fleet.folder / "fleet", long_ago)
     credentials = ControlCredentials(authority, tmp_path, long_ago)
-    credentials.fresh()
+    credentials.current()
     context = client_context(ca=credentials.ca_file, certificate=credentials.certificate_file, key=credentials.key_file)
     with httpx.Client(verify=context, trust_env=False) as http, pytest.raises(httpx.TransportError):
         http.get(agent_url(fleet, "nA") + "/v1/status", extensions={"sni_hostname": "nA"})

@@ -1,6 +1,7 @@
 """What a real guest gets is what its shard says: limits, their change while it runs, and the agent's restart."""
 
 import asyncio
+import os
 import shutil
 import signal
 import tempfile
@@ -11,14 +12,18 @@ from pathlib import Path
 import pytest
 
 from agent import console
-from agent.guest import CONSOLE_LOG, RUN_FOLDER, GuestRecord, stopped
+from agent.guest import CONSOLE_LOG, RUN_FOLDER, GuestRecord, alive, stopped
 from agent.guest_scripts import WAITS_MARK
 from agent.image import read_records
 from agent.limits import Cgroups
 from agent.wire import GuestState, ShardStatus
 from engine.errors import InsufficientCapacity, UsageError
+from engine.events import Event
+from engine.fleet.nodes import Fleet
+from engine.fleet.restarts import Restarts
 from engine.model.capacity import Resources
 from engine.model.ids import NodeId, ShardId
+from tests.links import CONTROL, cut
 from tests.small_fleet import NODE, SmallFleet, wait_for
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
@@ -133,6 +138,7 @@ def test_guests_outlive_the_agent_and_are_found_again(
     client.wait_for_records(5)
     joins = len(fleet.joined)
     fleet.stop_agent(A, how)
+    assert fleet.agents[A].returncode == (0 if how is signal.SIGTERM else -how)  # it has come to its own end
     client.wait_for_records(client.acked() + 5)
     fleet.start_agent(A)
     wait_for(lambda: fleet._answers(A), 30, fleet._consoles)
@@ -140,6 +146,49 @@ def test_guests_outlive_the_agent_and_are_found_again(
     assert (status.state, status.epoch) == (GuestState.RUNNING, 1)
     assert len(fleet.joined) == joins  # its certificate is still good: the used token is not needed
     assert client.finish().error == ""
+
+
+def test_a_guest_that_dies_is_booted_again_where_it_is_with_all_it_has_acknowledged(
+    fleet: SmallFleet, slow: ShardStatus
+) -> None:
+    client = fleet.start_client(fleet.shard_map.get(slow.shard))
+    client.wait_for_records(5)
+    folder = fleet.agent_folder("nA") / "shards" / slow.shard
+    before = GuestRecord.model_validate_json((folder / "shard.json").read_bytes())
+    os.kill(before.pid, signal.SIGKILL)
+    agent = fleet.clients(A)
+    wait_for(lambda: agent.shard(slow.shard).state is GuestState.DEAD, 10, lambda: "it lives")
+    client.kill()
+    nodes = Fleet(
+        shard_map=fleet.shard_map, tokens=fleet.tokens, agents=fleet.clients, clock=fleet.clock,
+        settings_for=lambda provider: pytest.fail(provider), disk_mib=16,
+    )  # fmt: skip
+    told: list[Event] = []
+    Restarts(fleet.shard_map, nodes, fleet.clients, tuple, fleet.clock, told.append).once()
+    status = agent.shard(slow.shard)
+    assert (status.state, status.epoch, len(told)) == (GuestState.RUNNING, 1, 1), told
+    after = GuestRecord.model_validate_json((folder / "shard.json").read_bytes())
+    assert after.pid != before.pid
+    assert set(after.limits_enforced) == set(before.limits_enforced)
+    again = fleet.start_client(fleet.shard_map.get(slow.shard), first=10_001)
+    again.wait_for_records(5)
+    assert again.finish().error == ""
+    written = set(read_records(fleet.disk("nA", slow.shard)))
+    assert set(range(1, client.acked() + 1)) <= written
+    assert 10_001 in written
+
+
+def test_an_agent_ends_while_the_control_plane_does_not_answer_it_and_its_guests_run_on(tmp_path: Path) -> None:
+    """Its run lease, its health and its overlay are being asked for, and no answer comes."""
+    with SmallFleet(tmp_path, nodes=("nA",), lease_seconds=600) as leased:
+        _, status = leased.carve("leased", "nA", disk_mib=1)
+        record = GuestRecord.model_validate_json(
+            (leased.agent_folder("nA") / "shards" / status.shard / "shard.json").read_bytes()
+        )
+        cut(leased, ("nA", CONTROL))
+        leased.stop_agent(NodeId("nA"))
+        assert leased.agents[NodeId("nA")].returncode == 0
+        assert alive(record)
 
 
 def test_a_hung_agent_does_not_keep_its_guests_running(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """A deployment on a sandbox of its own, whose control planes can be killed and looked at from outside."""
 
-import socket
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
@@ -8,6 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from engine.app.configured import open_store
+from engine.app.embedded import free_port
 from engine.clock import SystemClock
 from engine.config import Configuration, load_configuration
 from engine.store.opened import Store
@@ -47,7 +47,7 @@ class Deployment:
     def __init__(self, folder: Path, nursery: Nursery, shared: Path) -> None:
         """``shared``: a folder for what may be the same in every deployment (the trained network)."""
         self.folder, self._nursery, self.runs = folder, nursery, list[ControlRun]()
-        port = _free_port()
+        port = free_port()
         self.info = supervisor.start(
             folder / "s", seed=7, meter_speed=_METER_SPEED, providers=PROVIDERS, control_ports=(port,)
         )
@@ -133,8 +133,3 @@ class Deployment:
         settings = self.info.provider(name).settings()
         token = settings.credentials["token"].get_secret_value()
         return NetworkClient(str(settings.endpoint), token, clock=SystemClock())
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])

@@ -59,7 +59,7 @@ def assert_bought_once(deployment: Deployment, store: Store, plan: Plan) -> None
     leases = LeaseStore(store.database)
     nodes = planned_nodes(plan)
     assert leases.phase(plan.id) == HoldPhase.CONFIRMED
-    assert leases.groups_in(HoldPhase.HOLDING, HoldPhase.CONFIRMING) == ()
+    assert leases.groups_in(HoldPhase.HOLDING, HoldPhase.CONFIRMING, HoldPhase.RELEASING) == ()
     states = {lease.key: lease.state for lease in leases.of_group(plan.id)}
     assert states == {planned.token: LeaseState.CONFIRMED for planned in nodes.values()}
     for network in NETWORKS:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -84,7 +85,8 @@ def test_the_next_sandbox_in_the_same_folder_clears_what_was_killed(tmp_path: Pa
     first = running(state)
     pids = tagged(lambda tag: tag == first.tag)
     for pid in pids:
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it has followed another already
+            os.kill(pid, signal.SIGKILL)
     supervisor._started.pop(state.resolve()).wait(timeout=5)
     second = supervisor.start(state, providers=["harbor"])
     assert second.tag != first.tag

@@ -4,7 +4,7 @@ A guest's memory and disk are one number each: the last write that they have see
 records) survives its death, as do the guests; reservations do not.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from agent import fences
@@ -30,6 +30,7 @@ from agent.wire import (
     ReserveRequest,
     ShardStatus,
     SourceStatus,
+    SwitchoverRequest,
     TuneRequest,
 )
 from engine.errors import ConcurrentUpdate, MoveFailed, NotFound, ProviderUnavailable, ShardwrightError, UsageError
@@ -43,7 +44,9 @@ SHARD = ShardId("s1")
 RESOURCES = Resources(vcpus=1, memory_gib=0.125)
 RECORD = GuestRecord(
     shard=SHARD, resources=RESOURCES, image="records", address="10.9.0.2/16", mac="52:54:00:09:00:02", disk_mib=64,
-    profile=GuestProfile(qemu_version="7.2", machine="pc", accelerator="tcg", cpu="max", image_digest="d"),
+    profile=GuestProfile(
+        qemu_version="7.2", machine="pc", accelerator="tcg", cpu="max", image_digest="d", bare_stream=True
+    ),
     network=NetworkMode.BRIDGE,
 )  # fmt: skip
 _ENDED = ("completed", "failed", "cancelled", "none")
@@ -58,12 +61,17 @@ class Guest:
     record: GuestRecord
     alive: bool = True
     running: bool = False
+    runs_on_since: float | None = None
+    """QEMU lets it run on by itself, since the rest of it could not be sent."""
     memory: int = -1
     disk: int = -1
     migration: str = "none"
     mirror_to: "Guest | None" = None
     mirror_ready: bool = False
     mirrored: bool = False
+    lossless: bool = False
+    """No page of what is sent now gets lost: QEMU's own count says so."""
+    exact: bool = False
     exported: bool = False
     """Its disk is written through an export, which must be closed before post-copy may let it run."""
     post_copy: bool = False
@@ -72,6 +80,8 @@ class Guest:
     arrived: bool = False
     busy: bool = False
     heard: float = 0.0
+    silent_until: float = 0.0
+    """Its QEMU has stalled: the guest runs on, and its monitor does not answer."""
 
     def save(self, **changes: object) -> None:
         self.record = self.record.model_copy(update=changes)
@@ -102,19 +112,19 @@ class SimNode:
             return
         self.alive, self.reservations = True, {}
         if self.guest is not None:
-            self.guest.busy, self.guest.mirrored, self.guest.heard = False, False, self.world.timeline.seconds
+            self.guest.busy, self.guest.heard = False, self.world.timeline.seconds
+            self.guest.mirrored, self.guest.exact = False, False
 
     def watch(self) -> None:
         """agent.keeping.Keeper.look"""
         here = self.guest
-        if not self.alive or here is None or here.busy or not here.alive:
+        if not self.alive or here is None or here.busy or not here.alive or self._is_silent(here):
             return
         if fences.must_finish(here.record):
             self._finish(here)
         if here.record.move is None:
             return
-        if fences.must_stop(here.record, running=here.running):
-            here.running = False
+        self.stop_given_away(here)
         move, unheard = here.record.move, self.world.timeline.seconds - here.heard
         if not fences.must_ask(here.record, running=here.running, unheard_seconds=unheard):
             return
@@ -139,21 +149,22 @@ class SimNode:
         if here is not None:
             if here.record.move == request.move and here.record.incoming and here.alive:
                 return landing
+            fences.may_make_way(here.record, request)
             if here.busy:
                 raise Busy
             if not (here.record.incoming or here.record.ceded_epoch or not here.alive):
                 raise ConcurrentUpdate("it runs here")
             self._discard()
         self.reservations.pop(request.move, None)
-        self.guest = Guest(RECORD.model_copy(update={"move": request.move, "incoming": True}), exported=True)
+        waiting = {"move": request.move, "incoming": True, "pid": 1}
+        self.guest = Guest(RECORD.model_copy(update=waiting), exported=True)
         return landing
 
     def commit(self, command: CommitRequest) -> Committed:
         here = self._driven(command, fences.may_commit)
         if not here.alive:
             raise NotFound("the guest is gone")
-        if here.record.incoming and not here.landed:
-            raise MoveFailed("it has not arrived")
+        self._await_memory(here)
         if command.memory is not None and here.record.incoming and command.memory != _digest(here.memory):
             return Committed(differing=(0,))
         if not here.record.incoming and here.running and not here.record.committing:
@@ -169,18 +180,35 @@ class SimNode:
         self._finish(here)
         return Committed()
 
+    def _await_memory(self, here: Guest) -> None:
+        if not here.record.incoming:
+            return
+        life, here.exported, here.busy = self.life, False, True
+        self.world.timeline.until(lambda: here.landed or not here.alive or self.life != life, 5.0)
+        if self.life != life:
+            raise ProviderUnavailable("the agent has died")
+        here.busy = False
+        if not here.alive:
+            raise NotFound("the guest is gone")
+        if not here.landed:
+            raise MoveFailed("it has not arrived")
+
     def _finish(self, here: Guest) -> None:
         if not here.running:
             self.world.starts(here)
         here.save(committing=False)
 
     def restart(self, command: MoveCommand) -> None:
-        here = self._driven(command, fences.may_commit)
+        here = self._driven(command, fences.may_commit, asks=False)
         if here.record.incoming or here.record.receiving:
-            if here.alive and here.arrived:
+            if here.alive and here.arrived and not self._is_silent(here):
                 raise MoveFailed("it has arrived")
-            here.save(incoming=False, receiving=False, move=None, booting=True)
+            if here.alive and here.record.receiving:
+                self.world.require_lost(here)
             here.alive = here.running = False
+            # Another process: nothing that is sent to the old one reaches it.
+            here = self.guest = replace(here, silent_until=0.0)
+            here.save(incoming=False, receiving=False, move=None, booting=True)
         if here.record.booting:
             if self.world.dice.random() < 0.3 * self.world.chaos:
                 self.die(self.world.dice.uniform(0.5, 40))
@@ -221,6 +249,11 @@ class SimNode:
             return DestinationStatus(
                 present=False, committed=committed, receiving=here.record.receiving, booting=here.record.booting
             )  # fmt: skip
+        if self._is_silent(here):
+            return DestinationStatus(
+                present=True, silent=True, committed=committed, receiving=here.record.receiving,
+                booting=here.record.booting,
+            )  # fmt: skip
         word = here.migration if here.migration.startswith("postcopy") else "active"
         landed = here.arrived or word == "postcopy-active"
         return DestinationStatus(
@@ -244,17 +277,21 @@ class SimNode:
         here = self._here()
         if not here.alive:
             raise NotFound("the guest is gone")
+        if self._is_silent(here):
+            raise ProviderUnavailable("QEMU does not answer")
         return SourceStatus(
             running=here.running, mirror_ready=here.mirror_ready, mirror_present=here.mirror_to is not None,
-            mirrored=here.mirrored,
-            migration=fences.word_on(here.record, here.migration), remaining_bytes=self.world.remaining(here),
-            bytes_per_second=1e6,
+            mirrored=fences.still_mirrored(
+                here.record, here.mirrored, running=here.running, migration=here.migration
+            ),
+            exact=here.exact, migration=fences.word_on(here.record, here.migration),
+            remaining_bytes=self.world.remaining(here), bytes_per_second=1e6,
         )  # fmt: skip
 
     def mirror(self, request: MirrorRequest) -> SourceStatus:
         here = self._driven(request, fences.may_join)
         here.save(move=request.move, committing=False)
-        if here.mirror_to is None and here.migration in _ENDED and here.alive:
+        if here.mirror_to is None and here.migration in _ENDED and here.alive and fences.may_mirror(here.record):
             self.world.start_mirror(self, here, request.landing.node)
         return self.source_status()
 
@@ -281,18 +318,38 @@ class SimNode:
     def switchover(self, command: MoveCommand, wait_seconds: float) -> SourceStatus:
         here, life = self._admitted(command, fences.in_move), self.life
         here.heard = self.world.timeline.seconds
-        reached = ("pre-switchover", *_ENDED)
+        reached = ("pre-switchover", "device", *_ENDED)
         self.world.timeline.until(lambda: here.migration in reached or self.life != life, wait_seconds)
         if self.life != life:
             raise ProviderUnavailable("the agent has died")
         if here.migration == "pre-switchover" and here.mirror_to is not None:
             self._driven(command, fences.in_move)
-            here.mirror_to, here.mirror_ready, here.mirrored = None, False, True
+            self._hand_over(here, send_rest=isinstance(command, SwitchoverRequest) and command.send_rest)
         return self.source_status()
+
+    def _hand_over(self, here: Guest, *, send_rest: bool) -> None:
+        life, complete, here.busy = self.life, here.mirror_ready, True
+        here.mirror_to, here.mirror_ready = None, False
+        if send_rest:
+            here.save(handing_over=True)
+        if self.world.dice.random() < 0.02 * self.world.chaos:
+            self.die(self.world.dice.uniform(0.5, 40))
+        self.world.timeline.sleep(0.003)
+        if self.life != life:
+            raise ProviderUnavailable("the agent has died")
+        here.busy = False
+        here.mirrored, here.exact = complete, here.lossless
+        if complete and send_rest:
+            self.world.send_rest(here, lambda: self.stop_given_away(here) if self.life == life else None)
+
+    def stop_given_away(self, here: Guest) -> None:
+        """QEMU runs it on where the rest cannot be sent."""
+        if fences.must_stop(here.record, running=here.running) and not self._is_silent(here):
+            here.running, here.mirrored, here.runs_on_since = False, False, None
 
     def cease(self, command: MoveCommand) -> SourceStatus:
         here = self._driven(command, fences.in_move)
-        if not here.mirrored:
+        if not self.source_status().mirrored:
             if here.mirror_to is None or not here.mirror_ready:
                 raise MoveFailed("the disk is not mirrored")
             here.running = False
@@ -306,15 +363,14 @@ class SimNode:
         here.busy = True
         self.world.send_rest(here)
         self.world.timeline.until(lambda: _sent(here) or self.life != life or not here.alive, 30)
-        here.busy = False
         if self.life != life:
             raise ProviderUnavailable("the agent has died")
-        if fences.must_stop(here.record, running=here.running):
-            here.running = False
+        here.busy = False
+        self.stop_given_away(here)
         if here.alive and not _sent(here):
             raise MoveFailed("the last part of the memory takes too long")
-        status = self.source_status()
-        return Proceeded(status=status, memory=_digest(here.memory) if here.migration == "completed" else None)
+        compared = here.migration == "completed" and not here.exact
+        return Proceeded(status=self.source_status(), memory=_digest(here.memory) if compared else None)
 
     def memory(self, request: MemoryRequest) -> MemoryPatch:
         here = self._admitted(request, fences.in_move)
@@ -332,18 +388,23 @@ class SimNode:
             raise Busy
         if fences.may_run(here.record, command.move, command.epoch):
             if not here.alive:
-                here.save(move=None, ceded_epoch=0)
+                here.save(move=None, ceded_epoch=0, handing_over=False)
                 raise NotFound("the guest is gone")
+            if self._is_silent(here):
+                raise MoveFailed("the guest does not answer")
             if here.migration.startswith("postcopy"):
                 here.alive = here.running = False
-                here.save(move=None, ceded_epoch=0)
+                here.save(move=None, ceded_epoch=0, handing_over=False)
                 raise NotFound("the guest is gone")
+            if here.migration == "device":
+                self.world.cancels_late(here)
             if here.migration not in _ENDED:
                 here.migration = "cancelled"
             here.mirror_to, here.mirror_ready, here.sends_to, here.mirrored = None, False, None, False
+            here.runs_on_since = None
             if not here.running:
                 self.world.starts(here)
-            here.save(move=None, ceded_epoch=0)
+            here.save(move=None, ceded_epoch=0, handing_over=False)
         return self.source_status()
 
     def abort(self, command: MoveCommand) -> DestinationStatus:
@@ -381,11 +442,17 @@ class SimNode:
         here.heard = self.world.timeline.seconds
         return here
 
-    def _driven(self, command: MoveCommand, rule: object) -> Guest:
+    def _driven(self, command: MoveCommand, rule: object, *, asks: bool = True) -> Guest:
+        """``asks``: its QEMU is told something."""
         here = self._admitted(command, rule)
         if here.busy:
             raise Busy
+        if asks and here.alive and self._is_silent(here):
+            raise NotFound("QEMU does not answer")
         return here
+
+    def _is_silent(self, here: Guest) -> bool:
+        return here.silent_until > self.world.timeline.seconds
 
     def _discard(self) -> None:
         if self.guest is not None:

@@ -5,17 +5,19 @@
 - at most one guest of the shard runs, and only where the store says (but for the moments in which QEMU runs on by
   itself after a copy that broke, before its agent stops it);
 - what runs has seen every write that was acknowledged;
-- a guest that its node owns does not stay paused while that node can ask the store.
+- a guest that its node owns does not stay paused while that node can ask the store;
+- a guest that runs is not ended because a QEMU does not answer for a while, as long as its memory can still come.
 
 At the end, once everything is mended: every move is settled, nothing of it is left on any node, the shard runs on its
 owner with every acknowledged write (or has died with its guest, and its owner's disk has them all), and no move took
 longer than its bound.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from math import inf
 from random import Random
 
 from agent.fences import UNHEARD_SECONDS
@@ -33,10 +35,14 @@ NODES = (NodeId("nA"), NodeId("nB"), NodeId("nC"))
 _CALLS_SECONDS = 180.0
 """On top of a move's bound: calls that were under way when it was over, and clearing up."""
 _WATCH_SECONDS = 5.0
+_RUN_ON_SECONDS = 2 * _WATCH_SECONDS
 _MENDED_SECONDS = 900.0
 _LATEST_SECONDS = 160.0
 """When the latest message has arrived (see Client._again)."""
 _LEFT_SECONDS = UNHEARD_SECONDS + 3 * _WATCH_SECONDS
+
+
+_MISHAPS = ("agent", "cut", "part", "kill", "power", "second", "mirror", "gone", "cancel", "stall")
 
 
 class LawBroken(BaseException):
@@ -111,8 +117,9 @@ class World:
         if len(running) > 1:
             raise LawBroken(f"two copies run: {', '.join(node.name for node, _ in running)}")
         for node, here in running:
-            by_itself = here.record.ceded_epoch and here.migration == "failed"
-            if node.name != self.store.owner and not by_itself:
+            if here.runs_on_since is not None:
+                self._is_stopped_in_time(node, here, here.runs_on_since)
+            elif node.name != self.store.owner:
                 raise LawBroken(f"runs on {node.name}, and {self.store.owner} owns it at epoch {self.store.epoch}")
             if here.memory != self.acknowledged or here.disk != self.acknowledged:
                 raise LawBroken(f"runs on {node.name} with {here.memory}, {here.disk} of {self.acknowledged} writes")
@@ -124,6 +131,22 @@ class World:
                 here.mirror_to.disk = here.disk
             if here.migration == "active" and here.sends_to is not None and not here.sends_to.alive:
                 here.migration, here.mirror_to, here.mirror_ready = "failed", None, False
+
+    def _is_stopped_in_time(self, node: SimNode, here: Guest, since: float) -> None:
+        """One that QEMU lets run on by itself, by the agent that lives or comes back."""
+        unstopped = self.timeline.seconds - max(since, here.heard, here.silent_until)
+        if node.alive and not here.busy and unstopped > _RUN_ON_SECONDS:
+            raise LawBroken(f"runs on by itself on {node.name}, and nobody stops it")
+
+    def require_lost(self, here: Guest) -> None:
+        """Before a guest that runs in post-copy is ended."""
+        for one in self.nodes.values():
+            source = one.guest
+            if source is None or source.sends_to is not here or not source.alive:
+                continue
+            stalled = max(source.silent_until, here.silent_until) > self.timeline.seconds
+            if stalled and source.migration in ("postcopy-active", "completed"):
+                raise LawBroken("a guest that runs is ended, since a QEMU has stalled")
 
     # -- the network
 
@@ -162,7 +185,7 @@ class World:
     # -- QEMU
 
     def starts(self, here: Guest) -> None:
-        here.running = True
+        here.running, here.runs_on_since = True, None
         self.check()
 
     def start_mirror(self, node: SimNode, here: Guest, target: NodeId) -> None:
@@ -180,6 +203,7 @@ class World:
     def start_copy(self, node: SimNode, here: Guest, target: NodeId) -> None:
         there = self._landing(node, here, target)
         here.migration, here.sends_to = ("failed", None) if there is None else ("active", there)
+        here.lossless = not self.loses_memory and self.dice.random() < 0.7
         seconds = 1000 if self.dice.random() < 0.15 else self.dice.choice((0.2, 3.0, 25.0))
         self.timeline.later(seconds if self.chaos else 0.2, lambda: self._converge(here, there))
 
@@ -210,6 +234,7 @@ class World:
                 return
             if self.cut(*self._between(here, there)):
                 here.migration = there.migration = "postcopy-paused"
+                self._may_stick(there)
             else:
                 here.migration, there.migration, there.arrived = "completed", "none", True
 
@@ -217,6 +242,8 @@ class World:
         if self.chaos and self.dice.random() < 0.15:
             source = next(node for node in self.nodes.values() if node.guest is here)
             self.timeline.later(0.4, lambda: self._kill(source) if source.guest is here else None)
+        elif self.chaos and self.dice.random() < 0.6:
+            self.timeline.later(0.4, lambda: self._stall(self.dice.choice((here, there))))
 
     def _converge(self, here: Guest, there: Guest | None) -> None:
         if here.migration != "active" or here.sends_to is not there or there is None or not here.alive:
@@ -231,15 +258,17 @@ class World:
     def remaining(self, here: Guest) -> int:
         return 50_000_000 if here.migration == "active" else 0
 
-    def send_rest(self, here: Guest) -> None:
-        """migrate-continue: the guest has stood still since pre-switchover."""
+    def send_rest(self, here: Guest, seen: Callable[[], None] = lambda: None) -> None:
+        """migrate-continue: the guest has stood still since pre-switchover. ``seen``: a moment after the end of it."""
         if here.migration != "pre-switchover":
             return
         here.migration, there = "device", here.sends_to
+        fails = self.dice.random() < 0.04 * self.chaos
 
         def finish() -> None:
-            if here.migration != "device" or there is None:
-                return
+            self.timeline.later(0.002, seen)
+            if here.migration != "device" or there is None or here.sends_to is not there:
+                return  # it was cancelled, and perhaps another one has begun
             if not here.alive:
                 there.alive = there.arrived  # an incoming QEMU ends with its connection
             elif there.alive and here.post_copy and not self.cut(*self._between(here, there)):
@@ -248,14 +277,24 @@ class World:
                 here.migration = there.migration = "postcopy-active"
                 there.memory, there.landed = here.memory, True
                 self._follow(here, there)
-            elif there.alive and not self.cut(*self._between(here, there)):
+            elif there.alive and not fails and not self.cut(*self._between(here, there)):
                 here.migration = "completed"
-                there.memory = here.memory - int(self.loses_memory)
-                self.timeline.later(self.dice.choice((0.0, 0.01, 2.0)), lambda: _arrive(there))
+                self._lands(here, there)
             else:
-                here.migration, here.running = "failed", True
+                here.migration, here.running, here.runs_on_since = "failed", True, self.timeline.seconds
+                there.alive = there.alive and not fails
 
-        self.timeline.later(self.dice.choice((0.02, 0.02, 6.0, 40.0)) if self.chaos else 0.02, finish)
+        self.timeline.later(self.dice.choice((0.001, 0.02, 0.02, 6.0, 40.0)) if self.chaos else 0.02, finish)
+
+    def _lands(self, here: Guest, there: Guest) -> None:
+        there.memory = here.memory - int(not here.lossless and self.loses_memory)
+        self.timeline.later(self.dice.choice((0.0, 0.01, 2.0)), lambda: _arrive(there))
+
+    def cancels_late(self, here: Guest) -> None:
+        """migrate_cancel, when everything may have been sent."""
+        there = here.sends_to
+        if there is not None and there.alive and not here.post_copy and self.dice.random() < 0.5 * self.chaos:
+            self._lands(here, there)
 
     def _landing(self, node: SimNode, here: Guest, target: NodeId) -> Guest | None:
         there = self.nodes[target].guest
@@ -283,30 +322,32 @@ class World:
         left = left and here is not None and not here.record.receiving
         if not (left and can_ask and not self.cut("control", node.name) and not self.faults.lost):
             self._left_since = self.timeline.seconds
-        elif here is not None and self.timeline.seconds - max(self._left_since, here.heard) > _LEFT_SECONDS:
+        elif here is not None and self._left(here) > _LEFT_SECONDS:
             raise LawBroken(f"the guest on {node.name} was left paused by {here.record.move}")
+
+    def _left(self, here: Guest) -> float:
+        return self.timeline.seconds - max(self._left_since, here.heard, here.silent_until)
 
     def _mishap(self) -> None:
         if not self.chaos:
             return
         node, other = self.dice.sample(sorted(self.nodes), 2)
-        what = self.dice.choice(
-            ("agent", "agent", "cut", "cut", "part", "part", "kill", "power", "second", "mirror", "gone", "cancel")
-        )
+        what = self.dice.choice((*_MISHAPS, "agent", "cut", "part", "mirror"))
         if what == "agent":
             self.nodes[node].die(self.dice.choice((0.5, 5.0, 60.0)))
         elif what == "cut":
             ends = self.dice.choice((("control", node), (node, "control"), (node, other)))
             self._cuts[ends] = self.timeline.seconds + self.dice.choice((1.0, 15.0, 100.0))
         elif what == "part":
-            for ends in (("control", node), (node, "control")):
-                self._cuts[ends] = self.timeline.seconds + self.dice.choice((5.0, 30.0, 100.0))
+            self._part(node)
         elif what == "mirror":
             self._break_mirrors()
         elif what == "second":
             self._move("second")
         elif what == "cancel":
             self.cancelled.add(MoveId(f"m-{self._moves}"))
+        elif what == "stall":
+            self._stall(self.nodes[node].guest)
         elif what == "gone":
             self._lose(self.nodes[node])
         else:
@@ -319,13 +360,27 @@ class World:
         if any(one.gone for one in self.nodes.values()):
             return
         here = node.guest
-        if here is not None and here.record.ceded_epoch and here.migration == "failed":
+        ran_on = here is not None and here.migration == "failed" and here.record.ceded_epoch + here.record.handing_over
+        if ran_on:
             # What QEMU's own moment of running on was told is gone with the node; nobody else has had it.
             self.acknowledged = max(one.guest.disk for one in self.nodes.values() if one.guest not in (None, here))
         self._kill(node)
         node.die(0.0)
         node.gone, node.guest = True, None
         self.timeline.later(self.dice.choice((1.0, 30.0)), lambda: self.store.gone.add(node.name))
+
+    def _part(self, node: NodeId) -> None:
+        for ends in (("control", node), (node, "control")):
+            self._cuts[ends] = self.timeline.seconds + self.dice.choice((5.0, 30.0, 100.0))
+
+    def _stall(self, here: Guest | None) -> None:
+        if here is not None:
+            here.silent_until = self.timeline.seconds + self.dice.choice((3.0, 15.0, 100.0))
+
+    def _may_stick(self, there: Guest) -> None:
+        """Its QEMU itself waits for a page that the source has not sent, and hears nothing any more."""
+        if self.chaos and self.dice.random() < 0.3:
+            there.silent_until = inf
 
     def _break_mirrors(self) -> None:
         """The disk's connection ends, and the memory's lives on."""
@@ -343,6 +398,7 @@ class World:
             if here.sends_to is not None and here.migration.startswith("postcopy") and not here.sends_to.arrived:
                 here.sends_to.migration = "postcopy-paused"
                 here.sends_to.running = False  # for good: what it touches next never comes
+                self._may_stick(here.sends_to)
 
     # -- a run
 
@@ -375,6 +431,9 @@ class World:
         late = bool(self.faults.late or self.faults.twice)
         self.chaos, self.faults = 0.0, Faults()
         self._cuts.clear()
+        for node in self.nodes.values():
+            if node.guest is not None and node.guest.silent_until < inf:
+                node.guest.silent_until = 0.0
         self.timeline.until(self._settled, _MENDED_SECONDS)
         # Late messages arrive, and a reservation that one of them makes runs out.
         self.timeline.sleep(MoveLimits().reserve_ttl + (_LATEST_SECONDS if late else 1.0))

@@ -9,6 +9,7 @@ import pytest
 
 from agent import fences
 from agent.wire import DestinationStatus, Verdict
+from engine.errors import NotFound
 from engine.migration import decisions, qemu, switch
 from engine.migration.base import MoveLimits
 from engine.migration.decisions import Act, Ownership, Removal, Sight
@@ -187,6 +188,40 @@ def broken_mirror_taken_for_ended(patch: Patch) -> None:
     patch.setattr(node.SimNode, "source_status", hopeful)
 
 
+def disk_that_went_its_own_way(patch: Patch) -> None:
+    """The source has run on since its mirror was ended, and the destination boots from what was mirrored."""
+    real = decisions.next_act
+
+    def forgetful(seen: decisions.Observation) -> Act:
+        act = real(seen)
+        ran_on = seen.source is not None and seen.source.migration == "failed"
+        return Act.COLD_RESTART if ran_on and act is Act.GIVE_BACK else act
+
+    patch.setattr(switch, "next_act", forgetful)
+
+
+def runs_on_unasked(patch: Patch) -> None:
+    """A guest whose rest could not be sent runs on until the store has given it away for certain."""
+    patch.setattr(fences, "must_stop", lambda record, running: running and record.ceded_epoch > 0)
+
+
+def runs_before_all_has_come(patch: Patch) -> None:
+    """The destination runs as soon as it is told, since the source is sending the rest already."""
+    patch.setattr(node.SimNode, "_await_memory", lambda *_: None)
+
+
+def never_compared(patch: Patch) -> None:
+    """What is on its way need not be compared."""
+    real = node.SimNode.source_status
+    patch.setattr(node.SimNode, "source_status", lambda self: real(self).model_copy(update={"exact": True}))
+
+
+def rest_sent_in_post_copy(patch: Patch) -> None:
+    """It is sent before the store has decided, also where that cannot be taken back."""
+    real = node.SimNode._hand_over
+    patch.setattr(node.SimNode, "_hand_over", lambda self, here, **_: real(self, here, send_rest=True))
+
+
 def export_left_open(patch: Patch) -> None:
     """Post-copy lets the guest run while its source's mirror may still write to its disk."""
     patch.setattr(switch.Switch, "_claim", lambda _: None)
@@ -215,9 +250,44 @@ def lost_memory_is_waited_for(patch: Patch) -> None:
     patch.setattr(switch, "next_act", patient)
 
 
+def stall_taken_for_death(patch: Patch) -> None:
+    """A destination whose QEMU does not answer is taken for dead."""
+    real = node.SimNode.destination_status
+
+    def hasty(self: node.SimNode) -> DestinationStatus:
+        seen = real(self)
+        return seen.model_copy(update={"present": False, "silent": False}) if seen.silent else seen
+
+    patch.setattr(node.SimNode, "destination_status", hasty)
+
+
+def stalled_source_taken_for_dead(patch: Patch) -> None:
+    real = node.SimNode.source_status
+
+    def hasty(self: node.SimNode) -> Any:
+        if self.guest is not None and self._is_silent(self.guest):
+            raise NotFound("the guest is gone")
+        return real(self)
+
+    patch.setattr(node.SimNode, "source_status", hasty)
+
+
+def stuck_monitor_waited_for(patch: Patch) -> None:
+    """It waits for a page that never comes, as its guest does."""
+    patch.setattr(decisions, "_silent_too_long", lambda *_: Act.LOOK_AGAIN)
+
+
 @pytest.mark.parametrize(
     "mistake",
     [
+        stuck_monitor_waited_for,
+        stall_taken_for_death,
+        stalled_source_taken_for_dead,
+        disk_that_went_its_own_way,
+        runs_on_unasked,
+        runs_before_all_has_come,
+        never_compared,
+        rest_sent_in_post_copy,
         export_left_open,
         source_killed_while_memory_follows,
         lost_memory_is_waited_for,

@@ -15,7 +15,7 @@ from engine.planner.policy import PlanPolicy
 from tests.unit.engine.planner.cases import CELLS, NOW, certain, offer, pool, quote
 
 WEB = PoolId("web")
-units = st.tuples(st.integers(1, 5), st.integers(1, 40), st.integers(1, 3))
+units = st.tuples(st.integers(1, 5), st.integers(1, 40), st.integers(1, 6))
 sizes = st.tuples(st.sampled_from([1, 2, 4, 8, 16]), st.sampled_from([1, 2, 4, 8, 32]), st.integers(1, 99))
 fast = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 

@@ -74,8 +74,9 @@ def test_needs_are_covered_and_limits_kept(seed: int, share: float, spot: float,
             units[planned.quote.id] += 1
             _fits_on_its_node(planned.node.resources, planned.slots)
     assert all(outcome.planned >= outcome.desired for outcome in made.pools)
-    assert max(by_provider.values(), default=0) <= max(1, int(share * desired + 1e-9))
-    assert on_spot <= int(spot * desired + 1e-9)
+    # The whole is no limit: what risk asks for beyond the desired shards has to be somewhere, too.
+    assert share == 1.0 or max(by_provider.values(), default=0) <= max(1, int(share * desired + 1e-9))
+    assert spot == 1.0 or on_spot <= int(spot * desired + 1e-9)
     assert all(units[q.id] <= q.quantity for q in quotes)
     assert {d.offer.id for d in made.decisions} == {q.offer.id for q in quotes}
     assert {d.offer.id for d in made.decisions if d.verdict is Verdict.CHOSEN} == {

@@ -8,12 +8,13 @@ import httpx
 from pydantic import ValidationError
 
 from engine.clock import Clock
-from engine.errors import ConfigurationError, ProviderUnavailable
+from engine.errors import ProviderUnavailable
 from engine.model.value import Value
 from providers.network.conformance import bargaining_cases, holding_cases, market_cases, record_cases
 from providers.network.conformance.base import Case, CaseResult, NotOffered, Outcome, Unmet
 from providers.network.conformance.fuzzing import fuzzed
 from providers.network.conformance.probe import Probe
+from providers.rest import check_endpoint
 
 EXAMPLES = 20
 
@@ -46,9 +47,8 @@ def all_cases() -> tuple[Case, ...]:
 def open_http(
     url: str, *, timeout: float = 10.0, ca_file: str | None = None, transport: httpx.BaseTransport | None = None
 ) -> httpx.Client:
-    """Raises ConfigurationError on an address that is none."""
-    if not url.startswith(("http://", "https://")):
-        raise ConfigurationError(f"{url!r} is not the address of a network", why="it needs http:// or https://")
+    """Raises ConfigurationError for an address that is neither https nor this very machine's."""
+    check_endpoint("the address of a network", url)
     verify = ssl.create_default_context(cafile=ca_file) if ca_file else True
     return httpx.Client(base_url=url.rstrip("/"), timeout=timeout, verify=verify, transport=transport)
 
@@ -87,7 +87,7 @@ def _fuzzed(http: httpx.Client, token: str, clock: Clock, examples: int | None) 
     if examples == 0:
         return ()
     if examples is None and find_spec("schemathesis") is None:
-        why = "schemathesis is not installed: pip install 'shardwright[conformance]'"
+        why = "schemathesis is not installed: pip install schemathesis"
         return (CaseResult(name="fuzz", outcome=Outcome.SKIPPED, expected="answers as described", seen=why),)
     return fuzzed(http, token, clock=clock, examples=EXAMPLES if examples is None else examples)
 

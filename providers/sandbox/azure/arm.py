@@ -10,8 +10,9 @@ from starlette.responses import JSONResponse, Response
 
 from engine.clock import Clock
 from providers.sandbox.azure.billing import Invoices
+from providers.sandbox.azure.graph import resources
 from providers.sandbox.azure.network import KINDS, NETWORK, Network
-from providers.sandbox.azure.retail import resource_skus, spot_resources, usages
+from providers.sandbox.azure.retail import resource_skus, usages
 from providers.sandbox.azure.vms import VirtualMachines
 from providers.sandbox.azure.wire import ArmError, Document, id_key
 from providers.sandbox.cloud import Faults
@@ -54,10 +55,8 @@ class Arm:
                     raise ArmError(404, "SubscriptionNotFound", f"The subscription '{parts[1]}' could not be found.")
                 return await self._subscription_door(request, parts, rest)
             case ["providers", "microsoft.resourcegraph", "resources"]:
-                query = str((await _json(request)).get("query", ""))
-                rows = spot_resources(query, self._board, self._regions, self._clock)
-                counts = {"totalRecords": len(rows), "count": len(rows), "resultTruncated": "false", "facets": []}
-                return JSONResponse({**counts, "data": rows})
+                page = resources(await _json(request), self._board, self._regions, self._clock)
+                return JSONResponse(page)
             case [
                 "providers",
                 "microsoft.billing",

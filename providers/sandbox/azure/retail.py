@@ -1,13 +1,11 @@
-"""The price side of the sandbox's Azure: retail prices, resource SKUs, quotas, and SpotResources of Resource Graph."""
+"""The price side of the sandbox's Azure: retail prices, resource SKUs and quotas."""
 
 import re
 from collections.abc import Mapping
-from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 from urllib.parse import urlencode
 
-from engine.clock import Clock
 from engine.model.market import PurchaseOption
 from providers.sandbox.azure.catalog import CORES_QUOTA, REGIONS, RESTRICTED_ZONES, SIZES, ZONES, VmSize
 from providers.sandbox.azure.wire import ArmError, Document, timestamp
@@ -16,7 +14,6 @@ from providers.sandbox.prices import PriceBoard
 
 PAGE = 40
 """Items per page of the retail price list: fewer than the real thousand, so that clients have to turn pages."""
-_HISTORY = timedelta(days=90)
 _TOKEN = re.compile(r"\s*(\(|\)|,|'(?:[^']|'')*'|[\w.]+)")
 
 
@@ -226,26 +223,3 @@ def usages(region: str, machines: Machines, *, exhausted: bool) -> list[Document
         }
         for name, count in used.items()
     ]
-
-
-def spot_resources(query: str, board: PriceBoard, regions: tuple[str, ...], clock: Clock) -> list[Document]:
-    """Rows of the SpotResources table that a query asks for: by type and, where it names them, by location.
-
-    Resource Graph speaks a whole query language; the sandbox reads which of the two types and which locations.
-    """
-    wanted = query.lower()
-    asked = [region for region in regions if f"'{region}'" in wanted] or list(regions)
-    spot_sizes = [(size, region) for size in SIZES.values() if size.spot_capable for region in asked]
-    if "skuspotevictionrate" in wanted:
-        return [
-            {"skuName": size.name.lower(), "location": region, "spotEvictionRate": size.eviction_rate}
-            for size, region in spot_sizes
-        ]
-    if "skuspotpricehistory" not in wanted:
-        return []
-    rows = []
-    for size, region in spot_sizes:
-        changes = board.changes(size.key(region, PurchaseOption.SPOT), clock.now() - _HISTORY, clock.now())
-        prices = [{"effectiveDate": timestamp(at), "priceUSD": float(price)} for at, price in reversed(changes)]
-        rows.append({"skuName": size.name.lower(), "osType": "linux", "location": region, "spotPrices": prices})
-    return rows

@@ -6,9 +6,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from engine.errors import ConcurrentUpdate, InsufficientCapacity, PolicyViolation
+from engine.errors import ConcurrentUpdate, InsufficientCapacity, PolicyViolation, ProviderError
+from engine.model.ids import NodeId, QuoteId
 from engine.model.placement import Cell
-from engine.model.plan import CellPlan
+from engine.model.plan import CellPlan, Plan
 from policies.pack_config import pack_config
 from policies.rules import Limits
 from stacks.base import ResourceChanges
@@ -27,6 +28,7 @@ from tests.e2e.stacks.sandbox_cells import (
     kept,
     user_data,
 )
+from tests.e2e.stacks.test_stacks_side_by_side import plan_of
 
 
 def configured_pack(limits: Limits) -> PolicyPack:
@@ -46,6 +48,7 @@ def test_a_cell_lives_through_its_rounds(cell: Cell, make_driver: MakeDriver, cl
         assert up.changes.create > 0
         running = {found.node: found for found in cloud.instances(cell.provider)}
         assert dict(up.nodes) == {name: found.instance_id for name, found in running.items()}
+        assert driver.made(cell) == up.nodes
         assert running[first.node.id].user_data == user_data(first)[first.node.id]
         assert running[first.node.id].spot is (cell is not HARBOR)
 
@@ -98,6 +101,20 @@ def test_a_violation_is_named_and_blocks(make_driver: MakeDriver, cloud: Cloud) 
         driver.destroy(AWS)
 
 
+def test_the_pack_leaves_a_node_on_its_way_out_out_of_the_budget(make_driver: MakeDriver) -> None:
+    cell = cell_plan(AWS, bought(AWS, "leaves-1"), bought(AWS, "comes-1"))
+    plan = plan_of(cell)
+    limits = Limits(hourly_budget=Decimal("0.06"))
+
+    def preview(whole: Plan) -> None:
+        pack = PolicyPack(ROOT / "policies", lambda judged: pack_config(limits, whole, judged.cell))
+        make_driver(policy_pack=pack).preview(cell, {})
+
+    preview(plan.model_copy(update={"leaving": (NodeId("leaves-1"),)}))
+    with pytest.raises(PolicyViolation, match=r"the plan costs 0\.10 USD an hour, the budget is 0\.06"):
+        preview(plan)
+
+
 def test_no_capacity_is_said_as_such(make_driver: MakeDriver, cloud: Cloud) -> None:
     driver = make_driver()
     node = bought(GCP, "nowhere-1")
@@ -110,6 +127,21 @@ def test_no_capacity_is_said_as_such(make_driver: MakeDriver, cloud: Cloud) -> N
     finally:
         httpx.post(f"{endpoint}/_sandbox/fault", json={"mode": "none", "seconds": 0}).raise_for_status()
         driver.destroy(GCP)
+
+
+def test_what_was_made_beside_a_node_that_cannot_be_had_is_told(make_driver: MakeDriver, cloud: Cloud) -> None:
+    driver = make_driver()
+    node, other = bought(HARBOR, "sibling-1", cloud), bought(HARBOR, "sibling-2", cloud)
+    assert other.quote is not None
+    refused = other.model_copy(update={"quote": other.quote.model_copy(update={"id": QuoteId("harbor/unknown")})})
+    try:
+        with pytest.raises(ProviderError, match="the update failed"):
+            driver.up(cell_plan(HARBOR, node, refused), user_data(node, refused))
+        (running,) = cloud.instances("harbor")
+        assert driver.made(HARBOR) == ((node.node.id, running.instance_id),)
+    finally:
+        driver.destroy(HARBOR)
+    assert driver.made(HARBOR) == ()
 
 
 def test_what_was_taken_back_is_seen_as_drift(make_driver: MakeDriver, cloud: Cloud) -> None:

@@ -139,6 +139,22 @@ def test_a_lock_that_a_full_disk_cut_off_is_broken_before_and_after_the_stack_is
     assert cloud.instances("harbor") == []
 
 
+def test_a_note_of_the_selected_stack_that_a_full_disk_cut_off_stops_no_update(
+    make_driver: MakeDriver, cloud: Cloud, tmp_path: Path
+) -> None:
+    """Not part of any state, yet no command of the engine gets past it."""
+    node = bought(HARBOR, "cut-note-1", cloud)
+    driver = make_driver()
+    try:
+        driver.up(cell_plan(HARBOR, node), user_data(node))
+        (note,) = (tmp_path / "work/pulumi-home/workspaces").iterdir()
+        for after in (driver, make_driver()):
+            note.write_text("")
+            assert after.up(cell_plan(HARBOR, node), user_data(node)).changes.none
+    finally:
+        make_driver().destroy(HARBOR)
+
+
 def _ec2(cloud: Cloud):  # type: ignore[no-untyped-def]
     import boto3
 

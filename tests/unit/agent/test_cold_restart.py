@@ -6,10 +6,10 @@ import pytest
 
 from agent.cold_restart import ColdRestartAgent
 from agent.config import AgentConfig
-from agent.guest import GuestRecord
+from agent.guest import GuestRecord, alive
 from agent.node_guest import Guest
 from engine.errors import MoveFailed
-from tests.unit.agent.test_moves import S1, Leave, ScriptedMonitor, agent, command
+from tests.unit.agent.test_moves import S1, Leave, ScriptedMonitor, SilentMonitor, agent, command
 
 
 def test_memory_that_never_comes_is_given_up_and_the_disk_is_booted(
@@ -28,10 +28,27 @@ def test_memory_that_never_comes_is_given_up_and_the_disk_is_booted(
     monkeypatch.setattr(host, "boot", boot)
     for _ in range(3):
         asyncio.run(ColdRestartAgent(host, moves).restart(S1, command(2)))
-        told.append(asyncio.run(moves.destination_status(S1)).booting)
+        told.append(asyncio.run(moves.destination.status(S1)).booting)
     assert told == [True, False, False]  # until then it is not done
     assert [(record.incoming, record.move) for record in booted] == [(False, None)] * 2
     assert not host.guests[S1].alive  # what waited for memory is dead before anything is booted
+
+
+def test_a_guest_whose_qemu_is_stuck_at_a_page_is_ended_and_its_disk_booted(
+    config: AgentConfig, left_behind: Leave, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The controller has waited for it: nobody asks a monitor that never answers."""
+    monkeypatch.setattr("agent.move_destination.GONE_SECONDS", 0.0)
+    stuck = left_behind(move="m1", receiving=True)
+    moves, host = agent(config, SilentMonitor())
+
+    async def boot(here: Guest) -> None:
+        here.save(booting=False)
+
+    monkeypatch.setattr(host, "boot", boot)
+    asyncio.run(ColdRestartAgent(host, moves).restart(S1, command(2)))
+    assert not alive(stuck)
+    assert (host.guests[S1].record.receiving, host.guests[S1].record.move) == (False, None)
 
 
 def test_memory_that_has_come_is_not_thrown_away(

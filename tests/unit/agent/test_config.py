@@ -38,6 +38,14 @@ def test_the_host_knows_its_address_better_than_the_file(tmp_path: Path, file: A
     assert (config.underlay, config.metadata_url) == ("10.7.7.7", "http://127.0.0.1:1")
 
 
+@pytest.mark.parametrize("endpoint", ["10.0.0.300:51820", "10.0.0.1:99999", "nodes.example:51820"])
+def test_an_endpoint_that_is_none_is_refused_before_anybody_hears_of_it(
+    tmp_path: Path, file: AgentFile, endpoint: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=r"overlay_endpoint: .*ADDRESS:PORT"):
+        load(write(tmp_path / "agent.json", file.as_text()), {"SHARDWRIGHT_OVERLAY_ENDPOINT": endpoint})
+
+
 def test_without_an_address_the_way_to_the_control_plane_tells_it(tmp_path: Path, file: AgentFile) -> None:
     local = file.model_copy(update={"control_url": "https://127.0.0.1:1"})
     assert load(write(tmp_path / "agent.json", local.as_text()), {}).underlay == "127.0.0.1"

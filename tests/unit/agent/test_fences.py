@@ -3,7 +3,7 @@ import pytest
 from agent import fences
 from agent.guest import GuestRecord
 from agent.wire import MoveCommand, Verdict
-from engine.errors import ConcurrentUpdate, StaleEpoch
+from engine.errors import ConcurrentUpdate, MoveFailed, StaleEpoch
 from engine.model.ids import MoveId, ShardId
 from tests.move_simulator.node import RECORD
 
@@ -74,6 +74,34 @@ def test_a_guest_that_was_given_away_must_stop() -> None:
     assert fences.must_stop(record(ceded_epoch=2), running=True)
     assert not fences.must_stop(record(ceded_epoch=2), running=False)
     assert not fences.must_stop(record(), running=True)
+
+
+def test_a_guest_that_may_have_been_given_away_must_stop_too() -> None:
+    assert fences.must_stop(record(handing_over=True), running=True)
+    assert not fences.must_stop(record(handing_over=True), running=False)
+
+
+def test_no_mirror_begins_once_the_disk_was_handed_over() -> None:
+    assert fences.may_mirror(record(move=M1))
+    assert not fences.may_mirror(record(move=M1, handing_over=True))
+
+
+def test_disks_are_equal_until_the_guest_runs_on() -> None:
+    left = record(move=M1, handing_over=True)
+    for migration in ("pre-switchover", "device", "completed"):
+        assert fences.still_mirrored(left, mirrored=True, running=False, migration=migration)
+        assert not fences.still_mirrored(left, mirrored=True, running=True, migration=migration)
+        assert not fences.still_mirrored(left, mirrored=False, running=False, migration=migration)
+    assert not fences.still_mirrored(left, mirrored=True, running=False, migration="failed")
+    ceased = record(move=M1)  # stopped by the agent: QEMU does not start it again
+    assert fences.still_mirrored(ceased, mirrored=True, running=False, migration="failed")
+
+
+def test_what_waited_for_a_move_and_died_makes_way_for_other_moves_only() -> None:
+    for here in (record(incoming=True, move=M2, pid=7), record(incoming=True, move=M1, pid=0), record(move=M1, pid=7)):
+        fences.may_make_way(here, command())
+    with pytest.raises(MoveFailed, match="has died"):
+        fences.may_make_way(record(incoming=True, move=M1, pid=7), command())
 
 
 def test_only_a_commit_that_was_begun_is_finished_unasked() -> None:

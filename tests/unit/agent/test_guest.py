@@ -1,8 +1,10 @@
+import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +13,7 @@ from agent.guest import GuestRecord, alive, command_line, kill, measured, start_
 from agent.guest_scripts import READY_MARK
 from agent.image import GuestImage
 from agent.wire import GuestProfile, NetworkMode
-from engine.errors import MissingPart
+from engine.errors import MissingPart, ProviderUnavailable, UsageError
 from engine.model.capacity import Resources
 from engine.model.ids import ShardId
 from engine.model.workload_image import ImageFile, ReadyCheck, WorkloadImage
@@ -46,6 +48,13 @@ def test_the_command_line_carries_the_shard() -> None:
     assert '"cache":{"direct":true}' in line
 
 
+def test_nothing_follows_what_a_guest_needs_in_its_stream() -> None:
+    """A destination would take a stream that is cut in what follows for whole, while the source runs on."""
+    old, bare = PROFILE, PROFILE.model_copy(update={"bare_stream": True})
+    lines = [" ".join(command_line(record(profile=one), direct_io=True, mtu=1450, tap=9)) for one in (old, bare)]
+    assert ["suppress-vmdesc=on" in line for line in lines] == [False, True]
+
+
 def test_a_guest_boots_with_what_it_was_carved_with_and_has_room_beyond() -> None:
     profile = PROFILE.model_copy(update={"memory_mib": 128, "memory_growth_mib": 384})
     grown = record(profile=profile, resources=Resources(vcpus=1, memory_gib=0.5))
@@ -54,6 +63,25 @@ def test_a_guest_boots_with_what_it_was_carved_with_and_has_room_beyond() -> Non
     assert "-m 128,maxmem=512M" in line
     assert "virtio-mem-pci,id=vm0,memdev=more0,requested-size=0" in line
     assert "swiotlb=noforce" in line
+
+
+def test_a_resize_leaves_the_number_of_virtual_cpus_that_both_sides_of_a_move_must_share() -> None:
+    booted = PROFILE.model_copy(update={"cpus": 2})
+    line = " ".join(command_line(record(profile=booted, resources=Resources(vcpus=0.5, memory_gib=0.125)),
+                                 direct_io=True, mtu=1450, tap=9))  # fmt: skip
+    assert "-smp 2 -m" in line
+
+
+@pytest.mark.parametrize(("vcpus", "most", "cpus"), [(0.1, None, 1), (1.5, None, 2), (1.5, 3.5, 4), (2, 2, 2)])
+def test_a_guest_boots_with_the_virtual_cpus_that_it_may_come_to_use(
+    vcpus: float, most: float | None, cpus: int
+) -> None:
+    assert guest.virtual_cpus(Resources(vcpus=vcpus, memory_gib=1), most) == cpus
+
+
+def test_vcpus_that_grow_to_less_are_a_mistake() -> None:
+    with pytest.raises(UsageError, match=r"1 of 1\.5"):
+        guest.virtual_cpus(Resources(vcpus=1.5, memory_gib=1), 1)
 
 
 OWN = WorkloadImage(
@@ -279,3 +307,16 @@ def test_a_guest_that_was_stopped_is_known(process: subprocess.Popen[bytes]) -> 
     process.kill()
     process.wait()
     assert not guest.stopped(mine)
+
+
+@pytest.mark.parametrize("ask", [guest.qemu_version, guest.default_machine])
+def test_a_qemu_that_does_not_answer_is_told_of_in_our_words(
+    ask: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / guest.QEMU).write_text("#!/bin/sh\nexec sleep 60\n")
+    (tmp_path / guest.QEMU).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(guest, "_ASK_SECONDS", 0.2)
+    ask.cache_clear()
+    with pytest.raises(ProviderUnavailable, match="does not end"):
+        ask()

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import os
+import socket
 import ssl
 import subprocess
 import sys
@@ -117,7 +118,7 @@ class Server:
 
         authority = CertificateAuthority.load_or_create(folder, SystemClock())
         mine = ControlCredentials(authority, folder, SystemClock(), hosts=("127.0.0.1",))
-        mine.fresh()
+        mine.current()
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         tls.load_cert_chain(mine.certificate_file, mine.key_file)
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -233,11 +234,12 @@ def test_slow_servers_hold_nobody_else_up_and_are_given_up_at_the_end(
             first = await store.get(local, disk=True, seconds=10)
             assert await store.get(local, disk=True, seconds=0) == first
             store.close()
-            await asyncio.wait_for(asyncio.to_thread(store._threads.shutdown), 10)
+            while list((tmp_path / "files").glob(".*")):
+                await asyncio.sleep(0.01)
         finally:
             over.set()
 
-    asyncio.run(go())
+    asyncio.run(asyncio.wait_for(go(), 20))
     assert "never retrieved" not in caplog.text
     assert [path.name for path in (tmp_path / "files").iterdir()] == [file(b"kernel").sha256]
 
@@ -251,3 +253,37 @@ def test_what_a_killed_agent_left_half_is_removed_and_what_lives_is_not(tmp_path
     (tmp_path / "kernel").write_bytes(b"kernel")
     got(ImageStore(tmp_path), image(file(b"kernel")))
     assert [path.name for path in (tmp_path / "files").glob(".*")] == [f".{'a' * 64}.{os.getppid()}"]
+
+
+SILENT = """
+import asyncio, pathlib, sys, threading
+from agent.image_store import ImageStore
+from engine.errors import MissingPart
+from engine.model.workload_image import ImageFile, ReadyCheck, WorkloadImage
+
+kernel = ImageFile(source=sys.argv[1], sha256="a" * 64)
+store = ImageStore(pathlib.Path(sys.argv[2]))
+
+async def go():
+    try:
+        await store.get(WorkloadImage(name="mine", kernel=kernel, ready=ReadyCheck(console="up")), disk=True, seconds=0)
+    except MissingPart:
+        pass
+    await asyncio.to_thread(sys.stdin.readline)  # until it is connected
+    store.close()
+
+asyncio.run(go())
+"""
+
+
+def test_an_agent_ends_at_once_while_a_server_keeps_it_waiting(tmp_path: Path) -> None:
+    """As when it is told to end: the server takes the connection and never says a word, for which it has 30 seconds."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(30)
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}/k"
+        line = [sys.executable, "-c", SILENT, url, str(tmp_path)]
+        with subprocess.Popen(line, stdin=subprocess.PIPE, text=True) as fetching, listener.accept()[0]:
+            began = time.monotonic()
+            fetching.communicate("go\n", timeout=60)
+            assert time.monotonic() - began < 10
+    assert fetching.returncode == 0

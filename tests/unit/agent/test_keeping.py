@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -90,7 +91,7 @@ def test_an_answer_that_comes_too_late_is_not_acted_upon(
     post = Post(config, paused, Verdict(yours=True, epoch=2))
 
     async def overtaken(_shard: ShardId, _request: KeepRequest) -> Verdict:
-        await post.moves.proceed(S1, MoveCommand(move=MoveId("m1"), epoch=3))
+        await post.moves.source.proceed(S1, MoveCommand(move=MoveId("m1"), epoch=3))
         return Verdict(yours=True, epoch=2)
 
     paused.migration = "failed"
@@ -100,8 +101,11 @@ def test_an_answer_that_comes_too_late_is_not_acted_upon(
     assert post.host.guests[S1].record.ceded_epoch == 3
 
 
-def test_a_guest_that_was_given_away_is_stopped_at_the_first_look(config: AgentConfig, left_behind: Leave) -> None:
-    left_behind(move="m1", ceded_epoch=2)
+@pytest.mark.parametrize("left", [{"ceded_epoch": 2}, {"handing_over": True}])
+def test_a_guest_that_was_given_away_or_may_be_is_stopped_at_the_first_look(
+    config: AgentConfig, left_behind: Leave, left: dict[str, Any]
+) -> None:
+    left_behind(move="m1", **left)
     monitor = ScriptedMonitor(migration="failed", running=True)
     post = Post(config, monitor, None)
     post.later = 0.0

@@ -41,7 +41,7 @@ def test_version_two_writes_cpu_max_and_memory_max(tmp_path: Path, unified: Cgro
     assert unified.limit_cpu("n.s", 0.5)
     assert unified.limit_memory("n.s", 1 << 28)
     group = tmp_path / "v2/shardwright/n.s"
-    assert (group / "cpu.max").read_text() == "50000 100000"
+    assert (group / "cpu.max").read_text() == "62500 125000"
     assert (group / "memory.max").read_text() == str(1 << 28)
     assert (group / "cgroup.procs").read_text() == "42"
     assert (tmp_path / "v2/cgroup.subtree_control").read_text() == "+cpu +memory"
@@ -54,6 +54,21 @@ def test_version_one_is_used_where_version_two_has_no_controllers(tmp_path: Path
     assert legacy.limit_memory("n.s", 1 << 28)
     assert (tmp_path / "cpu/shardwright/n.s/cpu.cfs_quota_us").read_text() == "150000"
     assert (tmp_path / "memory/shardwright/n.s/memory.limit_in_bytes").read_text() == str(1 << 28)
+
+
+@pytest.mark.parametrize(
+    ("vcpus", "slice_us", "period_us"),
+    [(2.0, 200_000, 100_000), (0.5, 62_500, 125_000), (0.25, 62_500, 250_000), (0.1, 25_000, 250_000)],
+)
+def test_a_small_share_comes_in_slices_that_are_worth_their_start(
+    tmp_path: Path, unified: Cgroups, legacy: Cgroups, vcpus: float, slice_us: int, period_us: int
+) -> None:
+    for groups in (unified, legacy):
+        groups.create("n.s", 1)
+        assert groups.limit_cpu("n.s", vcpus)
+    assert (tmp_path / "v2/shardwright/n.s/cpu.max").read_text() == f"{slice_us} {period_us}"
+    assert (tmp_path / "cpu/shardwright/n.s/cpu.cfs_quota_us").read_text() == str(slice_us)
+    assert (tmp_path / "cpu/shardwright/n.s/cpu.cfs_period_us").read_text() == str(period_us)
 
 
 def test_a_limit_can_be_lifted(tmp_path: Path, unified: Cgroups, legacy: Cgroups) -> None:

@@ -45,7 +45,7 @@ def test_each_way_of_the_network_is_measured_where_it_is_limited(
 ) -> None:
     asked[0].update(cpu_rounds_per_second=[9], read_iops=[50], received_kbit_per_second=[4990], flooded_bytes=[1 << 20])
     monkeypatch.setattr("agent.network.flood", lambda *_: None)
-    monkeypatch.setattr("agent.network.taken_mbps", lambda _tap, _address, _seconds: 5.01)
+    monkeypatch.setattr("agent.network.taken_mbps", lambda _tap, _mac, _address, _seconds: 5.01)
     asyncio.run(measure(here, 2))
     assert (here.record.measured.receive_mbps, here.record.measured.send_mbps) == (None, None)  # nothing limits it
     here.save(resources=Resources(vcpus=1, memory_gib=0.125, storage_iops=50, network_mbps=5))

@@ -16,7 +16,7 @@ _GREETING = {"QMP": {"version": {"qemu": {"micro": 0, "minor": 2, "major": 7}, "
 
 @asynccontextmanager
 async def qemu(folder: Path, answer: Callable[[dict[str, Any]], dict[str, Any] | None]) -> AsyncIterator[None]:
-    """A QMP server in ``folder``; ``answer`` gives the reply to a command, None hangs up."""
+    """A QMP server in ``folder``; ``answer`` gives the reply to a command and the event after it, None hangs up."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(json.dumps(_GREETING).encode() + b"\r\n")
@@ -25,8 +25,10 @@ async def qemu(folder: Path, answer: Callable[[dict[str, Any]], dict[str, Any] |
             said = {"return": {}} if command["execute"] == "qmp_capabilities" else answer(command)
             if said is None:
                 break
+            after = said.pop("after", None)
             tagged = said | {"id": command["id"]} if "id" in command else said
-            writer.write(json.dumps(tagged).encode() + b"\r\n")
+            for line in filter(None, (tagged, after)):
+                writer.write(json.dumps(line).encode() + b"\r\n")
             await writer.drain()
         writer.close()
 
@@ -95,3 +97,16 @@ def test_polling_ends() -> None:
 
     with pytest.raises(MoveFailed, match="the move took longer than 0 s"):
         asyncio.run(poll(never, seconds=0, what="the move"))
+
+
+def test_polling_looks_at_once_when_qemu_tells_of_something(deep: Path) -> None:
+    stopped = {"event": "STOP", "timestamp": {"seconds": 1, "microseconds": 2}}
+    replies: list[dict[str, Any] | None] = [{"return": {"running": True}, "after": stopped}, {"return": {}}]
+
+    async def wait(qmp: Monitor) -> Any:
+        async def paused() -> bool:
+            return "running" not in await qmp.execute("query-status")
+
+        return await asyncio.wait_for(poll(paused, seconds=60, every=60, woken_by=qmp), 10)
+
+    assert run(deep, lambda _command: replies.pop(0), wait)

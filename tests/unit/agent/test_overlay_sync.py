@@ -5,7 +5,7 @@ import pytest
 from agent import overlay_sync
 from agent.overlay_sync import OverlaySync
 from agent.overlay_wire import OverlayRequest, OverlayView
-from engine.errors import ProviderUnavailable, StaleEpoch
+from engine.errors import ConfigurationError, ProviderUnavailable, StaleEpoch
 
 KEY = "A" * 43 + "="
 
@@ -70,3 +70,12 @@ def test_no_answer_and_a_stale_one_are_tried_again(monkeypatch: pytest.MonkeyPat
         task.cancel()
 
     asyncio.run(asyncio.wait_for(go(), 10))
+
+
+def test_a_host_whose_own_address_is_none_says_so_and_asks_nobody() -> None:
+    async def ask(_request: OverlayRequest) -> OverlayView:
+        raise AssertionError("nobody is asked")
+
+    sync = OverlaySync(Applied(), "10.0.0.300:51820", ask)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match=r"could reach the tunnel at 10\.0\.0\.300:51820"):
+        asyncio.run(sync.follow())

@@ -45,7 +45,7 @@ def test_the_guest_pauses_for_the_switchover_however_much_is_left(config: AgentC
     left_behind(move="m1", sent_for="m1")
     monitor = PostCopyMonitor(migration="active", running=True)
     moves, _ = agent(config, monitor)
-    asyncio.run(moves.tune(S1, TuneRequest(move=MOVE, epoch=1, post_copy=True)))
+    asyncio.run(moves.source.tune(S1, TuneRequest(move=MOVE, epoch=1, post_copy=True)))
     assert monitor.done == ["migrate-start-postcopy"]
 
 
@@ -59,11 +59,11 @@ def test_a_guest_that_may_have_lost_a_page_never_runs_before_it_is_compared(
     moves, host = agent(config, monitor)
     request = TuneRequest(move=MOVE, epoch=1, post_copy=True)
     with pytest.raises(MoveFailed, match="no post-copy"):
-        asyncio.run(moves.tune(S1, request))
+        asyncio.run(moves.source.tune(S1, request))
     assert monitor.done == []
     here = host.guests[S1]
     here.save(profile=here.record.profile.model_copy(update={"accelerator": "kvm"}))
-    asyncio.run(moves.tune(S1, request))
+    asyncio.run(moves.source.tune(S1, request))
     assert monitor.done == ["migrate-start-postcopy"]
 
 
@@ -81,12 +81,14 @@ def test_a_guest_may_be_slowed_down_only_once_it_is_asked_for(
             answer = await super().execute(command, arguments)
             return answer | {"ram": {"dirty-sync-count": 1}} if command == "query-migrate" else answer
 
-    moves, _ = agent(config, Noting(migration="none", running=True))
-    moves._host.guests[S1].monitor.jobs = 1  # type: ignore[attr-defined]
+    monitor = Noting(migration="none", running=True)
+    monitor.jobs = 1
+    moves, _ = agent(config, monitor)
     request = mirror_request().model_copy(update={"auto_converge": True})
-    asyncio.run(moves.precopy(S1, request))
-    asyncio.run(moves.tune(S1, TuneRequest(move=MOVE, epoch=1, throttle=True)))
+    asyncio.run(moves.source.precopy(S1, request))
+    asyncio.run(moves.source.tune(S1, TuneRequest(move=MOVE, epoch=1, throttle=True)))
     asked = {one["capability"]: one["state"] for one in said[0][1]["capabilities"]}
+    assert asked.pop("events")
     assert asked == {"pause-before-switchover": True, "postcopy-ram": False, "auto-converge": True}
     assert [one["throttle-trigger-threshold"] for _, one in said[1:]] == [100, 50]
 
@@ -95,7 +97,7 @@ def test_the_source_has_done_its_part_once_the_destination_may_run(config: Agent
     left_behind(move="m1", sent_for="m1")
     monitor = PostCopyMonitor(migration="pre-switchover")
     moves, _ = agent(config, monitor)
-    answer = asyncio.run(moves.proceed(S1, command(2)))
+    answer = asyncio.run(moves.source.proceed(S1, command(2)))
     assert (answer.status.migration, answer.memory) == ("postcopy-active", None)
 
 
@@ -114,14 +116,14 @@ def test_a_guest_that_runs_before_all_is_here_stays_in_its_move_until_it_is(
     monitor = PostCopyMonitor(migration="postcopy-active")
     moves, host = agent(config, monitor)
     record = lambda: host.guests[S1].record  # noqa: E731
-    asyncio.run(moves.commit(S1, commit_request(2)))
+    asyncio.run(moves.destination.commit(S1, commit_request(2)))
     assert (record().receiving, record().move, record().incoming, monitor.running) == (True, MOVE, False, True)
     assert monitor.removed == [], "a connection that is made again needs its certificate"
     assert asyncio.run(host.status(S1)).move == MOVE, "another move must not begin"
     with pytest.raises(ConcurrentUpdate):
-        asyncio.run(moves.mirror(S1, mirror_request(epoch=2, move=MoveId("m2"))))
+        asyncio.run(moves.source.mirror(S1, mirror_request(epoch=2, move=MoveId("m2"))))
     monitor.migration = "completed"
-    asyncio.run(moves.commit(S1, commit_request(2)))
+    asyncio.run(moves.destination.commit(S1, commit_request(2)))
     assert (record().receiving, record().move) == (False, None)
     assert monitor.removed == ["tls-move", "authz-move"]
 
@@ -146,7 +148,7 @@ def test_a_source_that_has_sent_part_of_its_memory_away_never_runs_again(
     monitor = PostCopyMonitor(migration="postcopy-paused")
     moves, host = agent(config, monitor)
     with pytest.raises(NotFound, match="for good"):
-        asyncio.run(moves.resume(S1, MoveCommand(move=MOVE, epoch=3)))
+        asyncio.run(moves.source.resume(S1, MoveCommand(move=MOVE, epoch=3)))
     assert "cont" not in monitor.done
     assert (host.guests[S1].record.move, host.guests[S1].alive) == (None, False)
 

@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from agent.probe_port import checksum, introduction, packet, probe_port, read_answer, segment
+from agent.probe_port import (
+    checksum,
+    confirmation,
+    hardware_address,
+    introduction,
+    packet,
+    probe_port,
+    read_answer,
+    segment,
+)
 
 HERE, THERE = socket.inet_aton("10.9.255.254"), socket.inet_aton("10.9.1.1")
 SYN_ACK, RST_ACK, DATA = 0x12, 0x14, 0x18
@@ -40,10 +49,15 @@ def test_the_introduction_asks_for_the_guests_own_address() -> None:
     assert (asked[14:18], asked[24:28], asked[7]) == (HERE, THERE, 1)
 
 
+def test_the_confirmation_is_an_answer_to_the_guest() -> None:
+    told = confirmation(b"\x02" * 6, HERE, b"\x04" * 6, THERE)
+    assert (told[14:18], told[18:24], told[24:28], told[7]) == (HERE, b"\x04" * 6, THERE, 2)
+
+
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="makes a network namespace")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def neighbour() -> Iterator[tuple[str, str]]:
     """(our end of a link, the MAC of the other): a kernel with 10.9.1.1 that serves port 7000, in a namespace."""
     name = f"swp{os.getpid()}"[:10]
@@ -92,3 +106,22 @@ def test_a_port_of_a_real_kernel_is_open_closed_or_silent(neighbour: tuple[str, 
     assert probe("10.9.1.2/16", 7000, 0.2) == (False, "port 7000 does not answer within 0.2 s")
     with pytest.raises(OSError, match="No such device"):
         probe_port("swnothere", "swnothere", mac, "10.9.1.1/16", 7000, 0.1)
+
+
+@needs_root
+def test_a_real_kernel_learns_from_an_introduction_and_keeps_what_is_confirmed(neighbour: tuple[str, str]) -> None:
+    link, mac = neighbour
+    ours, theirs = hardware_address(link), bytes.fromhex(mac.replace(":", ""))
+    asker = socket.inet_aton("10.9.255.253")
+    state = ("ip", "-n", link[:-1], "neigh", "show", "10.9.255.253")
+
+    def told(frame: bytes) -> str:
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:
+            sender.bind((link, 0))
+            sender.send(theirs + ours + b"\x08\x06" + frame)
+        return subprocess.run(state, capture_output=True, text=True, check=True, timeout=10).stdout.split()[-1]
+
+    known = introduction(ours, asker, THERE)
+    assert told(known) == "STALE"
+    assert told(confirmation(ours, asker, theirs, THERE)) == "REACHABLE"
+    assert told(known) == "REACHABLE"

@@ -12,7 +12,7 @@ from agent.image import GuestImage
 from agent.node_guest import Guest
 from agent.shards import ShardHost
 from agent.wire import CarveRequest, GuestState, ShardStatus
-from engine.errors import ConcurrentUpdate, InsufficientCapacity, MoveFailed, NotFound, StaleEpoch
+from engine.errors import ConcurrentUpdate, InsufficientCapacity, MoveFailed, NotFound, StaleEpoch, UsageError
 from engine.model.capacity import Resources
 from engine.model.ids import ShardId
 from tests.unit.agent.conftest import PROFILE
@@ -33,6 +33,11 @@ def test_a_guest_that_died_meanwhile_is_known_as_dead(config: AgentConfig, left_
     left_behind(alive=False)
     host = ShardHost(config)
     assert asyncio.run(host.status(S1)).state is GuestState.DEAD
+
+
+def test_one_that_lives_and_does_not_answer_is_not_dead(config: AgentConfig, left_behind: Leave) -> None:
+    left_behind()
+    assert asyncio.run(ShardHost(config).status(S1)).state is GuestState.HUNG
 
 
 def test_a_guest_whose_record_cannot_be_read_is_left_alone(config: AgentConfig, left_behind: Leave) -> None:
@@ -108,6 +113,25 @@ class Plugging:
         return {"running": True} if command == "query-status" else self.size << 20
 
 
+class Stalling(Plugging):
+    """Its QEMU does what it was asked for, but answers nothing from the ``silent_from``-th change on."""
+
+    def __init__(self, silent_from: int, *, recovers: bool = False) -> None:
+        super().__init__()
+        self.silent_from, self.recovers, self.silent = silent_from, recovers, False
+
+    async def execute(self, command: str, arguments: dict[str, Any] | None = None) -> Any:
+        if self.silent:
+            self.silent = not self.recovers
+            raise NotFound(f"QEMU does not answer {command}")
+        said = await super().execute(command, arguments)
+        self.silent = command == "qom-set" and len(self.asked) == self.silent_from
+        return said
+
+    def answers_again(self) -> None:
+        self.silent, self.silent_from = False, 0
+
+
 MIB = 1 / 1024
 GROWING = {"memory_mib": 128, "memory_growth_mib": 384}
 
@@ -163,6 +187,59 @@ def test_memory_that_the_guest_does_not_take_is_taken_back(growing: Callable[[Pl
     assert host.reserved().memory_gib == 0.125
 
 
+@pytest.mark.parametrize(("again", "counted"), [(512, None), (128, 128), (256, 256)])
+def test_growth_that_may_come_yet_counts_until_the_shard_is_resized_again(
+    growing: Callable[[Plugging], ShardHost], again: int, counted: int | None
+) -> None:
+    host = growing(monitor := Stalling(silent_from=1))
+    with pytest.raises(NotFound, match="does not answer qom-get"):
+        memory_of(host, 512)
+    assert (monitor.size, host.reserved().memory_gib) == (384, 0.5)
+    assert ShardHost(host.config).guest(S1).record.resources.memory_gib == 0.5
+    monitor.answers_again()
+    now = memory_of(host, again)
+    assert (now.measured.memory_mib, now.resources.memory_gib) == (counted, again * MIB)
+    assert (monitor.size, host.reserved().memory_gib) == (again - 128, again * MIB)
+
+
+def test_growth_that_never_came_is_asked_for_again(growing: Callable[[Plugging], ShardHost]) -> None:
+    """The record says that it has it: it counts."""
+    host = growing(monitor := Stalling(silent_from=1))
+    with pytest.raises(NotFound):
+        memory_of(host, 512)
+    monitor.answers_again()
+    monitor.size = 0
+    assert memory_of(host, 512).measured.memory_mib == 512
+    assert (monitor.size, monitor.asked) == (384, [384, 384])
+
+
+def test_a_resize_that_broke_off_is_undone_where_the_guest_answers_again(
+    growing: Callable[[Plugging], ShardHost],
+) -> None:
+    host = growing(monitor := Stalling(silent_from=1, recovers=True))
+    with pytest.raises(NotFound):
+        memory_of(host, 512)
+    assert (monitor.size, monitor.asked, host.reserved().memory_gib) == (0, [384, 0], 0.125)
+
+
+def test_memory_that_may_be_given_back_yet_counts_still(growing: Callable[[Plugging], ShardHost]) -> None:
+    host = growing(monitor := Stalling(silent_from=2))
+    memory_of(host, 256)
+    with pytest.raises(NotFound):
+        memory_of(host, 128)
+    assert (monitor.size, host.reserved().memory_gib) == (0, 0.25)
+    monitor.answers_again()
+    assert memory_of(host, 256).measured.memory_mib == 256
+    assert monitor.size == 128
+
+
+def test_what_a_guest_took_and_does_not_give_back_counts(growing: Callable[[Plugging], ShardHost]) -> None:
+    host = growing(monitor := Plugging(kept=32, fails_above=64))
+    with pytest.raises(InsufficientCapacity, match=r"it has 160 MiB again, and counts with 512 until"):
+        memory_of(host, 512)
+    assert (monitor.size, host.reserved().memory_gib) == (32, 0.5)
+
+
 def test_a_node_without_room_gives_no_more(
     growing: Callable[[Plugging], ShardHost], left_behind: Leave, config: AgentConfig
 ) -> None:
@@ -179,6 +256,41 @@ def test_a_shard_in_a_move_keeps_its_memory(growing: Callable[[Plugging], ShardH
     with pytest.raises(ConcurrentUpdate, match="cannot change now"):
         memory_of(host, 256)
     assert monitor.asked == []
+
+
+@pytest.mark.parametrize("wanted", [{"vcpus": 1.5}, {"storage_iops": 501.0}, {"memory_gib": 0.75}])
+def test_no_share_grows_beyond_what_the_node_has_left(
+    config: AgentConfig, growing: Callable[[Plugging], ShardHost], wanted: dict[str, float], left_behind: Leave
+) -> None:
+    left_behind("s2", resources=Resources(vcpus=1, memory_gib=0.5))
+    host = growing(monitor := Plugging())
+    profile = PROFILE.model_copy(update=GROWING | {"cpus": 2, "memory_growth_mib": 1024})
+    host.guest(S1).save(profile=profile)
+    before = host.guest(S1).record.resources
+    with pytest.raises(InsufficientCapacity, match=f"{next(iter(wanted))}: "):
+        asyncio.run(host.resize(S1, 1, before.model_copy(update=wanted)))
+    assert (host.guest(S1).record.resources, monitor.asked) == (before, [])
+
+
+def test_a_share_changes_within_the_virtual_cpus_that_the_guest_has(growing: Callable[[Plugging], ShardHost]) -> None:
+    host = growing(Plugging())
+    host.guest(S1).save(profile=PROFILE.model_copy(update=GROWING | {"cpus": 1}))
+    small = Resources(vcpus=0.25, memory_gib=0.125, storage_iops=40)
+    assert asyncio.run(host.resize(S1, 1, small)).resources == small
+    assert asyncio.run(host.resize(S1, 1, small.model_copy(update={"vcpus": 1.0}))).resources.vcpus == 1
+    with pytest.raises(UsageError, match="up to 1 vCPUs"):
+        asyncio.run(host.resize(S1, 1, small.model_copy(update={"vcpus": 1.5})))
+
+
+def test_nothing_of_a_shard_that_moves_is_resized(growing: Callable[[Plugging], ShardHost]) -> None:
+    """Its destination has been told already what it has here."""
+    host = growing(Plugging())
+    before = host.guest(S1).record.resources
+    for state in ({"move": "m1"}, {"move": None, "incoming": True}, {"incoming": False, "ceded_epoch": 2}):
+        host.guest(S1).save(**state)
+        with pytest.raises(ConcurrentUpdate, match="cannot change now"):
+            asyncio.run(host.resize(S1, 1, before.model_copy(update={"storage_iops": 10.0})))
+    assert host.guest(S1).record.resources == before
 
 
 @pytest.mark.parametrize("booting", [True, False])

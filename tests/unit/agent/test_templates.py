@@ -3,6 +3,8 @@
 import asyncio
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -165,3 +167,14 @@ def test_an_identity_is_one_line_and_its_seed_is_never_the_same(here: Guest) -> 
     assert first[:6] == ["become", "10.9.0.2/16", "52:54:00:09:00:02", "1450", "1767312000", "s1"]
     assert len(bytes.fromhex(first[6])) == 64
     assert first[6] != second[6]
+
+
+def test_what_an_agent_that_died_has_left_half_goes_when_one_begins(tmp_path: Path) -> None:
+    """Those of others that live are theirs; this one has begun nothing yet, so that its number was another's."""
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    for name in (f".a1.{gone.pid}", f".a1.{os.getpid()}", f".a1.{os.getppid()}", "a1"):
+        (tmp_path / name).write_bytes(MEMORY)
+    templates = Templates(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f".a1.{os.getppid()}", "a1"]
+    assert templates.find("a1") == tmp_path / "a1"

@@ -51,3 +51,16 @@ def test_a_tunnel_that_could_not_be_set_up_is_set_up_the_next_time(
     monkeypatch.setattr(wireguard, "run", lambda command, **_: said.append(command))
     Tunnel("swwg0", tmp_path / "overlay", 51820).configure("10.99.0.1", [])
     assert ["ip", "link", "set", "swwg0", "mtu", "1420", "up"] in said
+
+
+def test_a_peer_that_cannot_be_reached_is_left_out_by_name_and_the_others_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """``wg`` refuses the whole configuration for one endpoint."""
+    given: list[str] = []
+    monkeypatch.setattr(wireguard, "run", lambda _command, stdin="": given.append(stdin))
+    wrong = PEER.model_copy(update={"node": NodeId("typo"), "endpoint": "10.0.0.300:51820"})
+    Tunnel("swwg0", tmp_path / "overlay", 51820).configure("10.99.0.1", [wrong, PEER])
+    assert given[-1].count("[Peer]") == 1
+    assert PEER.endpoint in given[-1]
+    assert ["typo is left out" in record.getMessage() for record in caplog.records] == [True]

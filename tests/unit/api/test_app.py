@@ -3,7 +3,8 @@
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 
 import pytest
 from fastapi.testclient import TestClient
@@ -11,11 +12,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from engine.api.app import control_app
 from engine.api.problems import PROBLEM_JSON
-from engine.api.view import BillView, ShardView
+from engine.api.view import ALL_SHARDS, BillView, ShardView
+from engine.clock import ManualClock
+from engine.composition.membership import Standing
 from engine.errors import ProviderUnavailable, ShardwrightError
 from engine.model.capacity import CapacityTarget
+from engine.model.composite import HealthState
 from engine.model.move import MoveReport, MoveUnderWay
-from engine.model.placement import Node
+from engine.model.placement import Node, ShardQuery
 from engine.model.plan import Plan
 from tests.sample_view import EmptyView, SampleView
 
@@ -61,7 +65,7 @@ def test_shards_are_searched_by_what_is_given(client: TestClient) -> None:
         found = client.get("/v1/shards", params={"state": state}).json()
         assert found == [row for row in everything if row["shard"]["state"] == state]
     assert client.get("/v1/shards", params={"vcpus": 10_000}).json() == []
-    for wrong in ({"state": "lost"}, {"vcpus": -1}, {"colour": "red"}):
+    for wrong in ({"state": "lost"}, {"vcpus": -1}, {"colour": "red"}, {"vcpus": "inf"}, {"memory_gib": "nan"}):
         assert client.get("/v1/shards", params=wrong).status_code == 400
 
 
@@ -88,6 +92,24 @@ def test_a_name_resolves_to_its_shard_and_place(client: TestClient) -> None:
     assert found["node"]["id"] == "sw-gcp-1"
     first = client.get("/v1/resolve", params={"name": "shard://shop/shop/db"}).json()
     assert first["component"]["index"] == 0
+
+
+class DrainedView(SampleView):
+    """Every shard is on its way out."""
+
+    def shards(self, query: ShardQuery = ALL_SHARDS) -> Sequence[ShardView]:
+        leaving = Standing(serves=False, health=HealthState.HEALTHY, reason="drained until 12:05:00 UTC")
+        return [row.model_copy(update={"standing": leaving}) for row in super().shards(query)]
+
+
+def test_a_name_without_a_number_never_leads_to_a_replica_that_is_drained() -> None:
+    """As DNS does; a number names its replica all the same, and all are listed."""
+    with client_of(DrainedView()) as client:
+        answer = client.get("/v1/resolve", params={"name": "shard://shop/shop/db"})
+        assert (answer.status_code, answer.headers["content-type"]) == (404, PROBLEM_JSON)
+        assert answer.json()["detail"] == "its last replicas are being drained"
+        assert client.get("/v1/resolve", params={"name": "shard://shop/shop/db/0"}).status_code == 200
+        assert len(client.get("/v1/replicas", params={"name": "shard://shop/shop/db"}).json()) == 1
 
 
 def test_an_unknown_name_is_a_404_problem(client: TestClient) -> None:
@@ -163,6 +185,63 @@ def test_metrics_can_be_parsed_and_show_the_fleet_as_it_is_now(client: TestClien
     none = samples(empty)
     assert none["shardwright_shards", "bound"] == 0
     assert ("shardwright_nodes", "aws", "reclaiming") not in none
+
+
+def test_metrics_tell_the_bills_and_read_the_ledger_once_a_minute() -> None:
+    class Counting(SampleView):
+        read = 0
+
+        def bills(self) -> BillView:
+            self.read += 1
+            return super().bills()
+
+    view, clock = Counting(), ManualClock(datetime(2026, 11, 23, 12, tzinfo=UTC))
+    with TestClient(control_app(view, clock=clock), base_url="http://127.0.0.1") as client:
+        for seconds, read in ((0, 1), (59, 1), (1, 2)):
+            clock.sleep(seconds)
+            text = client.get("/metrics").text
+            assert view.read == read
+            assert 'shardwright_cost_currency_units{currency="USD",provider="aws"} 0.21' in text
+            assert "shardwright_invoices_not_reconciled 1.0" in text
+
+
+def test_a_defect_is_a_problem_as_well_and_its_traceback_is_for_the_log_alone(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(EmptyView):
+        def nodes(self) -> Sequence[Node]:
+            raise KeyError("secret")
+
+        def plan(self) -> Plan | None:
+            raise KeyError("secret")
+
+    with client_of(Broken()) as client:
+        answer, page = client.get("/v1/nodes"), client.get("/plan", headers=HTML)
+    assert (answer.status_code, answer.headers["content-type"]) == (500, PROBLEM_JSON)
+    assert answer.json()["title"] == "Unexpected KeyError"
+    assert (page.status_code, "Unexpected KeyError" in page.text) == (500, True)
+    for one in (answer, page):
+        assert "secret" not in one.text
+        assert "Content-Security-Policy" in one.headers
+    assert "KeyError: 'secret'" in caplog.text
+
+
+@pytest.mark.parametrize("problem", [ValueError("cannot combine USD and EUR"), ShardwrightError("the ledger is torn")])
+def test_bills_that_cannot_be_told_hide_nothing_else_and_are_not_read_at_each_scrape(
+    problem: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Torn(SampleView):
+        read = 0
+
+        def bills(self) -> BillView:
+            self.read += 1
+            raise problem
+
+    view, clock = Torn(), ManualClock(datetime(2026, 11, 23, 12, tzinfo=UTC))
+    with TestClient(control_app(view, clock=clock), base_url="http://127.0.0.1") as client:
+        answers = [client.get("/metrics") for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert all('shardwright_shards{state="bound"} 4.0' in answer.text for answer in answers)
+    assert view.read == 1
+    assert str(problem) in caplog.text
 
 
 def test_openapi_describes_every_fact_and_the_problems(client: TestClient) -> None:

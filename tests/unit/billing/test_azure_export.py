@@ -39,3 +39,12 @@ def test_usage_spot_and_rounding(deliver) -> None:
 def test_a_date_that_is_none_names_the_row(deliver) -> None:
     with pytest.raises(ProviderAnswerInvalid, match=r"row 1, date: 'soon' is not a time"):
         ingest(deliver(HEADER + line("Usage", "Spot", "1", date="soon"), BillFormat.AZURE_COST_EXPORT))
+
+
+@pytest.mark.parametrize(
+    ("sound", "broken"), [(",USD,", ",usd,"), (",2,", ",1E+999999,"), ("11/23/2026", "12/31/9999")]
+)
+def test_a_row_that_makes_no_charge_is_named(deliver, sound: str, broken: str) -> None:
+    text = HEADER + line("Usage", "Spot", "1") + line("Usage", "Spot", "1").replace(sound, broken)
+    with pytest.raises(ProviderAnswerInvalid, match="shop bill inv-1, row 2 cannot be read"):
+        ingest(deliver(text, BillFormat.AZURE_COST_EXPORT))

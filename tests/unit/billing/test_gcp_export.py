@@ -45,7 +45,20 @@ def test_the_rounding_row_is_an_adjustment(deliver) -> None:
     assert row.charge_category is ChargeCategory.ADJUSTMENT
 
 
-@pytest.mark.parametrize("broken", ["<html>", '{"cost": 1}', lines({"currency": "dollars"})])
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "<html>",
+        '{"cost": 1}',
+        "[" * 100_000,
+        lines({"currency": "dollars"}),
+        lines({"invoice": {"month": "202613"}}),
+        lines({"cost": 10**20}),
+        lines({"credits": [{"amount": -(10**20)}]}),
+        lines({"labels": [{"key": "\ud800"}]}),
+    ],
+    ids=["page", "fields missing", "deep", "currency", "month", "enormous", "enormous credit", "surrogate"],
+)
 def test_what_is_no_export_names_the_line(deliver, broken: str) -> None:
     with pytest.raises(ProviderAnswerInvalid, match="line 2"):
         ingest(deliver(lines({}) + "\n" + broken, BillFormat.GCP_BILLING_EXPORT))

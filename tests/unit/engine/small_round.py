@@ -19,7 +19,7 @@ from engine.model.capacity import CapacityTarget, Pool
 from engine.model.ids import HoldId, NodeId, QuoteId, ReservationId, ShardId
 from engine.model.market import Hold, Offer, Quote, Reservation
 from engine.model.placement import Node, NodeState, Shard
-from engine.model.plan import Plan, PlannedNode
+from engine.model.plan import CellPlan, Plan, PlannedNode
 from engine.model.value import Interval
 from engine.planner.policy import PlanPolicy
 from engine.reconcile import CellFailure, CellResult
@@ -27,6 +27,7 @@ from engine.steps import ControlSteps, Terms
 from engine.store.attachments import Attachments
 from engine.store.database import Database
 from engine.store.market_memory import MarketMemory
+from engine.store.moves import MoveHistory
 from engine.store.plans import PlanStore
 from engine.store.round_records import RoundRecords
 from engine.store.shard_health import HealthBook
@@ -67,9 +68,13 @@ class Cells:
         self._made.update(granted)
         if denied:
             error = InsufficientCapacity(f"{cell.cell.id}: the update failed", nodes=tuple(denied))
-            return CellFailure.of(cell, error)
-        nodes = tuple((planned.node.id, f"i-{planned.node.id}") for planned in cell.nodes)
+            return CellFailure.of(cell, error).model_copy(update={"nodes": self._instances(cell)})
+        nodes = self._instances(cell)
         return CellOutcome(cell=cell.cell, generation=plan.generation, changes=ResourceChanges(), nodes=nodes)
+
+    def _instances(self, cell: CellPlan) -> tuple[tuple[NodeId, str], ...]:
+        there = (planned.node.id for planned in cell.nodes if planned.node.id in self._made)
+        return tuple((node, f"i-{node}") for node in there)
 
     @property
     def last(self) -> dict[NodeId, PlannedNode]:
@@ -192,8 +197,8 @@ class SmallRound:
             shard_map=self.map, plans=self.plans, records=self.records, holds=self.holds,
             updates=cast(Any, self.cells),
             composition=no_composites(database, clock, self.map, self.fleet),
-            fleet=cast(Any, self.fleet), moves=cast(Any, NoMoves()), watch=self.watch, clock=clock,
-            observe=self._listen,
+            fleet=cast(Any, self.fleet), moves=cast(Any, NoMoves()), watch=self.watch,
+            moving=MoveHistory(database).moving, clock=clock, observe=self._listen,
         )  # fmt: skip
 
     def _listen(self, event: Event) -> None:

@@ -13,7 +13,11 @@ API = ComponentName(namespace="shop", workload="web", component="api")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def planned(name: str, count: int, pool: PoolId = WEB) -> PlannedNode:
+def slot(count: int, shard_type: str = "cpu.small") -> ShardSlot:
+    return ShardSlot(pool=WEB, shard_type=shard_type, count=count)
+
+
+def planned(name: str, count: int, *more: ShardSlot) -> PlannedNode:
     node = Node(
         id=NodeId(name),
         cell=CellId("aws/1/r"),
@@ -23,14 +27,14 @@ def planned(name: str, count: int, pool: PoolId = WEB) -> PlannedNode:
         hourly_price=usd("0.1"),
         resources=Resources(vcpus=4, memory_gib=8),
     )
-    slots = (ShardSlot(pool=pool, shard_type="cpu.small", count=count),) if count else ()
-    return PlannedNode(node=node, slots=slots, quote=None, token="shard:t")
+    slots = (slot(count),) if count else ()
+    return PlannedNode(node=node, slots=(*slots, *more), quote=None, token="shard:t")
 
 
-def shard(name: str, node: str, state: ShardState = ShardState.READY) -> Shard:
+def shard(name: str, node: str, state: ShardState = ShardState.READY, shard_type: str = "cpu.small") -> Shard:
     return Shard(
         id=ShardId(name),
-        shard_type="cpu.small",
+        shard_type=shard_type,
         pool=WEB,
         node=NodeId(node),
         state=state,
@@ -62,3 +66,17 @@ def test_only_unbound_shards_are_given_up() -> None:
 def test_an_interrupted_carving_is_taken_up_again() -> None:
     result = plan_carving([planned("n1", 1)], [shard("n1-s0", "n1", ShardState.HELD)])
     assert (result.new, result.unfinished) == ((), ("n1-s0",))
+
+
+def test_slots_of_one_pool_with_different_types_are_filled_each() -> None:
+    both = planned("n1", 1, slot(2, "cpu.large"), slot(1, "cpu.large"))
+    result = plan_carving([both], [shard("a", "n1")])
+    assert [(new.pool, new.shard_type) for new in result.new] == [(WEB, "cpu.large")] * 3
+    assert result.surplus == ()
+
+
+def test_a_spare_of_another_type_is_none_of_those_that_are_planned() -> None:
+    shards = [shard("a", "n1", ShardState.BOUND, "cpu.old"), shard("b", "n1", shard_type="cpu.old")]
+    result = plan_carving([planned("n1", 1)], shards)
+    assert [new.shard_type for new in result.new] == ["cpu.small"]
+    assert result.surplus == ("b",)

@@ -1,4 +1,5 @@
 import copy
+import os
 import tomllib
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -9,8 +10,10 @@ import pytest
 
 from engine.app.configured import agreements
 from engine.config import Configuration, load_configuration, parse_configuration
+from engine.config_secrets import without_passwords
 from engine.errors import AuthenticationFailed, ConfigurationError, ExitCode
 from engine.model.ids import PoolId
+from tests.small_configuration import GOOD as SMALL
 
 GOOD = tomllib.loads("""
 name = "demo"
@@ -105,6 +108,15 @@ def test_names_that_are_there_twice_are_refused() -> None:
     assert "pools: 'web' is there twice" in problems({"pools": [GOOD["pools"][0], GOOD["pools"][0]]})
 
 
+def test_a_workload_is_there_once_in_its_namespace() -> None:
+    workload = {"namespace": "shop", "name": "web", "components": [{"name": "api", "pool": "web"}]}
+    assert "workloads: 'shop/web' is there twice" in problems({"workloads": [workload, workload]})
+    other = {**workload, "namespace": "lab"}
+    assert [
+        one.namespace for one in parse_configuration({**GOOD, "workloads": [workload, other]}, origin="f").workloads
+    ]
+
+
 def test_a_component_of_an_unknown_pool_is_refused() -> None:
     workload = {"namespace": "shop", "name": "web", "components": [{"name": "api", "pool": "wbe"}]}
     assert "workloads.0.components.0.pool: unknown pool 'wbe'; did you mean 'web'?" in problems(
@@ -144,6 +156,20 @@ until = 2027-01-01T00:00:00Z
     assert "providers.0.agreements.0.discount" in problems({"providers": [aws]})
 
 
+@pytest.mark.parametrize("option", ["spot", "auction"])
+def test_an_agreement_on_what_has_no_posted_price_is_refused(option: str) -> None:
+    aws = copy.deepcopy(GOOD["providers"][0])
+    aws["agreements"] = [{"discount": 0.28, "options": ["on_demand", option]}]
+    assert f"options: {option} has no posted price to be discounted" in problems({"providers": [aws]})
+
+
+def test_an_agreement_with_a_network_is_refused() -> None:
+    """Its holds come at the price that it quotes itself, and none at another one is kept."""
+    network = copy.deepcopy(GOOD["providers"][0]) | {"kind": "network", "endpoint": "https://network.example"}
+    network["agreements"] = [{"discount": 0.28}]
+    assert "agreements do not belong to kind 'network'" in problems({"providers": [network]})
+
+
 def test_a_pool_boots_an_image_of_ones_own_or_the_built_in_one() -> None:
     raw = copy.deepcopy(GOOD)
     file = {"source": "https://images.example/d.raw", "sha256": "a" * 64}
@@ -162,3 +188,144 @@ def test_an_unknown_image_and_an_image_that_cannot_boot_are_refused() -> None:
     assert "did you mean 'shop'" in problems({"pools": pools, "images": [image]})
     assert "images.0: Value error, give a kernel" in problems({"images": [image]})
     assert "images: 'shop' is there twice" in problems({"images": [image, image]})
+
+
+def test_relative_paths_begin_at_the_files_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read from anywhere, the same file is the same installation: what it bought is not bought again."""
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    file = tmp_path / "shardwright.toml"
+    places = {
+        'passphrase = { env = "PHRASE" }': 'passphrase = { file = "phrase" }\nstate_url = "file://./pulumi"',
+        'credentials.access_key_id = { env = "KEY_ID" }': """
+ca_file = "ca.pem"
+attestation_keys = "keys.pem"
+credentials = { access_key_id = { file = "~/id" }, secret_access_key = { file = "/run/secret" } }
+[[providers]]
+name = "gcp"
+kind = "gcp"
+account = "p"
+regions = ["r"]
+attestation_keys = "https://keys.example/certs"
+""",
+    }
+    text = SMALL + '[state]\ndatabase_url = "sqlite:///data/control.sqlite"\n[forecast]\nusage = "../usage.csv"\n'
+    for there, here in places.items():
+        assert there in text
+        text = text.replace(there, here)
+    file.write_text(text)
+    for folder, name in ((tmp_path, Path("shardwright.toml")), (elsewhere, Path("../shardwright.toml"))):
+        monkeypatch.chdir(folder)
+        found = load_configuration(name)
+        aws, gcp = found.providers
+        assert found.state.directory.is_absolute()
+        assert {
+            "state": found.state.directory.resolve(),
+            "usage": found.forecast.usage and found.forecast.usage.resolve(),
+            "phrase": found.pulumi.passphrase.file and found.pulumi.passphrase.file.resolve(),
+            "ca": aws.ca_file and aws.ca_file.resolve(),
+        } == {
+            "state": tmp_path / ".shardwright",
+            "usage": tmp_path.parent / "usage.csv",
+            "phrase": tmp_path / "phrase",
+            "ca": tmp_path / "ca.pem",
+        }
+        assert Path(found.database_url.removeprefix("sqlite:///")).resolve() == tmp_path / "data" / "control.sqlite"
+        assert Path(str(found.pulumi.state_url).removeprefix("file://")).resolve() == tmp_path / "pulumi"
+        assert Path(str(aws.attestation_keys)).resolve() == tmp_path / "keys.pem"
+        assert gcp.attestation_keys == "https://keys.example/certs"
+        assert aws.credentials["access_key_id"].file == home / "id"
+        assert aws.credentials["secret_access_key"].file == Path("/run/secret")
+
+
+def test_those_of_a_pipe_begin_at_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    reading, writing = os.pipe()
+    os.write(writing, SMALL.encode())
+    os.close(writing)
+    found = load_configuration(Path(f"/dev/fd/{reading}"))
+    os.close(reading)
+    assert found.state.directory == tmp_path / ".shardwright"
+
+
+def test_what_is_no_relative_path_stays_as_it_is(tmp_path: Path) -> None:
+    raw = copy.deepcopy(GOOD) | {"state": {"database_url": "postgresql://db/x"}, "pulumi": {"state_url": "file:///s"}}
+    found = parse_configuration(raw, origin="f").begun_at(tmp_path)
+    assert (found.database_url, found.pulumi.state_url) == ("postgresql://db/x", "file:///s")
+    assert found.begun_at(tmp_path / "other") == found
+    assert found.workloads[0].components[0].model_fields_set == {"name", "pool"}
+
+
+@pytest.mark.parametrize("text", ["control.example.com:7440", "192.0.2.1:1", "[2001:db8::1]:65535", "a_b.local:80"])
+def test_nodes_are_told_a_host_and_a_port(text: str) -> None:
+    raw = copy.deepcopy(GOOD) | {"control": {"advertise": text}}
+    assert parse_configuration(raw, origin="f").control.advertise == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "control.example.com",
+        "127.0.0.1",
+        "https://host:7440",
+        "host:",
+        ":7440",
+        "host:0",
+        "host:65536",
+        "host:http",
+        "::1",
+        "2001:db8::1:7440",
+        "[host]:7440",
+        "host:7440/path",
+        "a b:7440",
+        "",
+    ],
+)
+def test_what_nodes_could_not_reach_is_refused(text: str) -> None:
+    assert "control.advertise: Value error, must be HOST:PORT" in problems({"control": {"advertise": text}})
+
+
+def test_there_is_one_currency_so_far() -> None:
+    assert parse_configuration(GOOD | {"policy": {"currency": "USD"}}, origin="f").policy.currency == "USD"
+    assert "policy.currency: Value error, must be USD" in problems({"policy": {"currency": "EUR"}})
+    assert "policy.currency" in problems({"policy": {"currency": "usd"}})
+
+
+@pytest.mark.parametrize(("content", "why"), [(b" \n", "it is empty"), (b"\xff\xfehunter2", "no text in UTF-8")])
+def test_a_secret_file_without_a_secret_is_missing_credentials(tmp_path: Path, content: bytes, why: str) -> None:
+    file = tmp_path / "secret"
+    file.write_bytes(content)
+    providers = [GOOD["providers"][0] | {"credentials": {"access_key_id": {"file": str(file)}}}]
+    configuration = parse_configuration(GOOD | {"providers": providers}, origin="f")
+    with pytest.raises(AuthenticationFailed, match="access_key_id") as refused:
+        configuration.provider_settings({})
+    assert why in refused.value.why
+    assert "hunter2" not in str(refused.value)
+
+
+def test_a_region_that_nobody_is_configured_with_matches_nothing_and_is_refused() -> None:
+    assert "policy.regions: unknown region 'us-est-1'; did you mean 'us-east-1'?" in problems(
+        {"policy": {"regions": ["eu-west-1", "us-est-1"]}}
+    )
+    aws = GOOD["providers"][0] | {"agreements": [{"discount": "0.1", "regions": ["eu-wst-1"]}]}
+    assert "providers.0.agreements.0.regions: unknown region 'eu-wst-1'; did you mean 'eu-west-1'?" in problems(
+        {"providers": [aws]}
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("postgresql+psycopg://user:hunter2@db.example/x", "postgresql+psycopg://user:***@db.example/x"),
+        ("postgresql://user:hun@ter/2@db/x", "postgresql://user:***@db/x"),
+        ("postgresql://user@db/x?password=hunter2&sslmode=on", "postgresql://user@db/x?password=***&sslmode=on"),
+        ("https://hunter2@git.example/agent.whl", "https://***@git.example/agent.whl"),
+        ("agent @ git+https://me:hunter2@git.example/a", "agent @ git+https://me:***@git.example/a"),
+        ("https://prom.example/q?access_token=hunter2", "https://prom.example/q?access_token=***"),
+        ("postgresql://user@db.example:5432/x", "postgresql://user@db.example:5432/x"),
+        ("http://127.0.0.1:9090/prometheus", "http://127.0.0.1:9090/prometheus"),
+    ],
+)
+def test_urls_are_shown_without_what_they_sign_in_with(text: str, shown: str) -> None:
+    assert without_passwords(text) == shown

@@ -7,6 +7,7 @@ import pytest
 from engine.app.configured import composite_rules
 from engine.config import parse_configuration
 from engine.errors import ConfigurationError
+from engine.model.capacity import Growth
 from engine.model.composite import CompositeRule, HealthCheck
 from engine.model.ids import PoolId
 from engine.model.placement import ComponentName
@@ -60,3 +61,25 @@ def test_what_makes_no_sense_is_refused_with_its_path() -> None:
     assert "timeout_seconds must be less than interval_seconds" in problems(health={"timeout_seconds": 5})
     assert "health.portt: unknown key; did you mean 'port'?" in problems(health={"portt": 1})
     assert "components.0.replicas" in problems(replicas=0)
+
+
+def test_how_far_the_shards_of_a_pool_may_grow() -> None:
+    pool = GOOD["pools"][0] | {"memory_grows_to_gib": 16, "vcpus_grow_to": 2}
+    found = parse_configuration(copy.deepcopy(GOOD) | {"pools": [pool]}, origin="f")
+    assert found.growth_of(PoolId("web")) == Growth(memory_gib=16, vcpus=2)
+    assert parse_configuration(GOOD, origin="f").growth_of(PoolId("web")) == Growth()
+
+
+@pytest.mark.parametrize(
+    ("key", "most", "told"),
+    [
+        ("memory_grows_to_gib", 1, "1 is less than the 2 of cpu.small"),
+        ("vcpus_grow_to", 0.5, "0.5 is less than the 1 of cpu.small"),
+        ("memory_grows_to_gib", "much", "a valid number"),
+        ("vcpus_grow_to", 0, "greater than 0"),
+    ],
+)
+def test_growing_to_less_is_a_mistake_of_the_file(key: str, most: object, told: str) -> None:
+    pool = GOOD["pools"][0] | {key: most}
+    with pytest.raises(ConfigurationError, match=rf"pools\.0\.{key}: .*{told}"):
+        parse_configuration(copy.deepcopy(GOOD) | {"pools": [pool]}, origin="f")

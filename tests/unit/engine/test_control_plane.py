@@ -11,7 +11,8 @@ import pytest
 from agent.wire import NoticeReport
 from engine import control_plane
 from engine.clock import ManualClock
-from engine.control_plane import ControlPlane
+from engine.control_plane import ControlPlane, NoticeDesk
+from engine.errors import ProviderUnavailable, UnknownName
 from engine.events import unseen
 from engine.fleet.nodes import Fleet
 from engine.market_watch import MarketWatch
@@ -131,3 +132,26 @@ def test_a_notice_for_a_node_that_nobody_knows_or_that_is_gone(fleet: Plane) -> 
     fleet.map.update_node(NodeId("sw-n1"), state=NodeState.GONE)
     fleet.plane.on_reclaim(_told("sw-n1"))
     assert (fleet.evacuated, fleet.said) == ([], [])
+
+
+def test_a_notice_that_comes_while_the_control_plane_starts_is_not_taken(fleet: Plane) -> None:
+    """Nothing is kept that a start which fails would lose: the agent reports until there is somebody to act on it."""
+    desk, report = NoticeDesk(), NoticeReport(seen_at=NOW, at=NOW + timedelta(seconds=30), reason="preempted")
+    with pytest.raises(ProviderUnavailable, match="is starting"):
+        desk(NodeId("sw-n2"), report)
+    desk.open(fleet.plane)
+    assert fleet.evacuated == []
+    desk(NodeId("sw-n2"), report)
+    assert [(one.node, one.reason) for one in fleet.evacuated] == [("sw-n2", "preempted")]
+
+
+def test_a_notice_of_a_node_that_nobody_knows_keeps_no_other_from_being_heard(fleet: Plane) -> None:
+    desk, report = NoticeDesk(), NoticeReport(seen_at=NOW, at=NOW + timedelta(seconds=30), reason="preempted")
+    for node in ("sw-n9", "sw-n2"):
+        with pytest.raises(ProviderUnavailable):
+            desk(NodeId(node), report)
+    desk.open(fleet.plane)
+    with pytest.raises(UnknownName):
+        desk(NodeId("sw-n9"), report)
+    desk(NodeId("sw-n2"), report)
+    assert [one.node for one in fleet.evacuated] == ["sw-n2"]

@@ -9,7 +9,7 @@ from engine.clock import ManualClock
 from engine.market.negotiation import DeniedQuote, Negotiation
 from engine.market.observations import Answer, AnswerKind
 from engine.market_watch import KEPT
-from engine.model.ids import NodeId, RoundId, provider_of
+from engine.model.ids import NodeId, OfferId, provider_of
 from engine.model.market import Place, ReclaimNotice
 from engine.model.placement import NodeState
 from engine.model.plan import Plan, PlannedNode
@@ -100,9 +100,22 @@ def test_who_could_not_be_held(world: World) -> None:
     assert world.known() == {world.place("aws"): (AnswerKind.HOLD, 2, 1, 1)}
 
 
+def test_what_was_refused_for_another_reason_was_not_granted(world: World) -> None:
+    """One had none left; before that, the quote of the other had expired."""
+    for planned in world.bought:
+        world.map.remove_node(planned.node.id)
+    first, second = (planned.node.id for planned in world.at("aws"))
+    refused = tuple(
+        Refusal(node=node, offer=OfferId("o"), provider="aws", reason="", denied=node == first)
+        for node in (first, second)
+    )
+    world.watch.held(world.plan, HoldsReport(plan=world.plan.id, refused=refused))
+    assert world.known() == {world.place("aws"): (AnswerKind.HOLD, 1, 1, 0)}
+
+
 def test_what_was_denied_while_prices_were_asked_for(world: World) -> None:
     denied = DeniedQuote(place=world.place("aws"), units=6)
-    world.watch.quoted(RoundId("round-1"), Negotiation(quotes=(), rejections=(), denied=(denied,)))
+    world.watch.quoted("round-1", Negotiation(quotes=(), rejections=(), denied=(denied,)))
     assert world.known() == {world.place("aws"): (AnswerKind.QUOTE, 6, 6, 2)}
 
 

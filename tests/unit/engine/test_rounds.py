@@ -1,6 +1,7 @@
 """Rounds one after another, on a real store: what one learns of the market, the next ones keep to."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -8,12 +9,15 @@ import pytest
 
 from engine import rounds
 from engine.clock import ManualClock
-from engine.errors import NoOfferFits
+from engine.errors import AuthenticationFailed, NoOfferFits, PolicyViolation, ProviderUnavailable
+from engine.inventory import JOINS_WITHIN
+from engine.market.base import Market, Need
 from engine.market.depth import HALF_LIFE, MEMORY, STANDS
 from engine.model.capacity import CapacityTarget
 from engine.model.ids import NodeId, RoundId, provider_of
-from engine.model.market import PurchaseOption, ReclaimNotice
+from engine.model.market import Hold, Offer, PurchaseOption, Quote, ReclaimNotice
 from engine.model.placement import NodeState
+from engine.model.plan import Plan
 from engine.round_record import RoundRecord
 from engine.store.database import Database
 from tests.unit.engine.planner.cases import CELLS, certain, offer, pool
@@ -106,6 +110,74 @@ def test_a_belief_gives_way_where_nothing_else_is_on_offer(database: Database, c
     assert any("everything that is advertised is asked for" in said for said in world.said)
 
 
+@pytest.mark.parametrize(
+    "problem", [ProviderUnavailable("harbor is down"), AuthenticationFailed("harbor refuses the token")]
+)
+def test_a_provider_that_goes_between_quote_and_hold_leaves_the_round_to_the_others(
+    database: Database, clock: ManualClock, run: Runs, monkeypatch: pytest.MonkeyPatch, problem: Exception
+) -> None:
+    """It has more offers than a round makes plans, each cheaper than what the others sell."""
+    cheap = [offer(f"harbor-{number}", f"0.0{number}", cell=HARBOR) for number in range(1, 7)]
+    harbor = HoldingSeller("harbor", clock, *cheap, room=8)
+    world = SmallRound(database, clock, WEB, harbor, Seller("gcp", clock, offer("gcp-1", "0.08", cell=GCP)))
+
+    def gone(quote: Quote, *, key: str) -> Hold:
+        raise problem
+
+    monkeypatch.setattr(harbor, "hold", gone)
+    run(world, 4)
+    assert running(world) == {"gcp": 2}
+    assert "hold: harbor cannot be asked any more; the round goes on without what it offers" in world.said
+
+
+def test_a_round_names_what_stopped_it_though_its_holds_cannot_be_given_back(
+    database: Database, clock: ManualClock, run: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, harbor = shallow(database, clock, room=8)
+
+    def refused(plan: Plan, user_data: object) -> None:
+        raise PolicyViolation("the policy pack refuses the update")
+
+    def down(hold_id: str) -> None:
+        raise ProviderUnavailable("harbor is down")
+
+    monkeypatch.setattr(world.cells, "judge", refused)
+    with monkeypatch.context() as patched:
+        patched.setattr(harbor, "release", down)
+        with pytest.raises(PolicyViolation):
+            run(world, 4)
+    assert any("a later round tries again: harbor is down" in said for said in world.said)
+    assert len(harbor.held) == 2
+    world.steps.recover()
+    assert harbor.held == set()
+
+
+class Noting:
+    """Buys nothing."""
+
+    name = "noting"
+
+    def __init__(self) -> None:
+        self.keys: list[str] = []
+
+    def negotiate(self, need: Need, offers: Sequence[Offer], market: Market) -> Sequence[Quote]:
+        self.keys.append(need.key)
+        return ()
+
+
+def test_what_is_asked_for_anyway_is_asked_for_under_a_key_of_its_own(database: Database, clock: ManualClock) -> None:
+    """Under the round's, a bid would be answered with what came of the one before it."""
+    world, noting = SmallRound(database, clock, WEB, Seller("gcp", clock, offer("gcp-1", "0.08", cell=GCP))), Noting()
+    steps, targets = replace(world.steps, strategies=(noting,)), (_wanted(2),)
+    view = steps.discover(targets)
+    steps.negotiate(RoundId("r1"), targets, view)
+    for _ in range(2):
+        steps.ask_anyway(RoundId("r1"), targets, view)
+    first, second, again = noting.keys
+    assert first == "r1"
+    assert second == again != first, "the same again after a crash"
+
+
 def test_a_node_that_could_not_be_created_is_given_up_and_had_elsewhere(
     database: Database, clock: ManualClock, run: Runs
 ) -> None:
@@ -116,6 +188,9 @@ def test_a_node_that_could_not_be_created_is_given_up_and_had_elsewhere(
     first = run(world, 6)
     assert [len(failure.denied) for failure in first.failures] == [2]
     denied = set(first.failures[0].denied)
+    made = {node.id for node in world.map.nodes() if node.instance_id is not None}
+    bought = {planned.node.id for cell in first.plan.cells for planned in cell.nodes}
+    assert made == bought - denied, "what was made beside them is known, and its agent waited for"
     asked = len(world.cells.asked)
     second = run(world, 6)
     assert set(second.plan.leaving) == denied
@@ -131,7 +206,7 @@ def test_a_node_that_could_not_be_created_is_given_up_and_had_elsewhere(
         assert world.holds.hold_of(world.plans.bought([node])[0].token) is None, "what was leased for it is free"
 
 
-def test_a_denied_node_is_asked_for_again_once_the_denial_is_forgotten(
+def test_what_was_denied_is_asked_for_again_once_the_denial_is_forgotten(
     database: Database, clock: ManualClock, run: Runs
 ) -> None:
     world = SmallRound(database, clock, WEB, Seller("aws", clock, offer("aws-1", "0.05", cell=AWS)))
@@ -140,8 +215,44 @@ def test_a_denied_node_is_asked_for_again_once_the_denial_is_forgotten(
     clock.advance(MEMORY)
     world.cells.room = {}
     again = run(world, 2)
-    assert again.plan.leaving == ()
-    assert world.map.node(denied[0]).instance_id is not None
+    assert again.plan.leaving == denied, "nobody waits for it any more"
+    assert [len(cell.nodes) for cell in again.plan.cells] == [1]
+    assert all(world.map.node(one.node.id).instance_id for cell in again.plan.cells for one in cell.nodes)
+
+
+@pytest.mark.parametrize("created", [True, False])
+def test_a_node_that_never_joins_is_given_back_and_replaced(
+    database: Database, clock: ManualClock, run: Runs, created: bool
+) -> None:
+    """Its boot fails, or its instance was taken back before its agent could tell, or it was never made."""
+    seller = HoldingSeller("harbor", clock, offer("harbor-1", "0.05", cell=HARBOR), room=3)
+    world = SmallRound(database, clock, WEB, seller)
+    world.cells.failing = set() if created else {"harbor"}
+    first = run(world, 2)
+    (node,) = (planned.node.id for cell in first.plan.cells for planned in cell.nodes)
+    (paid,) = seller.held
+    clock.advance(JOINS_WITHIN - 2 * SOON)
+    assert run(world, 2).plan.is_noop, "it may still boot"
+    world.cells.failing = set()
+    second = run(world, 2)
+    assert second.plan.leaving == (node,)
+    assert [one.node.id for cell in second.plan.cells for one in cell.nodes if one.quote is not None] != []
+    assert f"decide: {node} has not joined for 30 minutes and is given back" in world.said
+    assert world.map.node(node).state is NodeState.GONE
+    assert node not in world.cells.last
+    assert paid not in seller.held
+
+
+def test_a_node_that_has_joined_is_not_asked_when_it_was_bought(
+    database: Database, clock: ManualClock, run: Runs
+) -> None:
+    world = SmallRound(database, clock, WEB, Seller("aws", clock, offer("aws-1", "0.05", cell=AWS)))
+    first = run(world, 2)
+    for cell in first.plan.cells:
+        for planned in cell.nodes:
+            world.map.update_node(planned.node.id, state=NodeState.JOINED)
+    clock.advance(2 * JOINS_WITHIN)
+    assert run(world, 2).plan.is_noop
 
 
 def test_a_place_that_takes_back_is_left_alone_and_trusted_less(

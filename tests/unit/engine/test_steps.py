@@ -1,109 +1,18 @@
 """The steps of a round on a real store: what they hand to the cells, and what they put right after a bad end."""
 
-from datetime import timedelta
-from typing import Any, cast
+from dataclasses import replace
 
 import pytest
 
-from engine.allocation.holds import PlanHolds
-from engine.allocation.locking import ResourceLocking
 from engine.clock import ManualClock
 from engine.composition.composition import Composition
-from engine.errors import ProviderUnavailable
-from engine.events import unseen
-from engine.market_watch import MarketWatch
+from engine.errors import NotGivenUp, ProviderUnavailable
 from engine.model.capacity import Resources, ShardType
 from engine.model.ids import NodeId, PoolId, ShardId
-from engine.model.market import Hold, Quote, Reservation
 from engine.model.placement import NodeState, Shard, ShardState
-from engine.model.plan import Plan
-from engine.planner.policy import PlanPolicy
-from engine.steps import ControlSteps, Terms
+from engine.model.plan import Plan, PlannedNode, ShardSlot
 from engine.store.database import Database
-from engine.store.market_memory import MarketMemory
-from engine.store.plans import PlanStore
-from engine.store.shard_map import ShardMap
-from tests.unit.engine.planner.cases import CELLS, certain, inventory_of, offer, plan_of, pool, quote
-from tests.unit.engine.small_round import Cells, Fleet, no_composites
-
-WEB = pool()
-
-
-class Harbor:
-    """Knows holds."""
-
-    name = "harbor"
-
-    def __init__(self, clock: ManualClock) -> None:
-        self._clock = clock
-        self.held: set[str] = set()
-        self.paid: set[str] = set()
-        self.down = False
-
-    def offers(self, need: object) -> tuple[()]:
-        return ()
-
-    def quote(self, offer: object, quantity: int, term: object) -> Quote:
-        raise AssertionError("not asked here")
-
-    def hold(self, quote: Quote, *, key: str) -> Hold:
-        self.held.add(f"h-{key}")
-        expires_at = self._clock.now() + timedelta(minutes=3)
-        return Hold(id=f"h-{key}", key=key, quote=quote, expires_at=expires_at, provider_reference=f"h-{key}")  # type: ignore[arg-type]
-
-    def confirm(self, hold: Hold) -> Reservation:
-        self.paid.add(str(hold.provider_reference))
-        return cast(Reservation, None)
-
-    def release(self, hold_id: str) -> None:
-        if self.down:
-            raise ProviderUnavailable("harbor is down")
-        self.held.discard(hold_id)
-        self.paid.discard(hold_id)
-
-
-class World:
-    def __init__(self, database: Database, clock: ManualClock) -> None:
-        self.cells, self.harbor = Cells(), Harbor(clock)
-        self.map, self.plans = ShardMap(database, clock), PlanStore(database)
-        self.fleet = Fleet(self.map)
-        self.holds = PlanHolds(ResourceLocking(database, clock), {"harbor": self.harbor})
-        terms = Terms(policy=PlanPolicy(), pools=(WEB,), cells=CELLS, term=timedelta(hours=24), seed=1)
-        self.steps = ControlSteps(
-            terms=terms, demand=cast(Any, None), providers={}, strategies=(), shard_map=self.map, plans=self.plans,
-            records=cast(Any, None), holds=self.holds, updates=cast(Any, self.cells), fleet=cast(Any, self.fleet),
-            moves=cast(Any, None), clock=clock, observe=unseen,
-            watch=MarketWatch(MarketMemory(database), self.map, self.plans, clock),
-            composition=no_composites(database, clock, self.map, self.fleet),
-        )  # fmt: skip
-        quotes = [quote(offer("harbor-1", "0.05", cell=CELLS[3])), quote(offer("aws-1", "0.06"))]
-        self.plan: Plan = plan_of([certain(WEB, 4)], quotes, PlanPolicy(max_provider_share=0.5))
-        self.bought = {planned.node.id: planned for cell in self.plan.cells for planned in cell.nodes}
-
-    def buy(self) -> None:
-        self.holds.hold_all(self.plan)
-        self.plans.make_target(self.plan)
-        self.holds.confirm_all(self.plan)
-
-    def keeping(self, *leaving: NodeId) -> Plan:
-        """The plan after, which keeps every node but those."""
-        inventory = inventory_of(self.plan)
-        kept = plan_of([certain(WEB, 4)], [], PlanPolicy(), inventory=inventory, parent=self.plan)
-        cells = tuple(
-            cell.model_copy(update={"nodes": tuple(one for one in cell.nodes if one.node.id not in leaving)})
-            for cell in kept.cells
-        )
-        return cast(Plan, kept.model_copy(update={"cells": cells, "leaving": leaving}))
-
-    def bind(self, node: NodeId) -> ShardId:
-        return self.add(node, ShardState.BOUND)
-
-    def add(self, node: NodeId, state: ShardState, shard_type: str = "cpu.small") -> ShardId:
-        shard = self.map.add_shard(
-            ShardId(f"{node}-s{len(self.map.search(node=node))}"), shard_type=shard_type, pool=PoolId("web"), node=node,
-            nominal=Resources(vcpus=1, memory_gib=1), state=state,
-        )  # fmt: skip
-        return shard.id
+from tests.unit.engine.steps_world import WEB, World, node_of
 
 
 @pytest.fixture
@@ -111,15 +20,11 @@ def world(database: Database, clock: ManualClock) -> World:
     return World(database, clock)
 
 
-def _of(world: World, provider: str) -> NodeId:
-    return next(name for name, planned in world.bought.items() if planned.node.cell.startswith(f"{provider}/"))
-
-
 def test_a_purchase_names_the_hold_that_was_paid_for(world: World) -> None:
     world.buy()
     world.steps.grow(world.plan)
-    assert world.cells.last[_of(world, "harbor")].hold in world.harbor.paid
-    assert world.cells.last[_of(world, "aws")].hold is None
+    assert world.cells.last[node_of(world, "harbor")].hold in world.harbor.paid
+    assert world.cells.last[node_of(world, "aws")].hold is None
 
 
 def test_a_node_that_could_not_be_created_is_created_later_on_what_was_paid_for(world: World) -> None:
@@ -127,55 +32,21 @@ def test_a_node_that_could_not_be_created_is_created_later_on_what_was_paid_for(
     world.cells.failing = {"harbor"}
     world.steps.grow(world.plan)
     world.cells.failing = set()
-    node = _of(world, "harbor")
+    node = node_of(world, "harbor")
     after = world.keeping()
     world.steps.grow(after)
     created = world.cells.last[node]
     assert created.hold in world.harbor.paid
     assert created.quote == world.bought[node].quote, "with the ceiling that was agreed"
-    assert world.cells.last[_of(world, "aws")].quote is None, "what runs is bought already"
+    assert world.cells.last[node_of(world, "aws")].quote is None, "what runs is bought already"
     world.steps.grow(after)
     assert world.cells.last[node].quote is None
-
-
-def test_a_node_that_is_taken_back_stays_in_its_cell_until_its_evacuation_has_ended(world: World) -> None:
-    world.buy()
-    world.steps.grow(world.plan)
-    node = _of(world, "aws")
-    world.map.update_node(node, state=NodeState.RECLAIMING)
-    shard = world.bind(node)
-    after = world.keeping(node)
-    world.steps.grow(after)
-    assert node in world.cells.last, "ending it now would end the guest that is being moved"
-    assert world.steps.moves_off(after) == (), "its evacuation moves what is on it"
-    world.map.move(shard, expected_epoch=1, to_node=_of(world, "harbor"))
-    world.steps.shrink(after)
-    assert node in world.cells.last, "the last of the guest's memory may still be on its way"
-    world.map.update_node(node, state=NodeState.GONE)
-    world.steps.grow(after)
-    assert node not in world.cells.last
-
-
-def test_a_drained_node_is_given_back_by_the_next_plan_once_it_is_empty(world: World) -> None:
-    world.buy()
-    world.steps.grow(world.plan)
-    node, other = _of(world, "aws"), _of(world, "harbor")
-    world.map.update_node(node, state=NodeState.DRAINING)
-    shard = world.bind(node)
-    assert node not in {item.node.id for item in world.steps.inventory().nodes if item.stays}
-    after = world.keeping(node)
-    world.steps.shrink(after)
-    assert node in world.cells.last, "a component is still bound to one of its shards"
-    world.map.move(shard, expected_epoch=1, to_node=other)
-    world.steps.shrink(after)
-    assert node not in world.cells.last
-    assert world.map.node(node).state is NodeState.GONE
 
 
 def test_nothing_moves_to_a_node_that_did_not_join_or_takes_nothing(world: World) -> None:
     world.buy()
     world.steps.grow(world.plan)
-    node, other = _of(world, "aws"), _of(world, "harbor")
+    node, other = node_of(world, "aws"), node_of(world, "harbor")
     world.map.update_node(node, state=NodeState.DRAINING)
     shard = world.bind(node)
     after = world.keeping(node)
@@ -186,47 +57,10 @@ def test_nothing_moves_to_a_node_that_did_not_join_or_takes_nothing(world: World
     assert [(one.shard, one.destination) for one in world.steps.moves_off(after)] == [(shard, other)]
 
 
-def test_a_shard_that_comes_while_nodes_are_given_back_keeps_its_node(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world.buy()
-    world.steps.grow(world.plan)
-    first, second = _of(world, "aws"), _of(world, "harbor")
-    for node in (first, second):
-        world.map.update_node(node, state=NodeState.JOINED)
-    spare = world.add(first, ShardState.READY)
-    seen: list[NodeState] = []
-    release = world.fleet.release
-
-    def slowly(shard: Shard) -> None:
-        seen.append(world.map.node(second).state)
-        world.bind(second)
-        release(shard)
-
-    monkeypatch.setattr(world.fleet, "release", slowly)
-    world.steps.shrink(world.keeping(first, second))
-    assert world.fleet.released == [spare]
-    assert seen == [NodeState.DRAINING], "nobody is sent to a node that is given back"
-    assert second in world.cells.last
-    assert (world.map.node(first).state, world.map.node(second).state) == (NodeState.GONE, NodeState.JOINED)
-
-
-@pytest.mark.parametrize("state", [ShardState.BOUND, ShardState.DRAINING])
-def test_a_node_whose_replica_is_drained_stays_too(world: World, state: ShardState) -> None:
-    world.buy()
-    world.steps.grow(world.plan)
-    node = _of(world, "aws")
-    world.map.update_node(node, state=NodeState.JOINED)
-    world.add(node, state)
-    world.steps.shrink(world.keeping(node))
-    assert world.fleet.released == []
-    assert node in world.cells.last
-
-
 def test_nothing_is_carved_on_or_bound_to_a_drained_node(world: World) -> None:
     world.buy()
     world.steps.grow(world.plan)
-    node = _of(world, "aws")
+    node = node_of(world, "aws")
     world.map.update_node(node, state=NodeState.DRAINING)
     spare = world.map.add_shard(
         ShardId("spare"), shard_type="cpu.small", pool=PoolId("web"), node=node,
@@ -242,23 +76,33 @@ def test_a_shard_whose_type_is_not_configured_any_more_is_named_and_the_others_a
 ) -> None:
     world.buy()
     world.steps.grow(world.plan)
-    node = _of(world, "aws")
+    node = node_of(world, "aws")
     world.map.update_node(node, state=NodeState.JOINED)
     old = world.add(node, ShardState.HELD, shard_type="cpu.old")
     known = world.bought[node].slots[0].shard_type
     types = {known: ShardType(name=known, resources=Resources(vcpus=1, memory_gib=1))}
     monkeypatch.setattr(Composition, "shard_types", lambda _self: types)
+    plan = _with_slot(world.plan, node, ShardSlot(pool=WEB.id, shard_type="cpu.old", count=1))
     carved: list[ShardId] = []
     monkeypatch.setattr(world.fleet, "carve_all", lambda shards: carved.extend(shard.id for shard in shards) or ())
-    report = world.steps.carve(world.plan, ())
+    report = world.steps.carve(plan, ())
     assert f"{old}: its type cpu.old is not configured any more" in report.problems
     assert carved
     assert old not in carved
     types.clear()
     carved.clear()
-    report = world.steps.carve(world.plan, ())
+    report = world.steps.carve(plan, ())
     assert len([problem for problem in report.problems if "is not configured any more" in problem]) >= 2
     assert carved == []
+
+
+def _with_slot(plan: Plan, node: NodeId, slot: ShardSlot) -> Plan:
+    def with_it(planned: PlannedNode) -> PlannedNode:
+        slots = (*planned.slots, slot) if planned.node.id == node else planned.slots
+        return planned.model_copy(update={"slots": slots})
+
+    cells = tuple(cell.model_copy(update={"nodes": tuple(map(with_it, cell.nodes))}) for cell in plan.cells)
+    return plan.model_copy(update={"cells": cells})
 
 
 def test_what_a_silent_node_did_not_give_up_is_given_up_once_it_answers(
@@ -266,7 +110,7 @@ def test_what_a_silent_node_did_not_give_up_is_given_up_once_it_answers(
 ) -> None:
     world.buy()
     world.steps.grow(world.plan)
-    silent, other = _of(world, "aws"), _of(world, "harbor")
+    silent, other = node_of(world, "aws"), node_of(world, "harbor")
     for _ in range(2):
         world.add(silent, ShardState.RELEASED)
     spare = world.add(other, ShardState.RELEASED)
@@ -289,18 +133,24 @@ def test_what_a_silent_node_did_not_give_up_is_given_up_once_it_answers(
     assert world.map.search() == ()
 
 
-def test_a_node_that_never_came_up_leaves_at_once_and_what_was_paid_for_it_is_given_back(world: World) -> None:
+def test_a_guest_that_does_not_die_keeps_nothing_else_from_being_given_up(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world.buy()
-    world.cells.failing = {"harbor"}
     world.steps.grow(world.plan)
-    node = _of(world, "harbor")
-    after = world.keeping(node)
-    world.steps.grow(after)
-    assert node not in world.cells.last
-    world.cells.failing = set()
-    world.steps.shrink(after)
-    assert world.map.node(node).state is NodeState.GONE
-    assert world.harbor.paid == set()
+    node = node_of(world, "aws")
+    stuck, after = (world.add(node, ShardState.RELEASED) for _ in range(2))
+    release = world.fleet.release
+
+    def answers(shard: Shard) -> None:
+        if shard.id == stuck:
+            raise NotGivenUp(f"node {node} still has {stuck}", why="the guest does not die")
+        release(shard)
+
+    monkeypatch.setattr(world.fleet, "release", answers)
+    report = world.steps.carve(world.plan, ())
+    assert world.fleet.released == [after]
+    assert [shard.id for shard in report.shards] == [stuck]
 
 
 def test_what_a_round_held_before_it_broke_off_is_given_back(world: World) -> None:
@@ -327,6 +177,66 @@ def test_what_a_round_paid_for_before_it_broke_off_is_created_by_the_next(world:
     assert {node.id: node.state for node in world.map.nodes()} == dict.fromkeys(world.bought, NodeState.EXPECTED)
     world.steps.grow(world.keeping())
     assert {name: one.hold for name, one in world.cells.last.items()} == {
-        _of(world, "harbor"): next(iter(world.harbor.paid)),
-        _of(world, "aws"): None,
+        node_of(world, "harbor"): next(iter(world.harbor.paid)),
+        node_of(world, "aws"): None,
     }
+
+
+def test_a_node_whose_hold_lapsed_while_its_provider_was_down_fails_no_round(world: World) -> None:
+    """The network goes down as it is paid, and a process that begins anew meanwhile enters the nodes."""
+    node = node_of(world, "harbor")
+    world.holds.hold_all(world.plan)
+    world.plans.make_target(world.plan)
+    world.harbor.down = True
+    with pytest.raises(ProviderUnavailable):
+        world.holds.confirm_all(world.plan)
+    world.steps.recover()
+    assert world.map.node(node).state is NodeState.EXPECTED
+    world.harbor.down = False
+    world.harbor.held.clear()
+    world.steps.recover()
+    assert world.map.node(node).state is NodeState.GONE
+    assert world.steps.inventory().nodes == (), "the next plan begins without them"
+    world.steps.recover()
+    assert world.map.node(node).state is NodeState.GONE
+
+
+def test_a_shard_beyond_its_type_is_told_to_the_planner(world: World) -> None:
+    world.steps = replace(world.steps, composition=replace(world.steps.composition, pools=(WEB,)))
+    world.buy()
+    world.steps.grow(world.plan)
+    node, its_type = node_of(world, "aws"), WEB.shard_type.resources
+    shard = world.bind(node)
+    world.map.set_nominal(shard, its_type.model_copy(update={"vcpus": 0.1}))
+
+    def seen() -> tuple[float, float, bool]:
+        item = next(one for one in world.steps.inventory().nodes if one.node.id == node)
+        return item.grown.vcpus, item.grown.memory_gib, item.outgrown
+
+    assert seen() == (0, 0, False)
+    world.map.set_nominal(shard, its_type.model_copy(update={"memory_gib": its_type.memory_gib + 3}))
+    assert seen() == (0, 3, True)
+    world.map.set_state(shard, ShardState.READY)
+    assert seen() == (0, 3, False)
+
+
+def test_the_planner_learns_how_much_memory_a_move_from_each_node_copies(world: World) -> None:
+    world.buy()
+    world.steps.grow(world.plan)
+    node = node_of(world, "aws")
+    assert {item.memory_gib for item in world.steps.inventory().nodes} == {0}, "nothing is in use"
+    world.map.set_nominal(world.bind(node), WEB.shard_type.resources.model_copy(update={"memory_gib": 3.0}))
+    copied = {item.node.id: item.memory_gib for item in world.steps.inventory().nodes}
+    assert copied.pop(node) == 3
+    assert set(copied.values()) == {0}
+
+
+def test_a_limit_on_what_its_type_does_not_limit_is_not_told_as_growth(world: World) -> None:
+    world.steps = replace(world.steps, composition=replace(world.steps.composition, pools=(WEB,)))
+    world.buy()
+    world.steps.grow(world.plan)
+    node, its_type = node_of(world, "aws"), WEB.shard_type.resources
+    assert its_type.storage_iops == 0
+    world.map.set_nominal(world.bind(node), its_type.model_copy(update={"storage_iops": 400.0}))
+    item = next(one for one in world.steps.inventory().nodes if one.node.id == node)
+    assert (item.grown.storage_iops, item.outgrown) == (0, False)

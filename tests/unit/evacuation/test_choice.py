@@ -1,5 +1,7 @@
 from datetime import UTC, datetime
 
+import pytest
+
 from engine.evacuation.choice import plan_evacuation
 from engine.model.capacity import Placement, Resources
 from engine.model.ids import CellId, NodeId, PoolId, ShardId
@@ -59,6 +61,17 @@ def test_a_spare_gives_way_where_there_is_no_free_room() -> None:
     assert [move.destination for move in result.moves] == ["far"]
 
 
+def test_a_limit_is_no_reason_to_stay_where_nodes_say_nothing_of_it() -> None:
+    limited = SMALL.model_copy(update={"storage_iops": 400.0, "network_mbps": 50.0})
+    mine = shard("s1", "old").model_copy(update={"nominal": limited})
+    assert not evacuate([node("old", "aws"), node("far", "gcp")], [mine]).stranded
+    taken = [mine, shard("spare", "far", ShardState.READY)]
+    assert evacuate([node("old", "aws"), node("far", "gcp", vcpus=1)], taken).displaced == ("spare",)
+    known = node("far", "gcp")
+    known = known.model_copy(update={"resources": known.resources.model_copy(update={"storage_iops": 300.0})})
+    assert evacuate([node("old", "aws"), known], [mine]).stranded == ("s1",)
+
+
 def test_room_is_not_given_out_twice() -> None:
     nodes = [node("old", "aws"), node("far", "gcp", vcpus=1)]
     result = evacuate(nodes, [shard("s1", "old"), shard("s2", "old")])
@@ -84,3 +97,43 @@ def test_a_node_that_could_not_be_left_in_time_comes_after_a_dearer_one() -> Non
     nodes = [node("old", "aws"), narrow, node("wide", "gcp", price="0.5")]
     assert [move.destination for move in evacuate(nodes, [shard("s1", "old")]).moves] == ["wide"]
     assert [move.destination for move in evacuate(nodes[:2], [shard("s1", "old")]).moves] == ["narrow"]
+
+
+def test_the_most_important_leave_first_and_of_those_the_smallest() -> None:
+    """Within one rank most are out when the time is up; a pool that nobody has ranked waits."""
+    nodes = [node("old", "aws"), node("far", "gcp", vcpus=9)]
+
+    def one(name: str, pool: str, memory: float) -> Shard:
+        nominal = Resources(vcpus=1, memory_gib=memory)
+        return shard(name, "old").model_copy(update={"pool": PoolId(pool), "nominal": nominal})
+
+    shards = [one("a", "bronze", 0.5), one("b", "gold", 2), one("c", "unknown", 0.1), one("d", "gold", 1)]
+    shards.append(one("e", "gold", 1))
+    result = plan_evacuation(
+        NodeId("old"), nodes, shards, {}, cause=MoveCause.RECLAIM, deadline=None, attempt="1",
+        ranks={PoolId("gold"): 0, PoolId("bronze"): 1},
+    )  # fmt: skip
+    assert [move.shard for move in result.moves] == ["d", "e", "b", "a", "c"]
+
+
+def test_where_not_all_find_a_place_the_most_important_do() -> None:
+    nodes = [node("old", "aws"), node("far", "gcp", vcpus=1)]
+    shards = [shard("a", "old"), shard("b", "old").model_copy(update={"pool": PoolId("gold")})]
+    result = plan_evacuation(
+        NodeId("old"), nodes, shards, {}, cause=MoveCause.RECLAIM, deadline=None, attempt="1", ranks={PoolId("gold"): 0}
+    )
+    assert ([move.shard for move in result.moves], result.stranded) == (["b"], ("a",))
+
+
+@pytest.mark.parametrize(("memory_gib", "displaced"), [(1, ("a",)), (4, ("a",)), (8, ()), (6, ("b",))])
+def test_a_shard_that_was_resized_needs_a_spare_whose_place_is_large_enough(
+    memory_gib: float, displaced: tuple[str, ...]
+) -> None:
+    nodes = [node("old", "aws"), node("far", "gcp", vcpus=3)]
+    mine = shard("s1", "old").model_copy(update={"nominal": Resources(vcpus=1, memory_gib=memory_gib)})
+    spares = [shard("a", "far", ShardState.READY), shard("b", "far", ShardState.READY), shard("busy", "far")]
+    if memory_gib == 6:
+        spares[1] = spares[1].model_copy(update={"nominal": Resources(vcpus=1, memory_gib=3)})
+    found = evacuate(nodes, [mine, *spares])
+    assert found.displaced == displaced
+    assert found.stranded == (() if displaced else ("s1",))

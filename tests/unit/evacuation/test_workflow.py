@@ -1,20 +1,26 @@
 """Evacuations on a real store, with moves that only change the map and a fleet whose nodes may be silent."""
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from dbos import DBOS
 
+from engine import control_plane, durable
 from engine.clock import ManualClock
 from engine.composition.leaving import Drains
 from engine.composition.storage import Storage
 from engine.durable import durable_workflows
 from engine.errors import ProviderUnavailable
 from engine.evacuation import workflow
-from engine.events import unseen
+from engine.evacuation.again import MOST, BrokenEvacuations
+from engine.events import Event, unseen
+from engine.fleet.nodes import Fleet
 from engine.model.ids import NodeId, PoolId, ShardId
 from engine.model.market import ReclaimNotice
 from engine.model.move import MovePhase, MoveProgress, MoveReport, MoveRequest, MoveUnderWay
@@ -22,7 +28,7 @@ from engine.model.placement import NodeState, Shard, ShardState
 from engine.store.attachments import Attachments
 from engine.store.database import Database
 from engine.store.shard_map import ShardMap
-from tests.small_orders import API, AWS, AZURE, GCP, NOW, SMALL, a_report, a_request, fill
+from tests.small_orders import API, AWS, AZURE, GCP, NOW, SECOND, SMALL, a_report, a_request, filled
 
 Evacuated = Callable[[], tuple[MoveReport, ...]]
 
@@ -35,11 +41,23 @@ class World:
     shard_map: ShardMap
     silent: set[NodeId] = field(default_factory=set)
     released: list[ShardId] = field(default_factory=list)
+    fleet: Fleet = field(init=False)
     moved: list[MoveRequest] = field(default_factory=list)
     others: MoveUnderWay | None = None
     """A move that somebody else has begun."""
     others_take: timedelta = timedelta(seconds=8)
     others_end: MovePhase = MovePhase.CLEANED
+
+    def __post_init__(self) -> None:
+        self.fleet = Fleet(
+            shard_map=self.shard_map, tokens=cast(Any, None), agents=cast(Any, self._agent), clock=self.clock,
+            settings_for=cast(Any, None),
+        )  # fmt: skip
+
+    def _agent(self, node: NodeId) -> Any:
+        if node in self.silent:
+            raise ProviderUnavailable(f"node {node} does not answer")
+        return SimpleNamespace(release=lambda _shard, _epoch: None)
 
     def under_way(self) -> tuple[MoveUnderWay, ...]:
         if self.others is not None and self.clock.now() >= NOW + self.others_take:
@@ -56,16 +74,13 @@ class World:
         if any(one.progress.request.shard == request.shard for one in self.under_way()):
             return a_report(request, MovePhase.ABORTED, "in another move")
         self.moved.append(request)
-        self.shard_map.move(request.shard, expected_epoch=1, to_node=request.destination, move_id=request.id)
+        epoch = self.shard_map.get(request.shard).epoch
+        self.shard_map.move(request.shard, expected_epoch=epoch, to_node=request.destination, move_id=request.id)
         return a_report(request)
 
     def release(self, shard: Shard) -> None:
-        """As engine.fleet.nodes.Fleet."""
-        self.shard_map.set_state(shard.id, ShardState.RELEASED)
-        if shard.node in self.silent:
-            raise ProviderUnavailable(f"node {shard.node} does not answer")
+        self.fleet.release(shard)
         self.released.append(shard.id)
-        self.shard_map.remove(shard.id)
 
     def add(self, name: str, node: NodeId) -> ShardId:
         return self.shard_map.add_shard(
@@ -77,8 +92,9 @@ class World:
 @pytest.fixture
 def world(database: Database) -> World:
     clock = ManualClock(NOW)
-    found = World(clock, ShardMap(database, clock))
-    fill(found.shard_map)
+    found = World(clock, filled(database, clock))
+    for node in (AWS, GCP, AZURE):
+        found.shard_map.update_node(node, agent_url=f"https://{node}:7070")
     return found
 
 
@@ -93,21 +109,44 @@ def test_a_silent_spare_does_not_end_the_evacuation_and_one_that_is_drained_is_n
     assert world.shard_map.get(drained).state is ShardState.DRAINING
 
 
+def test_a_spare_that_a_round_binds_at_this_moment_stays(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    spare, get, third = world.add("spare", AZURE), world.shard_map.get, API.model_copy(update={"index": 2})
+
+    def read(shard: ShardId) -> Shard:
+        found = get(shard)
+        world.shard_map.bind(third, shard)
+        return found
+
+    with monkeypatch.context() as beside:
+        beside.setattr(world.shard_map, "get", read)
+        workflow.make_room(world.shard_map, cast(Any, world), [spare])
+    assert (world.released, world.shard_map.resolve(third).state) == ([], ShardState.BOUND)
+
+
+NOTICE = ReclaimNotice(node=AWS, provider="aws", seen_at=NOW, at=NOW + timedelta(seconds=30))
+
+
 @pytest.fixture
-def evacuated(world: World, database: Database, tmp_path: Path) -> Iterator[Evacuated]:
-    """What the evacuation of the AWS node under the real DBOS reports; its notice is 30 seconds."""
+def workflows(world: World, database: Database, tmp_path: Path) -> str:
+    """Where the real DBOS keeps evacuations of this world; the AWS node is taken back."""
     storage = Storage(world.shard_map, Attachments(database), cast(Any, None), {})
     workflow.configure(
         workflow.EvacuationContext(
-            shard_map=world.shard_map, fleet=cast(Any, world), moves=cast(Any, world), placements={}, observe=unseen,
-            give_back=lambda _node: None, drains=Drains(world.shard_map, {}, world.clock, world), storage=storage,
+            shard_map=world.shard_map, fleet=cast(Any, world), moves=cast(Any, world), placements={},
+            ranks={PoolId("web"): 0}, observe=unseen, give_back=lambda _node: None,
+            drains=Drains(world.shard_map, {}, world.clock, world), storage=storage,
             clock=world.clock, under_way=world.under_way,
         )
     )  # fmt: skip
     world.shard_map.update_node(AWS, state=NodeState.RECLAIMING)
-    notice = ReclaimNotice(node=AWS, provider="aws", seen_at=NOW, at=NOW + timedelta(seconds=30))
-    with durable_workflows("evacuations", f"sqlite:///{tmp_path / 'dbos.sqlite'}"):
-        yield lambda: workflow.start_evacuation(notice).get_result()
+    return f"sqlite:///{tmp_path / 'dbos.sqlite'}"
+
+
+@pytest.fixture
+def evacuated(workflows: str) -> Iterator[Evacuated]:
+    """What the evacuation of the AWS node reports."""
+    with durable_workflows("evacuations", workflows):
+        yield lambda: workflow.start_evacuation(NOTICE).get_result()
 
 
 def _drained_by_another(world: World) -> None:
@@ -127,9 +166,19 @@ def test_what_another_move_has_left_on_the_node_is_moved_after_all(world: World,
     _drained_by_another(world)
     world.others_end = MovePhase.ABORTED
     reports = evacuated()
-    assert [request.id for request in world.moved] == ["move-sw-aws-s1-reclaim", "move-sw-aws-s0-reclaim-2"]
+    ids = [request.id for request in world.moved]
+    assert ids == ["move-sw-aws-s1-reclaim-sw-aws", "move-sw-aws-s0-reclaim-2-sw-aws"]
     assert workflow.succeeded(reports)
     assert (len(reports), world.released) == (2, [])
+
+
+def test_a_shard_that_was_evacuated_once_is_moved_again(world: World, evacuated: Evacuated) -> None:
+    evacuated()
+    world.shard_map.update_node(AZURE, state=NodeState.RECLAIMING)
+    notice = ReclaimNotice(node=AZURE, provider="azure", seen_at=NOW, at=world.clock.now() + timedelta(seconds=30))
+    workflow.start_evacuation(notice).get_result()
+    twice = [request.id for request in world.moved if request.shard == "sw-aws-s0"]
+    assert twice == ["move-sw-aws-s0-reclaim-sw-aws", "move-sw-aws-s0-reclaim-sw-azure"]
 
 
 def test_nobody_is_waited_for_beyond_the_notice(world: World, evacuated: Evacuated) -> None:
@@ -140,8 +189,268 @@ def test_nobody_is_waited_for_beyond_the_notice(world: World, evacuated: Evacuat
     assert world.released == ["sw-aws-s0"]
 
 
+def test_a_shard_that_gets_out_at_the_last_moment_is_not_given_up(
+    world: World, evacuated: Evacuated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _drained_by_another(world)
+    world.others_take = timedelta(hours=1)
+    search = world.shard_map.search
+
+    def looked(**wanted: Any) -> tuple[Shard, ...]:
+        """The other's move commits when everything that is still on the node has been read."""
+        found, last = search(**wanted), ShardId("sw-aws-s0")
+        if wanted and world.shard_map.node(AWS).state is NodeState.GONE and last in {shard.id for shard in found}:
+            world.shard_map.move(last, expected_epoch=1, to_node=AZURE)
+        return found
+
+    monkeypatch.setattr(world.shard_map, "search", looked)
+    evacuated()
+    assert world.released == []
+    assert [(one.node, one.state) for one in map(world.shard_map.resolve, (API, SECOND))] == [
+        (AZURE, ShardState.BOUND)
+    ] * 2
+
+
+def test_a_disk_whose_user_changes_at_the_last_moment_is_given_up_all_the_same(
+    world: World, evacuated: Evacuated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its epoch is raised where it is, so another epoch alone does not say that it has got out."""
+    disk, search = world.add("disk", AWS), world.shard_map.search
+
+    def looked(**wanted: Any) -> tuple[Shard, ...]:
+        found = search(**wanted)
+        if world.shard_map.node(AWS).state is NodeState.GONE and [shard.epoch for shard in found] == [1]:
+            world.shard_map.move(disk, expected_epoch=1, to_node=AWS)
+        return found
+
+    monkeypatch.setattr(world.shard_map, "search", looked)
+    evacuated()
+    assert world.released == [disk]
+
+
 def test_a_drain_that_was_begun_for_longer_ends_with_the_notice(world: World, evacuated: Evacuated) -> None:
     world.shard_map.drain(API, NOW + timedelta(minutes=10))
     evacuated()
     assert world.clock.now() == NOW + timedelta(seconds=25)
     assert world.released == ["sw-aws-s0"]
+
+
+def _soon() -> datetime:
+    return datetime.now(UTC) + timedelta(days=1)
+
+
+def test_the_evacuation_of_a_node_that_is_gone_is_forgotten_once_it_is_old(world: World, evacuated: Evacuated) -> None:
+    evacuated()
+    gone = {AWS}
+    long_ago = datetime.now(UTC) - timedelta(days=1)
+    assert workflow.forget_evacuations(gone.__contains__, before=long_ago, most=9) == 0
+    assert workflow.forget_evacuations(lambda _node: False, before=_soon(), most=9) == 0
+    assert workflow.evacuation_begun(AWS)
+    assert workflow.forget_evacuations(gone.__contains__, before=_soon(), most=9) == 1
+    assert not workflow.evacuation_begun(AWS)
+
+
+def test_one_that_broke_off_is_forgotten_with_the_one_that_was_begun_anew_and_not_before(
+    world: World, workflows: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without its second one the first would be the last, and would be begun anew for a node that is gone."""
+
+    def breaks(_requests: Sequence[MoveRequest]) -> tuple[MoveReport, ...]:
+        raise OSError("the store is away")
+
+    with durable_workflows("evacuations", workflows):
+        with monkeypatch.context() as beside:
+            beside.setattr(world, "run", breaks)
+            with pytest.raises(OSError, match="away"):
+                workflow.start_evacuation(NOTICE).get_result()
+        assert workflow.forget_evacuations(lambda _node: True, before=_soon(), most=9) == 0
+        assert list(workflow.broken_off()) == [AWS]
+        workflow.start_again(AWS, NOTICE.at).get_result()
+        assert workflow.forget_evacuations(lambda _node: True, before=_soon(), most=9) == 1
+        assert (workflow.evacuation_begun(AWS), dict(workflow.broken_off())) == (False, {})
+
+
+def test_what_an_older_version_has_left_behind_is_begun_anew_and_once(
+    world: World, workflows: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut_off = threading.Event()
+
+    def die(_requests: Sequence[MoveRequest]) -> tuple[MoveReport, ...]:
+        cut_off.set()
+        raise SystemExit  # as when its process is ended: no outcome is recorded
+
+    with monkeypatch.context() as older:
+        older.setenv("DBOS__APPVERSION", "0")
+        older.setattr(durable, "WORKFLOW_VERSION", "0")
+        older.setattr(world, "run", die)
+        with durable_workflows("evacuations", workflows):
+            workflow.start_evacuation(NOTICE)
+            assert cut_off.wait(30)
+    monkeypatch.setenv("DBOS__APPVERSION", durable.WORKFLOW_VERSION)
+    with durable_workflows("evacuations", workflows):
+        said: list[Event] = []
+        broken = BrokenEvacuations(world.clock, said.append)
+        broken.begin_anew()
+        broken.begin_anew()
+        assert [event.text for event in said] == [
+            "the evacuation of sw-aws broke off (an older version had begun it): it is begun anew"
+        ]
+        assert workflow.succeeded(workflow.start_evacuation(NOTICE).get_result())
+    again = "reclaim-sw-aws-again-2"
+    assert [request.id for request in world.moved] == [f"move-sw-aws-s0-{again}", f"move-sw-aws-s1-{again}"]
+    assert world.shard_map.node(AWS).state is NodeState.GONE
+
+
+def _breaks(world: World, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    left, run = times, world.run
+
+    def locked(requests: Sequence[MoveRequest]) -> tuple[MoveReport, ...]:
+        nonlocal left
+        left -= 1
+        if left >= 0:
+            raise RuntimeError("the database is locked")
+        return run(requests)
+
+    monkeypatch.setattr(world, "run", locked)
+
+
+def test_an_evacuation_that_ended_in_an_error_is_begun_anew_until_it_ends_well(
+    world: World, evacuated: Evacuated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _breaks(world, monkeypatch, 2)
+    with pytest.raises(RuntimeError):
+        evacuated()
+    said: list[Event] = []
+    broken = BrokenEvacuations(world.clock, said.append)
+    for _ in range(2):
+        broken.begin_anew()
+        with pytest.raises(RuntimeError):
+            evacuated()
+    world.clock.sleep(2)
+    broken.begin_anew()
+    assert workflow.succeeded(evacuated())
+    world.clock.sleep(3600)
+    broken.begin_anew()
+    assert [event.text for event in said] == [
+        "the evacuation of sw-aws broke off (the database is locked): it is begun anew"
+    ] * 2
+    assert [request.id for request in world.moved] == [f"move-sw-aws-s{n}-reclaim-sw-aws-again-3" for n in range(2)]
+    assert world.shard_map.node(AWS).state is NodeState.GONE
+
+
+def test_what_breaks_off_every_time_is_left_until_the_next_process(
+    world: World, evacuated: Evacuated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _breaks(world, monkeypatch, 1 << 30)
+    with pytest.raises(RuntimeError):
+        evacuated()
+
+    def looks(times: int) -> list[str]:
+        said: list[Event] = []
+        broken = BrokenEvacuations(world.clock, said.append)
+        for _ in range(times):
+            broken.begin_anew()
+            with pytest.raises(RuntimeError):
+                evacuated()
+            world.clock.sleep(600)
+        return [event.text for event in said]
+
+    begun = looks(MOST + 2)
+    assert len(begun) == MOST
+    assert begun[-1].endswith("it is begun anew, for the last time until the control plane is started again")
+    assert len(looks(1)) == 1
+
+
+def test_a_store_that_is_busy_for_a_moment_does_not_break_an_evacuation_off(
+    world: World, evacuated: Evacuated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search, asked = world.shard_map.search, 0
+
+    def busy(**wanted: Any) -> tuple[Shard, ...]:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            raise RuntimeError("the database is locked")
+        return search(**wanted)
+
+    monkeypatch.setattr(world.shard_map, "search", busy)
+    assert workflow.succeeded(evacuated())
+
+
+def test_a_store_that_stays_busy_is_named(world: World, evacuated: Evacuated, monkeypatch: pytest.MonkeyPatch) -> None:
+    def busy(**_wanted: Any) -> tuple[Shard, ...]:
+        raise RuntimeError("the database is locked")
+
+    said: list[Event] = []
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(world.shard_map, "search", busy)
+        with pytest.raises(Exception, match="choose"):
+            evacuated()
+    BrokenEvacuations(world.clock, said.append).begin_anew()
+    assert workflow.succeeded(evacuated())
+    assert "broke off (choose: the database is locked)" in said[0].text
+
+
+def test_what_is_begun_anew_after_its_notice_gives_no_spare_up(
+    world: World, evacuated: Evacuated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spares = [world.add(f"{node}-{number}", node) for node in (GCP, AZURE) for number in range(2)]
+    with monkeypatch.context() as meanwhile:
+        _breaks(world, meanwhile, 1)
+        meanwhile.setattr(workflow, "make_room", lambda *_: None)
+        with pytest.raises(RuntimeError):
+            evacuated()
+    world.clock.sleep(31)
+    BrokenEvacuations(world.clock, unseen).begin_anew()
+    assert evacuated() == ()
+    assert world.released == ["sw-aws-s0", "sw-aws-s1"]
+    assert [shard.id for shard in world.shard_map.search()] == sorted(spares)
+
+
+def test_a_cancelled_evacuation_stays_ended(
+    world: World, evacuated: Evacuated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(_requests: Sequence[MoveRequest]) -> tuple[MoveReport, ...]:
+        begun.set()
+        assert go_on.wait(30)
+        return ()
+
+    monkeypatch.setattr(world, "run", slow)
+    handle = workflow.start_evacuation(NOTICE)
+    assert begun.wait(30)
+    DBOS.cancel_workflow(handle.workflow_id)
+    go_on.set()
+    with pytest.raises(Exception, match="cancelled"):
+        handle.get_result()
+    said: list[Event] = []
+    BrokenEvacuations(world.clock, said.append).begin_anew()
+    assert said == []
+
+
+def test_one_that_breaks_off_while_a_control_plane_waits_for_it_is_told_and_stops_nothing(
+    world: World, evacuated: Evacuated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited_for = threading.Event()
+
+    def run(_requests: Sequence[MoveRequest]) -> tuple[MoveReport, ...]:
+        assert waited_for.wait(30)
+        raise RuntimeError("the database is locked")
+
+    def unfinished(kind: str) -> list[str]:
+        found = durable.unfinished(kind)
+        if found:
+            waited_for.set()
+        return found
+
+    monkeypatch.setattr(world, "run", run)
+    monkeypatch.setattr(control_plane, "unfinished", unfinished)
+    said: list[Event] = []
+    nothing = cast(Any, None)
+    plane = control_plane.ControlPlane(
+        name="sw", store=nothing, steps=nothing, fleet=nothing, clock=world.clock, observe=said.append, url=""
+    )
+    workflow.start_evacuation(NOTICE)
+    assert list(plane.rounds(0)) == []
+    assert [event.text for event in said] == ["evacuate-sw-aws broke off: the database is locked"]

@@ -14,6 +14,7 @@ from forecasting.connectors.sources import Source, Sources
 from forecasting.demand import PoolSource, UsageDemand
 from forecasting.lateness import Lead
 from forecasting.promotions import Promotions
+from forecasting.registry import NEWEST_KEPT
 from forecasting.rnn.trained import TrainedRnn
 from tests.retraining_cases import record
 
@@ -108,6 +109,60 @@ def test_a_recording_is_forecast_from_its_end(tmp_path: Path, clock: ManualClock
     assert starts == [NOW, clock.now()]
 
 
+def written(folder: Path, *values: float, step: timedelta = HOUR, end: datetime = NOW) -> Path:
+    """One series that ends then."""
+    path = folder / "usage.csv"
+    moments = [end - (len(values) - i) * step for i in range(len(values))]
+    rows = [f"a,{moment:%Y-%m-%dT%H:%M:%SZ},{value}" for moment, value in zip(moments, values, strict=True)]
+    path.write_text("\n".join(["series_id,timestamp,value", *rows]))
+    return path
+
+
+def of_file(usage: Path, clock: ManualClock, *, per_shard: float | None = None, replay: bool = False) -> UsageDemand:
+    return UsageDemand(
+        [PoolSource(pool=POOL, per_shard=per_shard)], usage=usage, metric=None, horizon=3, budget_seconds=0.1, paths=20,
+        seed=1, registry=usage.parent / "models", clock=clock, replay=replay,
+    )  # fmt: skip
+
+
+def test_a_round_of_short_steps_says_what_is_needed_as_far_as_it_forecasts(tmp_path: Path, clock: ManualClock) -> None:
+    usage = written(tmp_path, *[5.0 + i % 3 for i in range(96)], step=timedelta(minutes=1))
+    (pool,) = of_file(usage, clock).demand().pools
+    assert pool.need.within == timedelta(minutes=3)
+    assert pool.sentence.endswith("within the next 3 minutes")
+
+
+def test_a_fleet_beyond_reason_is_refused_before_it_is_planned(tmp_path: Path, clock: ManualClock) -> None:
+    usage = written(tmp_path, *[5e12 + i % 3 for i in range(96)])
+    with pytest.raises(BadUsageData, match="pool 'web' would need 5e\\+12 shards") as caught:
+        of_file(usage, clock, per_shard=1.0).demand()
+    assert "pools.web.per_shard" in caught.value.next_step
+
+
+def test_samples_of_a_file_from_the_future_are_left_out_unless_it_is_a_recording(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    usage = written(tmp_path, *[5.0] * 96, end=NOW + 10 * HOUR)
+    (history,) = of_file(usage, clock).usage().histories
+    assert history.end == NOW + HOUR  # the step that begins now is under way
+    (recorded,) = of_file(usage, clock, replay=True).usage().histories
+    assert recorded.end == NOW + 10 * HOUR
+
+
+def test_rounds_keep_a_few_networks_and_the_recorded_ones(
+    tmp_path: Path, clock: ManualClock, trained: TrainedRnn
+) -> None:
+    promotions = Promotions(tmp_path / "models")
+    for age in range(NEWEST_KEPT + 5):
+        promotions.registry.save(f"n{age}", trained, series=1, now=NOW - (age + 1) * HOUR)
+    oldest = f"n{NEWEST_KEPT + 4}"
+    promotions.add(record(0).model_copy(update={"metric": "another", "model": oldest}))
+    of_file(written(tmp_path, *[5.0] * 96), clock).demand()
+    kept = {card.fingerprint for card in promotions.registry.cards()}
+    assert {"n0", oldest} <= kept
+    assert len(kept) <= NEWEST_KEPT + 1
+
+
 def test_a_series_without_a_value_costs_only_the_pool_that_it_drives(tmp_path: Path, clock: ManualClock) -> None:
     moments = [f"{NOW - (96 - hour) * HOUR:%Y-%m-%dT%H:%M:%SZ}" for hour in range(96)]
     rows = [f"{name},{moment},{value}" for name, value in (("dead", ""), ("live", 5)) for moment in moments]
@@ -129,6 +184,7 @@ def test_a_series_without_a_value_costs_only_the_pool_that_it_drives(tmp_path: P
         of("dead").demand()
 
 
-def test_a_synthetic_history_has_no_age(tmp_path: Path, clock: ManualClock) -> None:
+def test_a_synthetic_history_has_no_age(tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("forecasting.network.TUNING_STEPS", 5)  # a still clock ends no budget
     (pool,) = demand(tmp_path, clock, None).demand().pools
     assert (pool.synthetic, pool.target.history_age, pool.history) == (True, None, "")

@@ -126,3 +126,12 @@ def test_widening_spreads_around_the_median_and_keeps_the_sign(histories: list[H
     spread = plain.quantile(0.9) - plain.quantile(0.5)
     assert np.allclose(wide.quantile(0.9) - wide.quantile(0.5), 2 * spread, rtol=0.1)
     assert wide.sample_paths(400).min() >= 0
+
+
+@pytest.mark.parametrize("days", [5, 7, 8, 15, 30])
+def test_steps_of_a_week_and_more_have_a_lead_too(days: int) -> None:
+    step = timedelta(days=days)
+    history = History("s", datetime(2026, 1, 5, tzinfo=UTC), step, np.ones(10))
+    lead = lead_of(history, history.end + 9 * step, 24)
+    assert (lead.steps + lead.beyond, lead.steps > 0) == (9, True)
+    assert 1 <= lead.widening <= MOST_WIDENED

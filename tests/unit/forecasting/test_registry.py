@@ -1,3 +1,6 @@
+import os
+import shutil
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -58,3 +61,18 @@ def test_the_fingerprint_is_of_values_names_and_plan(fleet: list[History], plan:
     ]
     assert len({fingerprint([history], plan), *others}) == 6
     assert fingerprint([history], plan) == fingerprint([history], plan.model_copy())
+
+
+def test_a_draft_is_no_network_and_goes_when_its_writer_is_gone(
+    tmp_path: Path, trained: TrainedRnn, still: ManualClock
+) -> None:
+    registry = ModelRegistry(tmp_path)
+    registry.save("abc", trained, series=1, now=still.now())
+    for name, age in (("new", timedelta(hours=1)), ("old", timedelta(days=2))):
+        draft = tmp_path / f".draft-{name}"
+        shutil.copytree(tmp_path / "abc", draft)
+        changed = (still.now() - age).timestamp()
+        os.utime(draft, (changed, changed))
+    assert [card.fingerprint for card in registry.cards()] == ["abc"]
+    registry.sweep((), still.now())
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".draft-new", "abc"]

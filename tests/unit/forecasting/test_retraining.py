@@ -30,7 +30,7 @@ def usage() -> list[History]:
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("forecasting.network.TUNING_STEPS", 60)
+    monkeypatch.setattr("forecasting.network.TUNING_STEPS", 20)
 
 
 def steps(

@@ -63,6 +63,17 @@ def test_the_telling_need_is_nearest_to_four_in_five() -> None:
     assert telling_need(TEN, 2.0, 500, 2 * HOUR).probability == 0.0
 
 
+def test_the_telling_need_of_very_many_shards_is_found_at_once() -> None:
+    many = of([[10.0**12 * (1 + i)] for i in range(10)])
+    need = telling_need(many, 1.0, 0, HOUR)
+    assert (need.additional, need.probability) == (2 * 10**12 + 1, 0.8)
+    assert telling_need(of([[6.0], [6.0]]), 1.0, 1, HOUR).additional == 1  # the fewest of those that are as likely
+
+
+def test_more_shards_than_an_integer_holds_stay_many() -> None:
+    assert shards_for(np.array([1e300, np.inf]), 1e-6).min() > 10**18
+
+
 def test_the_sentence() -> None:
     need = need_for(TEN, 2.0, 5, 2 * HOUR, 2)
     text = sentence(need.model_copy(update={"within": HOUR}), "cpu.small")

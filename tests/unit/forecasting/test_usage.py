@@ -99,6 +99,12 @@ def test_a_longer_step_adds_counts_up_and_averages_levels(tmp_path: Path) -> Non
     assert defects(level) == {"resampled": 6}
 
 
+def test_one_sparse_series_costs_the_others_nothing(tmp_path: Path) -> None:
+    file = read_usage(csv(tmp_path, rows(*CLEAN, "b,2026-01-05T00:00:00Z,1", "b,2026-01-05T04:00:00Z,2")))
+    assert (file.freq, [len(history.values) for history in file.histories]) == (HOUR, [6, 5])
+    assert defects(file) == {"gap": 3}
+
+
 def test_a_shorter_step_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadUsageData, match="coarser") as caught:
         read_usage(csv(tmp_path, rows(*CLEAN)), freq=HOUR / 12)

@@ -24,6 +24,12 @@ def test_a_repair_names_the_row_where_it_is_first_met() -> None:
     assert (repair.series_id, repair.defect, repair.count, repair.first_row) == ("b", "negative", 2, 4)
 
 
+def test_each_series_has_its_own_first_row() -> None:
+    rows = [row for pair in zip(hours("b", 1, -2, -3), hours("a", -4, 5, -6), strict=True) for row in pair]
+    _, repairs = mended(table(*rows), "f", now=None)
+    assert [(r.series_id, r.count, r.first_row) for r in repairs] == [("b", 2, 3), ("a", 2, 2)]
+
+
 def test_samples_from_the_future_are_left_out_where_now_is_told() -> None:
     rows = table(*hours("a", 1, 2, 3, 4, 5))
     kept, repairs = mended(rows, "f", now=NOW)

@@ -9,7 +9,7 @@ from engine.model.money import usd
 from engine.model.placement import Cell, Node
 from engine.model.plan import CellPlan, Plan, PlannedNode
 from policies.pack_config import elsewhere, pack_config, read_config
-from policies.rules import Elsewhere, Limits
+from policies.rules import FLEET_RULES, Elsewhere, FleetFacts, InstanceFacts, Limits, judged
 
 HERE = Cell(provider="aws", kind="aws", account="1", region="us-east-1")
 SAME = Cell(provider="aws", kind="aws", account="1", region="eu-west-1")
@@ -55,6 +55,28 @@ def test_elsewhere_leaves_the_judged_cell_out() -> None:
     assert elsewhere(plan(), HERE) == Elsewhere(
         nodes=2, spot_nodes=1, same_provider_nodes=1, hourly_cost=Decimal("0.30")
     )
+
+
+def test_the_price_of_a_node_that_leaves_is_no_part_of_what_the_plan_costs() -> None:
+    """It runs until its shards have moved to what was bought in its place."""
+    rule = next(one for one in FLEET_RULES if one.id == "hourly-budget")
+    found = plan()
+    leaving = found.model_copy(update={"leaving": (NodeId("a"),)})
+
+    def costs(judged_plan: Plan, cell: Cell, budget: str) -> str:
+        limits = Limits(hourly_budget=Decimal(budget))
+        _, rest = read_config(json.loads(pack_config(limits, judged_plan, cell))[rule.id])
+        nodes = [planned.node for one in judged_plan.cells if one.cell == cell for planned in one.nodes]
+        facts = tuple(
+            InstanceFacts(name=node.id, tags={"shardwright-hourly-price": str(node.hourly_price.amount)})
+            for node in nodes
+        )
+        return "".join(judged(rule, FleetFacts(instances=facts, elsewhere=rest), limits))
+
+    for cell in (HERE, SAME, OTHER):
+        assert costs(leaving, cell, "0.30") == ""
+        assert "costs 9.30 USD" in costs(found, cell, "0.30")
+        assert "costs 0.30 USD an hour, the budget is 0.29" in costs(leaving, cell, "0.29")
 
 
 def test_every_policy_reads_back_what_was_written() -> None:

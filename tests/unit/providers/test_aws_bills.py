@@ -8,10 +8,15 @@ from typing import Any
 
 import pytest
 
+from engine.billing.base import ingest
+from engine.billing.reconciliation import reconcile
 from engine.clock import ManualClock
 from engine.errors import NotFound, ProviderAnswerInvalid
 from engine.model.billing import BillDelivery
+from engine.model.money import usd
 from engine.model.value import Interval
+from engine.store.database import Database
+from engine.store.ledger import SqlLedger
 from providers.aws_bills import fetch_bill, month_of
 from tests.unit.providers.aws_script import ScriptedApi
 
@@ -87,10 +92,48 @@ def test_several_files_become_one_with_one_header() -> None:
     assert rows == [HEADER, ["7", "1"], ["7", "2"]]
 
 
-def test_several_invoices_are_summed_and_credit_memos_taken_off() -> None:
+def test_each_of_several_invoices_has_its_total_and_a_credit_memo_is_taken_off() -> None:
     file = report(["7", "5"], ["8", "-1"], ["7", "2"])
     delivery = bill({"f": file}, summary("7", "7.00"), summary("8", "1.00", "CREDIT_MEMO"))
-    assert (delivery.invoice.invoice_id, delivery.invoice.total.amount) == ("7+8", Decimal("6.00"))
+    totals = [(invoice.invoice_id, invoice.total) for invoice in delivery.invoices]
+    assert totals == [("7", usd("7.00")), ("8", usd("-1.00"))]
+
+
+COST_HEADER = [
+    *("bill/InvoiceId", "bill/PayerAccountId", "bill/BillingPeriodStartDate", "bill/BillingPeriodEndDate"),
+    *("lineItem/UsageStartDate", "lineItem/UsageEndDate", "lineItem/LineItemType", "lineItem/CurrencyCode"),
+    "lineItem/UnblendedCost",
+]
+
+
+def cost_report(*rows: tuple[str, str]) -> bytes:
+    month, hour = ("2026-02-01", "2026-03-01"), ("2026-02-03T10:00:00Z", "2026-02-03T11:00:00Z")
+    cells = [[invoice, "012345678901", *month, *hour, "Usage", "USD", cost] for invoice, cost in rows]
+    return report(*cells, header=COST_HEADER)
+
+
+def verdicts(ledger: SqlLedger, delivery: BillDelivery) -> dict[str, tuple[int, bool]]:
+    ledger.append(delivery, ingest(delivery))
+    found = reconcile(ledger.invoices(), ledger.sums()).verdicts
+    return {verdict.invoice.invoice_id: (verdict.rows, verdict.reconciled) for verdict in found}
+
+
+def test_a_month_with_a_marketplace_invoice_reconciles_invoice_by_invoice(database: Database) -> None:
+    ledger = SqlLedger(database)
+    delivery = bill(
+        {"f": cost_report(("7", "5.5"), ("8", "3"), ("7", "1.5"))}, summary("7", "7.00"), summary("8", "3.00")
+    )
+    assert verdicts(ledger, delivery) == {"7": (2, True), "8": (1, True)}
+    assert [charge.invoice_id for charge in ledger.charges()] == ["7", "8", "7"]
+    restated = bill({"f": cost_report(("7", "7"), ("8", "3"))}, summary("7", "7.00"), summary("8", "3.01"))
+    assert verdicts(ledger, restated) == {"7": (1, True), "8": (1, False)}
+
+
+def test_rows_that_are_not_invoiced_yet_belong_to_no_invoice(database: Database) -> None:
+    ledger = SqlLedger(database)
+    delivery = bill({"f": cost_report(("8", "3"), ("", "4"))}, summary("8", "3.00"))
+    assert verdicts(ledger, delivery) == {"8": (1, True)}
+    assert [charge.invoice_id for charge in ledger.charges()] == ["8", None]
 
 
 def test_a_month_without_an_invoice_is_not_there_yet() -> None:
@@ -110,8 +153,16 @@ def test_an_account_without_a_csv_report_is_told_to_define_one() -> None:
 
 @pytest.mark.parametrize(
     "file",
-    [b"", b"not gzip", gzip.compress(b""), report(["7"], header=["other"]), report(["7", "1"])[:-9]],
-    ids=["empty", "not gzip", "no header", "no invoice column", "cut off"],
+    [
+        b"",
+        b"not gzip",
+        gzip.compress(b""),
+        report(["7"], header=["other"]),
+        report(["7", "1"])[:-9],
+        report(["7", "1"])[:10] + b"\xff" * 99,
+        report(["7", "1" * 200_000]),
+    ],
+    ids=["empty", "not gzip", "no header", "no invoice column", "cut off", "garbled", "a cell too large"],
 )
 def test_a_damaged_report_is_refused(file: bytes) -> None:
     with pytest.raises(ProviderAnswerInvalid, match="cannot be read"):

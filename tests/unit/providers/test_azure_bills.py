@@ -31,7 +31,9 @@ class Portal:
         self.link, self.format = f"{ARM}/results/1?api-version=1", "Csv"
 
     @staticmethod
-    def invoice(name: str, start: str = "2026-11-01", end: str = "2026-11-30", total: float = 12.34) -> object:
+    def invoice(
+        name: str, start: str = "2026-11-01", end: str = "2026-11-30", total: float = 12.34, **more: str
+    ) -> object:
         return {
             "name": name,
             "properties": {
@@ -39,6 +41,7 @@ class Portal:
                 "invoicePeriodEndDate": f"{end}T00:00:00Z",
                 "invoiceDate": "2026-12-04T00:00:00Z",
                 "totalAmount": {"currency": "USD", "value": total},
+                **more,
             },
         }
 
@@ -89,6 +92,40 @@ def test_the_report_belongs_to_the_invoice(fetch: Callable[[Portal], BillDeliver
     assert delivery.invoice.total == usd(Decimal("12.34"))
     assert delivery.invoice.billing_period == NOVEMBER
     assert clock.now() - NOW == timedelta(seconds=60), "three looks, Retry-After apart"
+
+
+def test_every_invoice_of_the_period_comes_with_its_rows(fetch: Callable[[Portal], BillDelivery]) -> None:
+    portal = Portal()
+    portal.invoices += [
+        portal.invoice("E-MARKET", total=5, invoiceDate="2026-12-03T00:00:00Z", invoiceType="AzureMarketplace"),
+        portal.invoice("E-WRONG", total=99, status="Void"),
+        portal.invoice("C-WRONG", total=-99, documentType="CreditNote"),
+        portal.invoice("E-YEAR", "2026-01-01", "2026-12-31", invoiceDate="2026-12-01T00:00:00Z"),
+    ]
+    delivery = fetch(portal)
+    assert [one.invoice_id for one in delivery.invoices] == ["E-MARKET", "E-NOV"]
+    assert [one["invoiceId"] for one in portal.asked] == ["E-MARKET", "E-NOV"]
+    assert delivery.content == b"Cost\r\n1\r\n2\r\n1\r\n2\r\n"
+
+
+def test_a_month_whose_only_invoice_was_voided_has_none(fetch: Callable[[Portal], BillDelivery]) -> None:
+    portal = Portal()
+    portal.invoices = [portal.invoice("E-WRONG", status="Void")]
+    with pytest.raises(NotFound, match="2026-11-01"):
+        fetch(portal)
+
+
+def test_a_part_that_ends_within_its_last_line_keeps_that_row_apart(fetch: Callable[[Portal], BillDelivery]) -> None:
+    portal = Portal()
+    portal.parts[0] = b"Cost\r\n1"
+    assert fetch(portal).content.split() == [b"Cost", b"1", b"2"]
+
+
+def test_parts_with_different_columns_are_not_one_bill(fetch: Callable[[Portal], BillDelivery]) -> None:
+    portal = Portal()
+    portal.parts[1] = b"Price\r\n2\r\n"
+    with pytest.raises(ProviderAnswerInvalid, match="different columns"):
+        fetch(portal)
 
 
 def test_no_invoice_yet(fetch: Callable[[Portal], BillDelivery]) -> None:

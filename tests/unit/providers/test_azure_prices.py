@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -144,3 +145,51 @@ def test_eviction_rates() -> None:
     ]
     lost = eviction_per_month(api(lambda _: httpx.Response(200, json={"data": rows})), "sub", ["eastus"])
     assert list(lost) == [("eastus", "standard_d2s_v5")]
+
+
+def graph(pages: list[dict[str, Any]], bodies: list[dict[str, Any]]) -> Handler:
+    """Answers with one after the other, the last for ever."""
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        bodies.append(json.loads(request.content))
+        return httpx.Response(200, json=pages[min(len(bodies), len(pages)) - 1])
+
+    return handle
+
+
+def rated(size: str, **more: str) -> dict[str, Any]:
+    row = {"id": size, "skuName": size, "location": "eastus", "spotEvictionRate": "20+"}
+    return {"totalRecords": 2, "count": 1, "resultTruncated": "false", "data": [row], **more}
+
+
+def test_resource_graph_is_read_to_its_last_page() -> None:
+    bodies: list[dict[str, Any]] = []
+    lost = eviction_per_month(api(graph([rated("a", **{"$skipToken": "t"}), rated("b")], bodies)), "sub", ["eastus"])
+    assert set(lost) == {("eastus", "a"), ("eastus", "b")}
+    assert [body["options"] for body in bodies] == [
+        {"resultFormat": "objectArray", "$top": 1000},
+        {"resultFormat": "objectArray", "$top": 1000, "$skipToken": "t"},
+    ]
+    assert bodies[0]["query"] == bodies[1]["query"]
+
+    point = {"effectiveDate": "2026-11-02T00:00:00Z", "priceUSD": 0.02}
+    pages = [
+        {"data": [{"skuName": "a", "location": "eastus", "spotPrices": [point]}], "$skipToken": "t"},
+        {"data": [{"skuName": "b", "location": "eastus", "spotPrices": [point]}]},
+    ]
+    assert set(spot_history(api(graph(pages, [])), "sub", ["eastus"])) == {("eastus", "a"), ("eastus", "b")}
+
+
+@pytest.mark.parametrize("asked", [spot_history, eviction_per_month])
+def test_a_query_that_is_to_be_paged_is_sorted_by_the_id_it_projects(asked: Callable[..., object]) -> None:
+    bodies: list[dict[str, Any]] = []
+    asked(api(graph([{"data": []}], bodies)), "sub", ["eastus"])
+    assert "| project id, " in bodies[0]["query"]
+    assert bodies[0]["query"].endswith("| order by id asc")
+
+
+def test_rows_that_are_kept_back_are_not_taken_for_none() -> None:
+    with pytest.raises(ProviderAnswerInvalid, match="keeps rows back"):
+        eviction_per_month(api(graph([rated("a", resultTruncated="true")], [])), "sub", ["eastus"])
+    with pytest.raises(ProviderAnswerInvalid, match="does not stop paging"):
+        eviction_per_month(api(graph([rated("a", **{"$skipToken": "t"})], [])), "sub", ["eastus"])

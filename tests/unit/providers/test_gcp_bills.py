@@ -71,6 +71,7 @@ def test_an_invoice_of_another_month_is_no_answer() -> None:
         fetched(run("1", b"x", invoice_month="202610"))
 
 
-def test_an_invoice_that_is_rubbish_is_no_answer() -> None:
-    with pytest.raises(ProviderAnswerInvalid):
-        fetched(run("1", b"x", total="twelve"))
+@pytest.mark.parametrize(("figure", "typed"), [("total", "twelve"), ("currency", "usd"), ("invoice_id", "1" * 129)])
+def test_an_invoice_that_is_rubbish_is_no_answer(figure: str, typed: str) -> None:
+    with pytest.raises(ProviderAnswerInvalid, match=figure):
+        fetched(run("1", b"x", **{figure: typed}))

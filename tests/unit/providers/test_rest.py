@@ -178,3 +178,10 @@ def test_a_login_goes_along_and_errors_name_the_table_it_is_from() -> None:
     with pytest.raises(AuthenticationFailed) as caught:
         api.get(Thing, URL, token=None)
     assert "[forecast.sources.prom]" in caught.value.next_step
+
+
+def test_bytes_that_do_not_decode_are_told_without_the_links_signature(api: Callable[..., RestApi]) -> None:
+    broken = httpx.Response(200, headers={"content-encoding": "gzip"}, stream=httpx.ByteStream(b"no gzip"))
+    with pytest.raises(ProviderAnswerInvalid, match="GET /v1/things sent bytes that do not decode") as refused:
+        api(broken).send("GET", URL + "?sig=s3cret", token=None)
+    assert "s3cret" not in str(refused.value)

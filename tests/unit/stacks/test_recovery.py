@@ -94,3 +94,18 @@ def test_a_token_without_tags_is_no_token() -> None:
     assert InstanceOf(INSTANCE, "tags").token({}) is None
     assert InstanceOf(INSTANCE, "token").token({"token": "t"}) == "t"
     assert InstanceOf(INSTANCE, "tags").token({"tags": {"shardwright-token": {"ciphertext": "…"}}}) is None
+
+
+def test_the_instances_that_a_state_has_are_told_by_node_with_the_providers_id() -> None:
+    def resource(name: str, **more: object) -> dict[str, object]:
+        return {"urn": f"urn:pulumi:s::shardwright::{INSTANCE}::{name}", "type": INSTANCE, **more}
+
+    resources = [
+        {"urn": "urn:pulumi:s::shardwright::x:Network::net", "type": NETWORK, "id": "net-1"},
+        resource("n-2", id="i-2", outputs={"vmId": "v-2"}),
+        resource("n-1", id="i-1", outputs={"vmId": "v-1"}),
+        resource("n-1", id="i-0", outputs={"vmId": "v-0"}, delete=True),
+        resource("n-3"),
+    ]
+    assert InstanceOf(INSTANCE, "tags").made(resources) == (("n-1", "i-1"), ("n-2", "i-2"))
+    assert InstanceOf(INSTANCE, "tags", id_output="vmId").made(resources) == (("n-1", "v-1"), ("n-2", "v-2"))

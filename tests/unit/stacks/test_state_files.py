@@ -2,12 +2,16 @@ import json
 import os
 import socket
 import subprocess
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import psutil
 import pytest
 
+from engine.clock import SystemClock, wait_until
 from engine.errors import ConfigurationError, ShardwrightError
-from stacks.state_files import PROJECT, LockHolder, StateFiles
+from stacks.state_files import PROJECT, LockHolder, StateFiles, mend_selection
 
 
 def write(path: Path, value: object) -> None:
@@ -60,18 +64,78 @@ def test_outputs_are_those_of_the_stack(tmp_path: Path) -> None:
     assert files.outputs("s") == root["outputs"]
 
 
-def test_a_lock_tells_whether_its_holder_lives(tmp_path: Path) -> None:
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Callable[..., int]]:
+    """Starts what looks like an engine; its pid."""
+    begun: list[subprocess.Popen[bytes]] = []
+    program = tmp_path / "bin" / "pulumi"
+    program.parent.mkdir()
+    program.write_bytes(Path("/bin/sh").read_bytes())
+    program.chmod(0o755)
+
+    def start(*words: str) -> int:
+        begun.append(subprocess.Popen([program, "-c", "read _", *words], stdin=subprocess.PIPE))
+        process = psutil.Process(begun[-1].pid)
+        begins = lambda: process.name() == "pulumi" and bool(process.cmdline())  # noqa: E731
+        assert wait_until(begins, SystemClock(), timeout_seconds=10, every_seconds=0.01)
+        return process.pid
+
+    yield start
+    for process in begun:
+        process.kill()
+        process.communicate()
+
+
+def holder(pid: int, since: datetime | None = None, host: str = "") -> LockHolder:
+    return LockHolder(stack="s", pid=pid, host=host or socket.gethostname(), since=since)
+
+
+def test_a_lock_tells_who_holds_it_since_when(tmp_path: Path) -> None:
     files = state(tmp_path, {})
     lock(tmp_path, os.getpid(), socket.gethostname())
     assert files.interrupted("s")
-    assert [holder.alive for holder in files.locks("s")] == [True]
+    assert files.locks("s") == [holder(os.getpid())]
+    told = tmp_path / ".pulumi" / "locks" / "organization" / PROJECT / "s" / "1.json"
+    write(told, {"pid": 7, "hostname": "there", "timestamp": "2026-03-01T13:00:00.123456789+01:00"})
+    (found,) = files.locks("s")
+    assert (found.host, found.since) == ("there", datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC))
+
+
+def test_the_last_sign_is_the_later_of_lock_and_state(tmp_path: Path) -> None:
+    files = state(tmp_path, {})
+    lock(tmp_path, 1, "elsewhere")
+    for path, at in ((next(tmp_path.rglob("s.json")), 100), (next(tmp_path.rglob("1.json")), 200)):
+        os.utime(path, (at, at))
+    assert files.last_sign("s").timestamp() == 200
+    os.utime(next(tmp_path.rglob("s.json")), (300, 300))
+    assert files.last_sign("s").timestamp() == 300
+
+
+def test_an_engine_that_works_on_the_stack_holds_its_lock(engine: Callable[..., int]) -> None:
+    long_ago = datetime(2026, 3, 1, tzinfo=UTC)
+    assert holder(engine("up", "--stack", "s"), long_ago).alive, "whatever the clock was set to since"
+    assert holder(engine("up", "--stack", "organization/shardwright/s"), long_ago).alive
+    assert holder(engine("up"), datetime.now(UTC)).alive, "started by hand, for the stack that is selected"
+    assert holder(engine("up")).alive
+
+
+def test_whoever_has_got_its_pid_since_does_not(engine: Callable[..., int]) -> None:
+    began = datetime.now(UTC) - timedelta(minutes=1)
+    assert not holder(engine("up", "--stack", "another"), began).alive
+    assert not holder(os.getpid()).alive, "no engine"
+
+
+def test_an_engine_that_has_ended_holds_nothing() -> None:
     ended = subprocess.Popen(["true"])
-    pid = ended.pid
-    assert os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT) is not None
-    assert not LockHolder(pid=pid, host=socket.gethostname()).alive, "a zombie holds nothing"
+    assert os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT) is not None
+    assert not holder(ended.pid).alive, "a zombie"
     ended.wait()
-    assert not LockHolder(pid=pid, host=socket.gethostname()).alive
-    assert LockHolder(pid=pid, host="elsewhere").alive
+    assert not holder(ended.pid).alive
+
+
+def test_of_one_on_another_machine_nobody_can_tell() -> None:
+    found = holder(1, host="elsewhere")
+    assert (found.here, found.alive) == (False, True)
 
 
 def test_locks_are_broken_also_those_that_a_full_disk_cut_off(tmp_path: Path) -> None:
@@ -120,3 +184,17 @@ def test_with_both_copies_cut_off_nothing_is_made_up(tmp_path: Path) -> None:
         files.mend("s")
     assert "history" in caught.value.next_step
     assert cut.read_text() == '{"version": 3, "checkp'
+
+
+def test_only_a_note_that_was_cut_off_is_taken_away(tmp_path: Path) -> None:
+    """Named as the engine names it: by the project and the hash of its file's path."""
+    name = f"{PROJECT}-290bef639dc8d430f606beec98695c9e911de0f7-workspace.json"
+    note = tmp_path / "workspaces" / name
+    write(note, {"stack": "s"})
+    mend_selection(tmp_path, Path("/var/stacks/s"))
+    assert note.exists()
+    note.write_text('{"stack')
+    mend_selection(tmp_path, Path("/var/stacks/other"))
+    assert note.exists(), "another's"
+    mend_selection(tmp_path, Path("/var/stacks/s"))
+    assert not note.exists()

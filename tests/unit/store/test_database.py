@@ -46,3 +46,16 @@ def test_an_error_rolls_everything_back(things) -> None:
         raise RuntimeError("half way")
     with database.transaction() as connection:
         assert connection.execute(select(table)).all() == []
+
+
+def test_a_reader_waits_for_no_writer_and_holds_none_up(things) -> None:
+    database, table = things
+    with database.transaction() as writing:
+        writing.execute(insert(table).values(id=1))
+        with database.reading() as connection:
+            assert connection.execute(select(table)).all() == []
+    with database.reading() as connection:
+        assert len(connection.execute(select(table)).all()) == 1
+        with database.transaction() as writing:
+            writing.execute(insert(table).values(id=2))
+        assert len(connection.execute(select(table)).all()) == 1, "it sees one state throughout"

@@ -51,6 +51,11 @@ def test_a_long_step_counts_whole_and_says_so() -> None:
     assert sentence(given) == "50 % probability of needing 1 more cpu.small shard within the next 2 hours"
 
 
+def test_the_sentence_reaches_no_further_than_the_target() -> None:
+    short = small(((0.5, 1),), ((0.5, 9),)).model_copy(update={"step": timedelta(minutes=2)})
+    assert sentence(short).endswith("within the next 4 minutes")
+
+
 def test_lines_carry_the_quantiles_that_the_target_has() -> None:
     chart = fan_chart(small(((0.1, 1), (0.5, 2), (0.9, 4)), ((0.1, 2), (0.5, 3), (0.9, 6))))
     assert [(line.quantile, line.shards) for line in chart.lines] == [

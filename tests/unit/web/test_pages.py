@@ -7,11 +7,11 @@ import pytest
 from fastapi.testclient import TestClient
 
 from engine.api.app import control_app
-from engine.billing.reconciliation import reconcile
-from engine.model.billing import Invoice
+from engine.api.view import BillView
+from engine.billing.report import CostReport
 from engine.model.money import Money, usd
-from engine.web.pages import asked_for, chosen_first
-from tests.sample_view import MONTH, SampleView
+from engine.web.pages import chosen_first
+from tests.sample_view import SampleView
 
 
 @pytest.fixture
@@ -52,18 +52,29 @@ def test_the_gate_is_a_sum_that_adds_up(client: TestClient) -> None:
     assert "passes the gate" in card[1]
 
 
+def test_the_overview_counts_every_move_and_not_only_those_it_shows(client: TestClient) -> None:
+    assert "<span>Moves</span><b>1002</b>" in client.get("/").text
+
+
 def test_every_moment_is_readable_by_programs(client: TestClient) -> None:
     page = client.get("/").text
     assert '<time datetime="2026-11-23T12:03:09Z"><span>2026-11-23</span> <span>12:03:09 UTC</span></time>' in page
 
 
-def test_invoices_in_two_currencies_are_two_sums() -> None:
-    def invoice(number: str, total: Money) -> tuple[str, Invoice]:
-        return "p", Invoice(issuer="i", invoice_id=number, billing_period=MONTH, total=total)
+def test_a_bill_in_two_currencies_has_a_sum_of_each() -> None:
+    class Abroad(SampleView):
+        def bills(self) -> BillView:
+            bills = super().bills()
+            first, *others = bills.report.lines
+            euros = first.model_copy(update={"billed": Money(amount=usd("7").amount, currency="EUR")})
+            return bills.model_copy(update={"report": CostReport(lines=(euros, *others))})
 
-    yen = Money(amount=usd("120").amount, currency="JPY")
-    found = asked_for(reconcile([invoice("1", usd("1.10")), invoice("2", yen), invoice("3", usd("2"))], ()))
-    assert found == (usd("3.10"), yen)
+    with TestClient(control_app(Abroad()), base_url="http://127.0.0.1") as client:
+        page = client.get("/bills").text
+    totals = re.findall(r'<span>Ledger total</span><b>([\d.]+) <span class="unit">(\w+)</span>', page)
+    assert totals[0] == ("7.00", "EUR")
+    assert [currency for _, currency in totals] == ["EUR", "USD"]
+    assert page.count('<th scope="row">Total</th>') == 2
 
 
 def test_files_are_named_and_nothing_else_is_served(client: TestClient) -> None:

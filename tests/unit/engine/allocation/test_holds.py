@@ -7,7 +7,14 @@ import pytest
 from engine.allocation.holds import HoldPhase, PlanHolds
 from engine.allocation.locking import ResourceLocking
 from engine.clock import ManualClock
-from engine.errors import ConcurrentUpdate, InsufficientCapacity, NotFound, ProviderUnavailable
+from engine.errors import (
+    AuthenticationFailed,
+    ConcurrentUpdate,
+    InsufficientCapacity,
+    NotFound,
+    PriceMismatch,
+    ProviderUnavailable,
+)
 from engine.model.ids import HoldId, ReservationId
 from engine.model.market import Hold, Quote, Reservation
 from engine.model.plan import Plan
@@ -30,6 +37,8 @@ class Market:
         self.calls: list[str] = []
         self.crash: str | None = None
         self.fail: Exception | None = None
+        self.refuses: dict[str, Exception] = {}
+        """By call, how it is refused."""
 
     def offers(self, need: object) -> tuple[()]:
         return ()
@@ -51,6 +60,7 @@ class Market:
 
     def confirm(self, hold: Hold) -> Reservation:
         reference = hold.provider_reference or ""
+        self._maybe_refuse("confirm")
         if reference not in self.holds:
             raise NotFound(f"no hold {reference}")
         self.paid.add(reference)
@@ -60,9 +70,15 @@ class Market:
         )
 
     def release(self, hold_id: str) -> None:
+        self.calls.append(f"release {hold_id}")
+        self._maybe_refuse("release")
         self.holds.pop(hold_id, None)
         self.paid.discard(hold_id)
         self._maybe_crash("release")
+
+    def _maybe_refuse(self, call: str) -> None:
+        if call in self.refuses:
+            raise self.refuses[call]
 
     def _maybe_crash(self, call: str) -> None:
         if self.crash == call:
@@ -259,3 +275,140 @@ def test_two_plans_share_one_quote_without_overselling(locking: ResourceLocking)
     assert first.made_at == NOW
     assert not holds.hold_all(first).refused
     assert "left" in holds.hold_all(second).refused[0].reason
+
+
+DOWN = ProviderUnavailable("harbor is down")
+EXPIRED = AuthenticationFailed("harbor refuses the token")
+SCARCE = InsufficientCapacity("none left")
+
+
+@pytest.mark.parametrize("problem", [DOWN, EXPIRED])
+def test_a_provider_that_is_gone_is_named_and_not_asked_for_the_rest(
+    plan: Plan, holds: PlanHolds, harbor: Market, locking: ResourceLocking, problem: Exception
+) -> None:
+    harbor.fail = problem
+    report = holds.hold_all(plan)
+    assert report.gone == ("harbor",)
+    assert {(refusal.offer, refusal.reason) for refusal in report.refused} == {("harbor-1", str(problem))}
+    assert len(report.refused) == 2
+    assert len(set(harbor.calls)) == 1
+    assert locking.leases.phase(plan.id) == HoldPhase.RELEASED
+
+
+def test_one_that_has_none_left_is_still_there(plan: Plan, holds: PlanHolds, harbor: Market) -> None:
+    harbor.fail = SCARCE
+    assert holds.hold_all(plan).gone == ()
+    assert len(harbor.calls) == 2, "and is not asked once more to learn what is to be given back"
+
+
+def test_holds_that_cannot_be_given_back_fail_no_plan_and_are_given_back_later(
+    plan: Plan, holds: PlanHolds, harbor: Market, locking: ResourceLocking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network goes down between one hold and the next."""
+    take = harbor.hold
+
+    def one_and_no_more(quote: Quote, *, key: str) -> Hold:
+        if harbor.holds:
+            raise DOWN
+        return take(quote, key=key)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(harbor, "hold", one_and_no_more)
+        harbor.refuses["release"] = DOWN
+        report = holds.hold_all(plan)
+    assert (report.held, report.gone) == ((), ("harbor",))
+    assert locking.leases.taken("quote:aws:q-aws-1") == 0, "what others hold is free all the same"
+    assert len(harbor.holds) == 1
+    with pytest.raises(ConcurrentUpdate):
+        holds.confirm_all(plan)
+    with pytest.raises(ProviderUnavailable):
+        holds.recover()
+    harbor.refuses.clear()
+    assert holds.recover().released == (plan.id,)
+    assert not harbor.holds
+
+
+@pytest.mark.parametrize(("problem", "asked"), [(DOWN, 1), (EXPIRED, 1), (NotFound("a slip"), 2)])
+def test_everything_is_given_back_that_can_be_before_the_first_problem_is_raised(
+    plan: Plan, holds: PlanHolds, harbor: Market, locking: ResourceLocking, problem: Exception, asked: int
+) -> None:
+    holds.hold_all(plan)
+    harbor.calls.clear()
+    harbor.refuses["release"] = problem
+    with pytest.raises(type(problem)):
+        holds.release_all(plan.id)
+    assert len(harbor.calls) == asked, "who is gone is asked once"
+    assert locking.leases.taken("quote:aws:q-aws-1") == 0
+    harbor.refuses.clear()
+    holds.release_all(plan.id)
+    assert not harbor.holds
+
+
+def test_what_could_not_be_given_back_is_not_paid_for_later(plan: Plan, holds: PlanHolds, harbor: Market) -> None:
+    """One hold lapsed, and as the others are given back the network goes down."""
+    holds.hold_all(plan)
+    harbor.holds.pop(min(harbor.holds))
+    harbor.refuses["release"] = DOWN
+    with pytest.raises(NotFound):
+        holds.confirm_all(plan)
+    with pytest.raises(ProviderUnavailable):
+        holds.recover()
+    harbor.refuses.clear()
+    assert holds.recover().released == (plan.id,)
+    assert (harbor.holds, harbor.paid) == ({}, set())
+
+
+def test_a_plan_that_cannot_be_finished_stands_in_no_others_way(
+    plan: Plan, locking: ResourceLocking, clock: ManualClock
+) -> None:
+    agora, harbor = Market("agora", clock), Market("harbor", clock)
+    holds = PlanHolds(locking, {"agora": agora, "harbor": harbor})
+    other = plan_of([certain(pool(), 2)], [quote(offer("agora-1", "0.05", cell=CELLS[4]))], seed=9)
+    for one, seller in ((other, agora), (plan, harbor)):
+        holds.hold_all(one)
+        seller.refuses["confirm"] = DOWN
+        with pytest.raises(ProviderUnavailable):
+            holds.confirm_all(one)
+    groups = locking.leases.groups_in(HoldPhase.CONFIRMING)
+    first, last = (agora, harbor) if groups[0] == other.id else (harbor, agora)
+    last.refuses.clear()
+    with pytest.raises(ProviderUnavailable):
+        holds.recover()
+    assert last.paid
+    assert not first.paid
+    first.refuses.clear()
+    assert holds.recover().confirmed == (groups[0],)
+    assert first.paid
+
+
+def test_what_is_charged_at_another_price_is_given_back_once_and_told(
+    plan: Plan, holds: PlanHolds, harbor: Market, locking: ResourceLocking
+) -> None:
+    holds.hold_all(plan)
+    harbor.crash = "confirm"
+    with pytest.raises(Crash):
+        holds.confirm_all(plan)
+    harbor.refuses["confirm"] = PriceMismatch("taken at 0.05, charged at 0.06")
+    with pytest.raises(PriceMismatch):
+        holds.recover()
+    assert (harbor.holds, harbor.paid) == ({}, set())
+    assert locking.leases.phase(plan.id) == HoldPhase.RELEASED
+    assert holds.recover() == type(holds.recover())(), "no later attempt meets it again"
+
+
+def test_previews_may_take_longer_than_a_quote_stands_where_no_holds_are_known(
+    locking: ResourceLocking, clock: ManualClock
+) -> None:
+    holds = PlanHolds(locking, {"aws": PlainProvider()})
+    plan = plan_of([certain(pool(), 4)], [quote(offer("aws-1", "0.06"))])
+    assert len(holds.hold_all(plan).held) == 2
+    clock.advance(timedelta(minutes=40))
+    assert len(holds.confirm_all(plan).held) == 2
+
+
+def test_and_a_crash_meanwhile_gives_them_back(locking: ResourceLocking, clock: ManualClock) -> None:
+    holds = PlanHolds(locking, {"aws": PlainProvider()})
+    plan = plan_of([certain(pool(), 4)], [quote(offer("aws-1", "0.06"))])
+    holds.hold_all(plan)
+    assert holds.recover().released == (plan.id,)
+    assert locking.leases.taken("quote:aws:q-aws-1") == 0

@@ -13,6 +13,7 @@ from engine.errors import StateInUse
 from engine.store.database import Database, metadata
 from engine.store.migrate import upgrade
 from engine.store.state_lock import hold_state
+from tests.earlier_store import ledger_outlives_the_upgrade
 
 
 @pytest.fixture
@@ -31,6 +32,10 @@ def test_tables_and_migrations_agree(postgresql: Database) -> None:
     with postgresql.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "target_metadata": metadata})
         assert compare_metadata(context, metadata) == []
+
+
+def test_a_ledger_of_an_earlier_schema_keeps_its_bills(postgresql: Database) -> None:
+    ledger_outlives_the_upgrade(postgresql)
 
 
 def test_a_rush_makes_no_connection_beyond_the_pool(postgresql: Database) -> None:

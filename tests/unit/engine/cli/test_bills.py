@@ -2,6 +2,7 @@
 
 import hashlib
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from engine.app.configured import load, open_store
 from engine.billing.base import ingest
 from engine.model.billing import BillDelivery, BillFormat, Invoice
-from engine.model.money import usd
+from engine.model.money import Money
 from engine.model.value import Interval
 from tests.command import InProcess
 from tests.small_configuration import GOOD
@@ -33,14 +34,16 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def deliver(file: Path, total: str) -> None:
+def deliver(file: Path, total: str, *, provider: str = "harbor", currency: str = "USD") -> None:
+    content = CONTENT.replace(b"USD", currency.encode())
+    asked = Money(amount=Decimal(total), currency=currency)
     delivery = BillDelivery(
-        provider="harbor",
+        provider=provider,
         format=BillFormat.FOCUS,
         content_type="text/csv",
-        content=CONTENT,
-        sha256=hashlib.sha256(CONTENT).hexdigest(),
-        invoice=Invoice(issuer="harbor", invoice_id="inv-7", billing_period=PERIOD, total=usd(total)),
+        content=content,
+        sha256=hashlib.sha256(content).hexdigest(),
+        invoice=Invoice(issuer="harbor", invoice_id="inv-7", billing_period=PERIOD, total=asked),
         delivered_at=PERIOD.end,
     )
     with open_store(load(file)) as store:
@@ -62,6 +65,25 @@ def test_one_that_adds_up_is_zero(command: InProcess, file: Path) -> None:
     assert command("bills", "report", "--config", file, "--output", "json").code == 0
 
 
+def test_a_bill_in_another_currency_has_a_table_of_its_own(command: InProcess, file: Path) -> None:
+    deliver(file, "0.40")
+    deliver(file, "0.40", provider="agora", currency="EUR")
+    told = command("bills", "report", "--config", file)
+    assert told.code == 0, told.err
+    assert all(f"Cost by provider and workload ({currency})" in told.out for currency in ("EUR", "USD"))
+    assert "0.40 EUR" in told.out
+    lines = command("bills", "report", "--config", file, "--output", "json").data["report"]["lines"]
+    assert sorted(line["billed"]["currency"] for line in lines) == ["EUR", "USD"]
+
+
+def test_the_export_says_how_many_charges_it_wrote(command: InProcess, file: Path) -> None:
+    deliver(file, "0.40")
+    told = command("bills", "export", "--config", file, "--output-file", file.parent / "bill.csv")
+    assert told.code == 0, told.err
+    assert told.err.startswith("1 charges in")
+    assert len((file.parent / "bill.csv").read_text().splitlines()) == 2
+
+
 def test_a_provider_without_a_bill_is_four_and_the_rest_is_shown(command: InProcess, file: Path) -> None:
     deliver(file, "0.40")
     told = command("bills", "fetch", "--config", file, "--output", "json")
@@ -80,3 +102,21 @@ def test_a_period_that_ends_before_it_starts(command: InProcess, file: Path) -> 
 def test_a_file_of_another_kind(command: InProcess, file: Path, name: str) -> None:
     command("bills", "export", "--config", file, "--output-file", file.parent / name).refused(2, ".csv or .parquet")
     assert not (file.parent / name).exists()
+
+
+def test_an_export_that_breaks_off_leaves_the_last_one_whole(
+    command: InProcess, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deliver(file, "0.40")
+    bill = file.parent / "out" / "bill.csv"
+    told = command("bills", "export", "--config", file, "--output-file", bill)
+    assert (told.code, str(bill.with_name("bill.csv.metadata.json")) in told.err) == (0, True)
+    before = {one.name: one.read_bytes() for one in bill.parent.iterdir()}
+    assert sorted(before) == ["bill.csv", "bill.csv.metadata.json"]
+
+    def full(_charge: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("engine.billing.focus.focus_row", full)
+    command("bills", "export", "--config", file, "--output-file", bill).refused(1, "No space left")
+    assert {one.name: one.read_bytes() for one in bill.parent.iterdir()} == before

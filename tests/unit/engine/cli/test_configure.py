@@ -83,6 +83,27 @@ def test_a_secret_in_the_file_is_refused_and_not_shown(command: InProcess, file:
     assert "hunter2" not in told.err
 
 
+def test_passwords_in_urls_are_not_shown(command: InProcess, file: Path) -> None:
+    change(
+        file,
+        (
+            "[pulumi]",
+            '[state]\ndatabase_url = "postgresql://user:hunter2@db/x"\n'
+            '[[forecast.sources]]\nname = "p"\nkind = "prometheus"\nquery = "up"\nurl = "https://u:hunter2@prom"\n[pulumi]',
+        ),
+    )
+    for output in ("json", "table"):
+        told = command("config", "show", "--config", file, "--output", output)
+        assert told.code == 0, told.err
+        assert "hunter2" not in told.out + told.err
+    shown = command("config", "show", "--config", file, "--output", "json").data
+    assert shown["state"]["database_url"] == "postgresql://user:***@db/x"
+    change(file, ('kind = "prometheus"', 'kind = "prometheus"\ntimeout_seconds = "https://u:hunter2@prom"'))
+    told = command("config", "check", "--config", file)
+    told.refused(2, "timeout_seconds")
+    assert "hunter2" not in told.err
+
+
 def test_names_that_are_there_twice(command: InProcess, file: Path) -> None:
     change(file, ('pool = "web" }]', 'pool = "web" }, { name = "api", pool = "web" }]'))
     command("config", "check", "--config", file).refused(2, "workloads.0.components: 'api' is there twice")

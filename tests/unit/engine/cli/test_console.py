@@ -1,5 +1,6 @@
 """How the command looks: in a terminal, without colours, and piped."""
 
+import io
 import os
 import pty
 import subprocess
@@ -7,8 +8,10 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from engine.cli.console import named, print_json
+from engine.cli.console import changing_line, err, harmless, json_list, named, out, plain, print_json, table
+from engine.demo.show import PlainShow, open_show
 from engine.model.money import usd
 from tests.command import EXECUTABLE
 
@@ -69,3 +72,57 @@ def test_json_carries_its_version_and_exact_money(capsys: pytest.CaptureFixture[
 def test_a_provider_is_named_once() -> None:
     assert named("aws", "aws: down") == "aws: down"
     assert named("harbor", "GET /v1/offers: 503") == "harbor: GET /v1/offers: 503"
+
+
+HOSTILE = ("[/x]", "cpu[web]", "shop:key:x", "[bold]b[/]")
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_name_is_markup_or_an_emoji(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    out().print(name)
+    err().print(name)
+    plain(err())(name)
+    out().print(table(f"title {name}", (f"column {name}",), [(f"cell {name}",)]))
+    Console().print(table("", ("",), [(f"elsewhere {name}",)]))
+    told = capsys.readouterr()
+    assert told.err.splitlines() == [name, name]
+    for shown in (name, f"title {name}", f"column {name}", f"cell {name}", f"elsewhere {name}"):
+        assert shown in told.out
+
+
+def test_a_terminal_is_shown_what_would_steer_it() -> None:
+    assert harmless("a\x1b[31mb\x9bc\rd\u202ee\ud800") == "a�[31mb�c�d�e�"
+    assert harmless("Zürich\tübers Eck\n東京 👩\u200d💻 שלום") == "Zürich\tübers Eck\n東京 👩\u200d💻 שלום"
+
+
+def test_a_list_that_grows_is_the_same_document(capsys: pytest.CaptureFixture[str]) -> None:
+    things = [usd(Decimal("0.10")), {"text": 'a\n"b" {'}]
+    print_json("things", things)
+    whole = capsys.readouterr().out
+    with json_list("things") as add:
+        for thing in things:
+            add(thing)
+    assert capsys.readouterr().out == whole
+    with json_list("things"):
+        pass
+    assert capsys.readouterr().out == ""
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_line_changes_only_where_the_screen_may_be_drawn_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setattr("sys.stderr", screen := _Terminal())
+    with changing_line(err(), "[/x] waits") as change:
+        assert change is not None
+        change("[/y] waits")
+    assert "\x1b" in screen.getvalue()
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setattr("sys.stderr", screen := _Terminal())
+    with changing_line(err(), "waits") as change:
+        assert change is None
+    assert isinstance(open_show(), PlainShow)
+    assert screen.getvalue() == ""

@@ -26,6 +26,25 @@ def test_an_error_of_ours_is_told_in_three_lines(capfd: pytest.CaptureFixture[st
     assert err.splitlines() == ["error: too dear", "why:   it costs [bold]3[/]", "next:  shardwright plan"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "step", "told"),
+    [
+        (("move", "X", "--config", "a.toml"), "shardwright moves", "shardwright moves   (with --config a.toml)"),
+        (("run", "--config=a.toml"), "then shardwright moves", "then shardwright moves   (with --config a.toml)"),
+        (("move", "X"), "shardwright moves", "shardwright moves"),
+        (("move", "--config"), "shardwright moves", "shardwright moves"),
+        (("run", "--config", "a.toml"), "shardwright run --config b.toml", "shardwright run --config b.toml"),
+        (("run", "--config", "a.toml"), "free some space", "free some space"),
+    ],
+)
+def test_the_next_command_is_for_the_same_file(
+    arguments: tuple[str, ...], step: str, told: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["shardwright", *arguments])
+    tell(ShardwrightError("odd", next_step=step))
+    assert capfd.readouterr().err.splitlines()[-1] == f"next:  {told}"
+
+
 def test_a_provider_that_fails_always_has_a_next_step(capfd: pytest.CaptureFixture[str]) -> None:
     assert tell(ProviderUnavailable("down")) == ExitCode.PROVIDER
     assert "next:  run the same command again" in capfd.readouterr().err

@@ -1,8 +1,11 @@
 """The command line itself: exit codes, help, usage errors, and that nothing but data goes to stdout."""
 
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version
+from typing import Any
 
 import pytest
 import typer
@@ -147,3 +150,41 @@ def test_the_shell_completes_commands() -> None:
     told = shardwright(environment=words)
     assert (told.code, told.out.split()) == (0, ["report"])
     assert "complete" in shardwright(environment={"_SHARDWRIGHT_COMPLETE": "source_bash"}).out
+
+
+def numbers() -> Iterator[tuple[str, ...]]:
+    """Every option that takes a number with a fraction, behind its verb."""
+
+    def walk(path: tuple[str, ...], command: Any) -> Iterator[tuple[str, ...]]:
+        yield from ((*path, option.opts[0]) for option in command.params if isinstance(option.default, float))
+        for name, inner in getattr(command, "commands", {}).items():
+            yield from walk((*path, name), inner)
+
+    yield from walk((), typer.main.get_command(app))
+    yield "forecast", "probability", "--at-least"
+
+
+@pytest.mark.parametrize("arguments", list(numbers()), ids=" ".join)
+def test_what_is_no_finite_number_is_refused_at_once(command: InProcess, arguments: tuple[str, ...]) -> None:
+    for text in ("nan", "inf"):
+        command(*arguments, text).refused(2, f"Invalid value for '{arguments[-1]}'")
+
+
+def test_who_cancels_and_no_longer_listens_is_told_nothing() -> None:
+    script = """
+import sys, types
+from engine.cli import main
+def run():
+    print("half of it")
+    sys.exit(130)
+sys.modules["engine.cli.main"] = types.SimpleNamespace(run=run)
+main()
+"""
+    buffered = {**os.environ, "PYTHONUNBUFFERED": ""}
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=buffered
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, "")

@@ -1,6 +1,7 @@
 """``shardwright offers``: what can be used, what cannot, and why."""
 
 import json
+from decimal import Decimal
 
 import pytest
 
@@ -45,6 +46,20 @@ def test_the_table_has_a_tick_or_a_reason_for_every_kind(command: InProcess, mar
     for reason in ("stale price: stated 0 days ago", "currency ZZZ", "forged: price is not what was signed"):
         assert any("✘" in line and reason in line for line in lines), reason
     assert told.err.strip() == "q: no answer in 20 s"
+
+
+def test_a_part_of_a_vcpu_is_ranked_by_what_a_whole_one_would_cost(
+    command: InProcess, market: MarketView, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = market.offers[0]
+    half = whole.resources.model_copy(update={"vcpus": whole.resources.vcpus / 8})
+    none = half.model_copy(update={"vcpus": 0.0})
+    part = whole.model_copy(update={"id": OfferId("part"), "resources": half, "price": whole.price * Decimal("0.5")})
+    disk = part.model_copy(update={"id": OfferId("disk"), "resources": none})
+    view = market.model_copy(update={"offers": (disk, part, *market.offers)})
+    monkeypatch.setattr(configured, "discover_offers", lambda *_, **__: view)
+    document = json.loads(command("offers", "--output", "json").out)
+    assert [offer["id"] for offer in document["data"]] == ["cheap", "dear", "part", "disk"]
 
 
 def test_json_has_the_refused_ones_beside_the_offers(command: InProcess, market: MarketView) -> None:

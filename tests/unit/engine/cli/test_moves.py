@@ -17,21 +17,9 @@ from engine.model.placement import NodeState
 from engine.store.opened import Store
 from engine.store.state_lock import hold_state
 from tests.command import InProcess
-from tests.small_configuration import GOOD
-from tests.small_orders import AWS, AZURE, NOW, a_report, a_request, fill
+from tests.small_orders import AWS, AZURE, NOW, a_report, a_request
 
 NAME = "shard://shop/web/api"
-
-
-@pytest.fixture
-def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("PHRASE", "x")
-    monkeypatch.setenv("KEY_ID", "x")
-    path = tmp_path / "shardwright.toml"
-    path.write_text(GOOD + f'\n[state]\ndirectory = "{tmp_path / "state"}"\n')
-    with open_store(load(path)) as store:
-        fill(store.shard_map)
-    return path
 
 
 @contextmanager

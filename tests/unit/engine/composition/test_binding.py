@@ -2,7 +2,7 @@ from collections.abc import Mapping
 
 from engine.composition.binding import BindPlan, plan_bindings
 from engine.model.composite import CompositeRule
-from engine.model.ids import NodeId
+from engine.model.ids import NodeId, PoolId
 from engine.model.placement import Binding, ComponentName, Shard, ShardState
 from tests.unit.engine.composition.cases import API, WEB, bound, replica, shard
 
@@ -77,3 +77,42 @@ def test_a_component_gets_its_least_number_before_another_gets_more() -> None:
 
 def test_a_pool_without_shards_binds_nothing() -> None:
     assert planned([], 2) == BindPlan(bind=(), drain=())
+
+
+BEFORE = PoolId("before")
+
+
+def test_a_replica_of_the_pool_before_serves_on_and_comes_to_this_pools_first_free_shard() -> None:
+    old = [shard("old0", "a1", ShardState.BOUND, BEFORE), shard("old1", "a2", ShardState.BOUND, BEFORE)]
+    rules = {API: CompositeRule(replicas=2)}
+    serving = (bound(0, "old0"), bound(1, "old1"))
+    assert planned(old, 2, serving, rules=rules) == BindPlan(bind=(), drain=())
+    result = planned([*old, shard("new0", "g1")], 2, serving, rules=rules)
+    assert (result.bind, result.drain) == (((replica(0), "new0"),), ())
+    enough = planned(
+        [*old, shard("new0", "g1", ShardState.BOUND), shard("new1", "g1")], 2, (bound(0, "new0"), serving[1])
+    )
+    assert (enough.bind, enough.drain) == (((replica(1), "new1"),), ())
+
+
+def test_a_replica_of_the_pool_before_that_nobody_wants_any_more_is_drained() -> None:
+    old = [shard("old0", "a1", ShardState.BOUND, BEFORE), shard("old1", "a2", ShardState.BOUND, BEFORE)]
+    result = planned([*old, shard("new0", "g1")], 1, (bound(0, "old0"), bound(1, "old1")))
+    assert (result.bind, result.drain) == (((replica(0), "new0"),), (replica(1),))
+
+
+def test_a_replica_with_data_leaves_the_pool_before_only_for_a_place_and_is_drained_first() -> None:
+    rules = {API: CompositeRule(storage=PoolId("disks"))}
+    old = shard("old0", "a1", ShardState.BOUND, BEFORE)
+    assert planned([old], 1, (bound(0, "old0"),), rules=rules) == BindPlan(bind=(), drain=())
+    result = planned([old, shard("new0", "g1")], 1, (bound(0, "old0"),), rules=rules)
+    assert (result.bind, result.drain) == ((), (replica(0),))
+    drained = planned([old, shard("new0", "g1")], 1, (bound(0, "old0", draining=True),), rules=rules)
+    assert (drained.bind, drained.drain, drained.keep) == ((), (), ())
+
+
+def test_a_shard_that_another_pools_component_is_still_on_is_no_place() -> None:
+    held = shard("a", "a1", ShardState.BOUND)
+    elsewhere = ComponentName(namespace="shop", workload="web", component="moved")
+    there = bound(0, "a").model_copy(update={"component": elsewhere})
+    assert planned([held], 1, (there,)) == BindPlan(bind=(), drain=())

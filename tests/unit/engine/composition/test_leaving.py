@@ -163,3 +163,20 @@ def test_a_silent_node_does_not_keep_the_others_bound(shard_map: ShardMap, clock
     assert shard_map.bindings() == ()
     assert {shard.state for shard in shard_map.search()} == {ShardState.RELEASED}
     assert drains.finish() == ()
+
+
+def test_a_drained_shard_that_has_just_moved_is_given_up_where_it_is_now(
+    shard_map: ShardMap, clock: ManualClock
+) -> None:
+    class Moving(Fleet):
+        def release(self, shard: Shard) -> None:
+            if shard.epoch == 1:
+                shard_map.move(shard.id, expected_epoch=1, to_node=shard.node)
+            shard_map.set_state(shard.id, ShardState.RELEASED, expected_epoch=shard.epoch)
+            super().release(shard)
+
+    drains = Drains(shard_map, {API: CompositeRule(storage=PoolId("disks"))}, clock, Moving(shard_map))
+    drains.begin([replica(0)], by=NOW)
+    assert drains.finish() == ()
+    assert [one.component for one in drains.finish()] == [replica(0)]
+    assert [shard.id for shard in shard_map.search()] == ["b"]

@@ -1,10 +1,10 @@
 from datetime import timedelta
 
-from engine.composition.replacement import lost_nodes, replicas_to_replace
+from engine.composition.replacement import lost_nodes, replicas_to_renew, replicas_to_replace
 from engine.model.composite import CompositeRule, HealthState, ShardHealth
 from engine.model.ids import NodeId, ShardId
-from engine.model.placement import Binding
-from tests.unit.engine.composition.cases import API, NOW, bound, health
+from engine.model.placement import Binding, Shard, ShardState
+from tests.unit.engine.composition.cases import API, NOW, WEB, bound, health, shard
 
 RULES = {API: CompositeRule(replicas=3, replace_after=timedelta(minutes=1))}
 LONG_AGO = NOW - timedelta(days=1)
@@ -67,3 +67,26 @@ def test_a_control_plane_that_was_away_takes_nobody_for_silent() -> None:
     started = NOW - timedelta(seconds=20)
     assert replicas_to_replace(THREE, known, RULES, now=NOW, listening_since=started) == ()
     assert lost_nodes(THREE, known, RULES, now=NOW, listening_since=started) == frozenset()
+
+
+def test_replicas_of_a_former_type_give_way_where_their_nodes_leave_first_and_never_where_they_are_taken_back() -> None:
+    former = [shard(name, f"n-{name}", ShardState.BOUND) for name in "abc"]
+    large = {"shard_type": "cpu.large"}
+    ready = shard("new", "n9").model_copy(update=large)
+    carving = shard("later", "n9", ShardState.HELD).model_copy(update=large)
+
+    def renewed(spares: list[Shard], **nodes: str) -> list[str]:
+        leaving = {state: frozenset({NodeId(node)}) for state, node in nodes.items()}
+        found = replicas_to_renew(
+            THREE, [*former, *spares], {WEB: "cpu.large"}, {WEB: 3},
+            going=leaving.get("going", frozenset()) | leaving.get("ending", frozenset()),
+            ending=leaving.get("ending", frozenset()),
+        )  # fmt: skip
+        return [one.shard for one in found]
+
+    assert renewed([carving]) == []
+    assert renewed([ready, carving]) == ["a"]
+    assert renewed([ready], going="n-c") == ["c"]
+    assert renewed([ready], ending="n-a") == ["b"]
+    small = replicas_to_renew(THREE, [*former, ready], {WEB: "cpu.small"}, {WEB: 3}, going=(), ending=())
+    assert small == ()

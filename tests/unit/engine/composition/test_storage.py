@@ -16,7 +16,7 @@ from engine.model.composite import CompositeRule
 from engine.model.ids import CellId, NodeId, PoolId, ShardId
 from engine.model.market import PurchaseOption
 from engine.model.money import usd
-from engine.model.placement import Node, NodeState, ShardState
+from engine.model.placement import Binding, Node, NodeState, Shard, ShardState
 from engine.store.attachments import Attachments
 from engine.store.database import Database, metadata
 from engine.store.shard_map import ShardMap
@@ -228,3 +228,38 @@ def test_an_id_that_comes_back_as_another_shard_has_nothing_to_do_with_the_disk(
     assert world.storage.admit(ShardId("c0"), NodeId("n2")) is None
     world.storage.hand_over(ShardId("c0"))
     assert world.agents.told == []
+
+
+def test_a_disk_that_gives_way_while_it_is_assigned_is_not_kept_as_lost(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing was ever on it, so its name waits for another."""
+    search, given_up = world.map.search, False
+
+    def looked(**wanted: Any) -> tuple[Shard, ...]:
+        nonlocal given_up
+        found = search(**wanted)
+        if not given_up and wanted:
+            given_up = True
+            world.map.set_state(ShardId("d0"), ShardState.RELEASED)
+        return found
+
+    monkeypatch.setattr(world.map, "search", looked)
+    made = world.storage.assign()
+    assert given_up
+    assert [one.storage for one in made] == ["d1"]
+    assert world.storage.in_use() == {"d1"}
+
+
+def test_a_replica_that_is_given_up_while_disks_are_assigned_gets_none(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bindings = world.map.bindings
+
+    def read() -> tuple[Binding, ...]:
+        found = bindings()
+        world.map.remove(ShardId("c0"))
+        return found
+
+    monkeypatch.setattr(world.map, "bindings", read)
+    assert [one.component.index for one in world.storage.assign()] == [1]

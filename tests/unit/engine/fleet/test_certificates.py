@@ -1,7 +1,9 @@
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -96,12 +98,13 @@ def test_control_credentials_are_renewed_at_half_life(
     authority: CertificateAuthority, tmp_path: Path, clock: ManualClock
 ) -> None:
     mine = ControlCredentials(authority, tmp_path / "control", clock, hosts=("10.0.0.1", "control.example"))
-    assert mine.fresh()
+    generation = mine.current()
     first = mine.certificate_file.read_text()
     clock.advance(timedelta(minutes=29))
-    assert not mine.fresh()
+    assert mine.current() == generation
+    assert mine.certificate_file.read_text() == first
     clock.advance(timedelta(minutes=2))
-    assert mine.fresh()
+    assert mine.current() == generation + 1
     assert mine.certificate_file.read_text() != first
     names = names_of(mine.certificate_file.read_text())
     assert names.get_values_for_type(x509.DNSName) == [CONTROL_NAME, "control.example"]
@@ -114,5 +117,49 @@ def test_a_second_process_leaves_the_first_ones_key_in_place(
 ) -> None:
     first = ControlCredentials(authority, tmp_path, clock)
     key = first.key_file.read_bytes()
-    ControlCredentials(authority, tmp_path, clock).fresh()
+    ControlCredentials(authority, tmp_path, clock).current()
     assert first.key_file.read_bytes() == key
+
+
+def test_every_user_of_the_credentials_hears_of_a_renewal(
+    authority: CertificateAuthority, tmp_path: Path, clock: ManualClock
+) -> None:
+    mine = ControlCredentials(authority, tmp_path / "control", clock)
+    loaded = mine.current()
+    clock.advance(timedelta(minutes=31))
+    assert [mine.current() != loaded for _user in ("listener", "clients")] == [True, True]
+
+
+def test_threads_that_ask_at_once_renew_once(
+    authority: CertificateAuthority, tmp_path: Path, clock: ManualClock
+) -> None:
+    mine = ControlCredentials(authority, tmp_path / "control", clock)
+    for expected in (1, 2, 3):
+        with ThreadPoolExecutor(max_workers=8) as pool:
+            assert set(pool.map(lambda _asks: mine.current(), range(32))) == {expected}
+        clock.advance(timedelta(minutes=31))
+
+
+def test_a_leaf_that_cannot_be_renewed_stays_and_is_tried_again(
+    authority: CertificateAuthority, tmp_path: Path, clock: ManualClock
+) -> None:
+    folder = tmp_path / "control"
+    mine = ControlCredentials(authority, folder, clock)
+    generation, first = mine.current(), mine.certificate_file.read_text()
+    clock.advance(timedelta(minutes=31))
+    folder.rename(tmp_path / "away")  # as good as a full disk: nothing can be written
+    with structlog.testing.capture_logs() as logs:
+        assert [mine.current(), mine.current()] == [generation, generation]
+    assert [line["event"] for line in logs] == ["the control plane's certificate cannot be renewed yet"]
+    (tmp_path / "away").rename(folder)
+    assert mine.certificate_file.read_text() == first
+    clock.advance(timedelta(seconds=30))
+    assert mine.current() == generation + 1
+    assert mine.certificate_file.read_text() != first
+
+
+def test_without_any_leaf_it_says_so(authority: CertificateAuthority, tmp_path: Path, clock: ManualClock) -> None:
+    mine = ControlCredentials(authority, tmp_path / "control", clock)
+    (tmp_path / "control").rename(tmp_path / "away")
+    with pytest.raises(OSError, match="No such file"):
+        mine.current()

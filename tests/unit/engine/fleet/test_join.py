@@ -4,9 +4,11 @@ import asyncio
 import random
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import httpx
 import pytest
@@ -18,26 +20,34 @@ from agent.identity import Identity
 from agent.metadata import MetadataAddress
 from agent.overlay_wire import OverlayRequest
 from agent.peer import client_context
+from agent.reclaim import watch
 from agent.wire import (
     CONTROL_NAME,
     HeldShard,
     KeepRequest,
     NoticeReport,
+    RenewRequest,
     Verdict,
 )
-from engine.clock import ManualClock, SystemClock
-from engine.errors import AuthenticationFailed, ConfigurationError
+from engine.clock import Clock, ManualClock, SystemClock
+from engine.control_plane import ControlPlane, NoticeDesk
+from engine.errors import AuthenticationFailed, ConfigurationError, ProviderUnavailable
 from engine.fleet.admission import Admission, Attestation
 from engine.fleet.certificates import LEAF_LIFE, CertificateAuthority, ControlCredentials
-from engine.fleet.join import ControlListener, NodeJoined, join_secret
+from engine.fleet.join import ControlListener, NodeJoined, OnNotice, join_secret
 from engine.fleet.overlay import OverlayDesk
 from engine.model.capacity import Resources
-from engine.model.ids import MoveId, NodeId, ShardId
+from engine.model.ids import CellId, MoveId, NodeId, ShardId
+from engine.model.market import PurchaseOption
+from engine.model.money import usd
+from engine.model.placement import Node, NodeState
+from engine.store.admitted import AdmittedKeys
 from engine.store.attested_instances import AttestedInstances
 from engine.store.database import Database
 from engine.store.join_tokens import JoinTokens
 from engine.store.overlay_map import OverlayMap
 from engine.store.run_leases import RunLeases
+from engine.store.shard_map import ShardMap
 from providers.base import InstanceRecord, ProviderSettings
 from providers.registry import open_attestor
 from providers.sandbox.signers import InstanceSigners
@@ -45,11 +55,21 @@ from providers.sandbox.signers import InstanceSigners
 CLOCK = SystemClock()
 
 
+def expected(node: str) -> Node:
+    return Node(
+        id=NodeId(node), cell=CellId("p/1/r"), zone="z", instance_type="t", option=PurchaseOption.SPOT,
+        hourly_price=usd("1"), resources=Resources(vcpus=2, memory_gib=4), state=NodeState.EXPECTED,
+    )  # fmt: skip
+
+
 class Control:
     """A join listener and what it heard."""
 
-    def __init__(self, folder: Path, database: Database) -> None:
-        self.authority = CertificateAuthority.load_or_create(folder / "fleet", CLOCK)
+    def __init__(
+        self, folder: Path, database: Database, clock: Clock = CLOCK, on_notice: OnNotice | None = None
+    ) -> None:
+        """``clock``: by which certificates are issued and renewed; they are verified by the machine's own."""
+        self.authority = CertificateAuthority.load_or_create(folder / "fleet", clock)
         self.tokens = JoinTokens(database, CLOCK, join_secret(folder / "fleet"))
         self.admission = Admission(
             tokens=self.tokens, instances=AttestedInstances(database, CLOCK), secret=b"secret", clock=CLOCK,
@@ -60,17 +80,20 @@ class Control:
         self.joined: list[NodeJoined] = []
         self.notices: list[tuple[NodeId, NoticeReport]] = []
         self.asked: list[tuple[NodeId, ShardId, KeepRequest]] = []
-        self.overlay = OverlayMap(database)
+        self.database, self.map, self.overlay = database, ShardMap(database, CLOCK), OverlayMap(database)
+        self.credentials = ControlCredentials(self.authority, folder / "fleet", clock)
         self.listener = ControlListener(
             "127.0.0.1", 0,
             authority=self.authority,
-            credentials=ControlCredentials(self.authority, folder / "fleet", CLOCK),
+            credentials=self.credentials,
             admission=self.admission,
+            admitted=AdmittedKeys(database),
             on_join=self.joined.append,
-            on_notice=lambda node, notice: self.notices.append((node, notice)),
+            on_notice=on_notice or (lambda node, notice: self.notices.append((node, notice))),
             on_keep=self.keep,
             leases=self.leases,
             overlay=OverlayDesk(self.overlay, wait_seconds=0.2),
+            renew_check_seconds=0.02,
         )  # fmt: skip
         self.url = self.listener.start()
 
@@ -87,6 +110,8 @@ class Control:
         ca: str | None = None,
         metadata: MetadataAddress | None = None,
     ) -> Identity:
+        if not self.overlay.is_gateway(NodeId(node)) and node not in {known.id for known in self.map.nodes()}:
+            self.map.put_node(expected(node))
         config = AgentConfig(
             control_url=self.url,
             node=NodeId(node),
@@ -99,7 +124,7 @@ class Control:
         return Identity(config, CLOCK, random.Random(1), metadata)
 
     def client(self, identity: Identity | None) -> httpx.Client:
-        ca = self.listener._credentials.ca_file
+        ca = self.credentials.ca_file
         context = (
             client_context(ca=ca)
             if identity is None
@@ -217,6 +242,35 @@ def test_a_notice_reaches_the_control_plane(control: Control, tmp_path: Path) ->
     assert [(who, what.reason) for who, what in control.notices] == [("n1", "test")]
 
 
+def test_an_agent_reports_until_a_control_plane_that_starts_has_its_notice(database: Database, tmp_path: Path) -> None:
+    desk, heard, problems = NoticeDesk(), list[NodeId](), list[str]()
+    starting = Control(tmp_path, database, on_notice=desk)
+    plane = cast(ControlPlane, SimpleNamespace(on_notice=lambda node, _report: heard.append(node)))
+    node = starting.identity(tmp_path / "n1", "n1")
+
+    async def seen() -> NoticeReport:
+        return notice()
+
+    async def report(found: NoticeReport) -> None:
+        try:
+            await node.report_notice(found)
+        except ProviderUnavailable as problem:
+            problems.append(problem.why)
+            raise
+
+    async def pause(_seconds: float) -> None:
+        if len(problems) == 2:
+            desk.open(plane)
+
+    join(node)
+    try:
+        asyncio.run(asyncio.wait_for(watch(seen, report, every_seconds=5.0, sleep=pause), 10))
+    finally:
+        starting.listener.stop()
+    assert problems == ["the control plane is starting"] * 2
+    assert heard == ["n1"]
+
+
 def test_a_node_asks_for_a_shard_that_a_move_has_left(control: Control, tmp_path: Path) -> None:
     identity = control.identity(tmp_path / "n1", "n1")
     join(identity)
@@ -316,11 +370,98 @@ def test_a_host_is_given_the_overlay_under_its_own_name_only(control: Control, t
         asyncio.run(office.overlay(asked))
 
 
+def said(letter: str) -> OverlayRequest:
+    return OverlayRequest(public_key=letter * 42 + "A=", endpoint="192.0.2.9:51820")
+
+
+def refused(work: Coroutine[object, object, object]) -> str:
+    with pytest.raises(AuthenticationFailed) as refusal:
+        asyncio.run(work)
+    return str(refusal.value)
+
+
+def test_the_host_of_a_gateway_that_was_added_again_has_lost_its_place(control: Control, tmp_path: Path) -> None:
+    """Its certificate is good for an hour, but that is all that it says."""
+    name = NodeId("office")
+    control.overlay.add_gateway(name, "shop")
+    old = control.identity(tmp_path / "old", name, token=control.tokens.replace(name))
+    join(old)
+    asyncio.run(old.overlay(said("B")))
+    control.overlay.add_gateway(name, "shop")
+    fresh = control.identity(tmp_path / "fresh", name, token=control.tokens.replace(name))
+    with structlog.testing.capture_logs() as logs:
+        assert "not admitted with this key" in refused(old.overlay(said("B")))
+        assert "not admitted with this key" in refused(old.overlay(said("B")))
+        assert "not admitted with this key" in refused(old.renew())
+    assert [(one["event"], one["node"]) for one in logs] == [("turned away", "office")], "once, by name"
+    join(fresh)
+    asyncio.run(fresh.overlay(said("D")))
+    asyncio.run(fresh.renew())
+    assert "not admitted" in refused(old.overlay(said("B")))
+    assert [one.joined for one in control.overlay.gateways()] == [True]
+    old.certificate_file.unlink()
+    assert "wrong, used or too old" in refused(old.join("https://127.0.0.1:1"))
+
+
+def test_the_same_host_may_be_the_gateway_again_with_its_new_file(control: Control, tmp_path: Path) -> None:
+    name = NodeId("office")
+    control.overlay.add_gateway(name, "shop")
+    first = control.tokens.replace(name)
+    join(control.identity(tmp_path / "office", name, token=first))
+    join(control.identity(tmp_path / "office", name, token=first))
+    assert len(control.joined) == 1, "its certificate is still good"
+    control.overlay.add_gateway(name, "shop")
+    again = control.identity(tmp_path / "office", name, token=control.tokens.replace(name))
+    join(again)
+    asyncio.run(again.overlay(said("B")))
+    asyncio.run(again.renew())
+
+
+def test_a_gateway_that_was_removed_renews_nothing(control: Control, tmp_path: Path) -> None:
+    control.overlay.add_gateway(NodeId("office"), "shop")
+    office = control.identity(tmp_path / "office", "office")
+    join(office)
+    control.overlay.remove_gateway(NodeId("office"))
+    assert "unknown, or gone" in refused(office.renew())
+
+
+def test_a_node_that_is_gone_renews_joins_and_reports_nothing(control: Control, tmp_path: Path) -> None:
+    node = control.identity(tmp_path / "n1", "n1")
+    join(node)
+    control.map.update_node(NodeId("n1"), state=NodeState.GONE)
+    assert "unknown, or gone" in refused(node.renew())
+    assert "unknown, or gone" in refused(node.report_notice(notice()))
+    assert "unknown, or gone" in refused(node.renew_leases((HeldShard(shard=ShardId("s1"), epoch=1),)))
+    node.certificate_file.unlink()
+    assert "unknown, or gone" in refused(node.join("https://127.0.0.1:1"))
+    assert (len(control.joined), control.notices) == (1, [])
+
+
+def test_a_certificate_is_renewed_for_its_own_key_only(control: Control, tmp_path: Path) -> None:
+    node = control.identity(tmp_path / "n1", "n1")
+    join(node)
+    other = control.identity(tmp_path / "other", "n1")
+    asked = RenewRequest(csr_pem=other._csr())
+    with control.client(node) as client:
+        answer = client.post("/v1/renew", content=asked.model_dump_json(), extensions={"sni_hostname": CONTROL_NAME})
+    assert (answer.status_code, answer.json()["what"]) == (403, "n1 was not admitted with this key")
+
+
+def test_a_node_that_joins_anew_with_its_key_is_let_in_and_renews(control: Control, tmp_path: Path) -> None:
+    """Its certificate has ended while nobody could renew it."""
+    node = control.identity(tmp_path / "n1", "n1")
+    join(node)
+    node.certificate_file.unlink()
+    join(node)
+    asyncio.run(node.renew())
+    asyncio.run(node.report_notice(notice()))
+
+
 def test_an_address_in_use_is_named(control: Control, tmp_path: Path) -> None:
     second = ControlListener(
         "127.0.0.1", control.listener.port,
-        authority=control.authority, credentials=control.listener._credentials,
-        admission=control.admission,
+        authority=control.authority, credentials=control.credentials,
+        admission=control.admission, admitted=AdmittedKeys(control.database),
         on_join=control.joined.append, on_notice=lambda _node, _notice: None, leases=control.leases,
         on_keep=control.keep, overlay=OverlayDesk(control.overlay),
     )  # fmt: skip

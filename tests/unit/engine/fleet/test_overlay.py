@@ -36,7 +36,8 @@ def test_who_is_not_part_of_it_is_refused(store: OverlayMap) -> None:
         asyncio.run(OverlayDesk(store).view(NodeId("stranger"), request(0)))
 
 
-def test_a_change_answers_who_waits(store: OverlayMap) -> None:
+def test_a_change_answers_who_waits(store: OverlayMap, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(desk_module, "LOOK_SECONDS", 3600.0)
     desk = OverlayDesk(store, wait_seconds=30)
 
     async def go() -> tuple[int, int, float]:
@@ -54,6 +55,31 @@ def test_a_change_answers_who_waits(store: OverlayMap) -> None:
     known, found, took = asyncio.run(go())
     assert found == known + 1
     assert took < 10
+
+
+def test_whoever_makes_changes_goes_first_and_several_are_one_answer(
+    store: OverlayMap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(desk_module, "LOOK_SECONDS", 3600.0)
+    monkeypatch.setattr(desk_module, "SETTLE_SECONDS", 3600.0)
+    desk = OverlayDesk(store, wait_seconds=30)
+
+    async def go() -> int:
+        watching = asyncio.create_task(desk.watch())
+        known = (await desk.view(HOST, request(0))).generation
+        waiting = asyncio.create_task(desk.view(HOST, request(known)))
+        for name in ("third", "fourth"):
+            await asyncio.sleep(0.05)
+            store.add_gateway(NodeId(name), "shop")
+            desk.changed()
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        desk.close()  # whoever waits then is answered all the same
+        view = await waiting
+        watching.cancel()
+        return view.generation - known
+
+    assert asyncio.run(asyncio.wait_for(go(), 20)) == 2
 
 
 def test_so_does_a_change_that_another_process_has_made(store: OverlayMap, monkeypatch: pytest.MonkeyPatch) -> None:

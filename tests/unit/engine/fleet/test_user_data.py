@@ -80,13 +80,60 @@ def test_on_a_host_with_systemd_the_agent_becomes_a_service(tmp_path: Path) -> N
         (tmp_path / name).chmod(0o700)
     environment = {
         "PATH": f"{tmp_path}:{os.environ['PATH']}", "HOME": str(tmp_path), "SHARDWRIGHT_SYSTEMD": str(tmp_path),
-        "SHARDWRIGHT_UNIT_DIR": str(tmp_path),
+        "SHARDWRIGHT_UNIT_DIR": str(tmp_path), "SHARDWRIGHT_OVERLAY_ENDPOINT": "192.0.2.7:51820",
     }  # fmt: skip
     subprocess.run(["/bin/sh", "-c", render_user_data(NODE, TOKEN, SETTINGS)], env=environment, check=True, timeout=20)
     unit = (tmp_path / "shardwright-agent.service").read_text()
     config = tmp_path / "shardwright-agent/agent.json"
     assert f"ExecStart={tmp_path}/python3 -m agent --config {config}\n" in unit
     assert "KillMode=process" in unit
+    given = [line for line in unit.splitlines() if line.startswith("Environment=SHARDWRIGHT")]
+    assert given == ["Environment=SHARDWRIGHT_OVERLAY_ENDPOINT=192.0.2.7:51820"]
     assert (tmp_path / "ran").read_text().splitlines() == [
         "systemctl daemon-reload", "systemctl enable --now shardwright-agent.service",
     ]  # fmt: skip
+
+
+def with_post_copy(tmp_path: Path, *, on: bool, works: bool = True, **more: str) -> subprocess.CompletedProcess[str]:
+    """The real script; sysctl and the interpreter note what they are told."""
+    for name, code in (("python3", 0), ("sysctl", 0 if works else 1), ("systemctl", 0)):
+        (tmp_path / name).write_text(f'#!/bin/sh\n[ "$1" = -c ] || echo {name} "$1" >> "{tmp_path}/ran"\nexit {code}\n')
+        (tmp_path / name).chmod(0o700)
+    environment = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}", "HOME": str(tmp_path), "SHARDWRIGHT_SYSCTL_DIR": str(tmp_path),
+        "SHARDWRIGHT_SYSTEMD": str(tmp_path / "none"), **more,
+    }  # fmt: skip
+    script = render_user_data(NODE, TOKEN, SETTINGS.model_copy(update={"post_copy": on}))
+    done = subprocess.run(
+        ["/bin/sh", "-c", script], env=environment, check=False, timeout=20, text=True, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_with_post_copy_the_node_allows_it_now_and_after_every_boot(tmp_path: Path) -> None:
+    with_post_copy(tmp_path, on=True)
+    setting = tmp_path / "60-shardwright.conf"
+    assert setting.read_text() == "vm.unprivileged_userfaultfd = 1\n"
+    assert setting.stat().st_mode & 0o777 == 0o644
+    assert (tmp_path / "ran").read_text().splitlines() == ["sysctl -q", "python3 -m"]
+
+
+def test_without_post_copy_no_setting_of_the_node_is_touched(tmp_path: Path) -> None:
+    with_post_copy(tmp_path, on=False)
+    assert not (tmp_path / "60-shardwright.conf").exists()
+    assert (tmp_path / "ran").read_text().splitlines() == ["python3 -m"]
+    script = render_user_data(NODE, TOKEN, SETTINGS)
+    assert "userfaultfd" not in script
+    assert "@" not in script.replace("@END@", "").partition("python=")[2]
+
+
+def test_a_kernel_that_does_not_take_it_does_not_keep_the_agent_from_starting(tmp_path: Path) -> None:
+    done = with_post_copy(tmp_path, on=True, works=False)
+    assert "moves go without post-copy" in done.stderr
+    assert (tmp_path / "ran").read_text().splitlines()[-1] == "python3 -m"
+
+
+def test_on_a_host_that_somebody_else_looks_after_the_kernel_is_left_alone(tmp_path: Path) -> None:
+    with_post_copy(tmp_path, on=True, SHARDWRIGHT_PYTHON=str(tmp_path / "python3"))
+    assert not (tmp_path / "60-shardwright.conf").exists()

@@ -8,11 +8,10 @@ from engine.market.auction import AuctionStrategy
 from engine.market.base import Market, Need
 from engine.market.discovery import MarketView
 from engine.market.fixed_price import FixedPriceStrategy
-from engine.market.negotiation import Negotiation, negotiate, shortlist
+from engine.market.negotiation import Negotiation, negotiate
 from engine.market.rfq import RfqStrategy
-from engine.market.scoring import ScoreWeights
 from engine.market.spot import SpotStrategy
-from engine.model.market import DepthBelief, Offer, PurchaseOption, Quote, Reliability
+from engine.model.market import DepthBelief, Offer, PurchaseOption, Quote
 from engine.model.money import usd
 from engine.model.value import Interval
 from providers.base import Provider
@@ -129,14 +128,6 @@ def test_an_offer_of_nobody_is_a_mistake_of_the_caller() -> None:
         _negotiate([an_offer()])
 
 
-def test_the_shortlist_takes_the_best_of_every_market() -> None:
-    many = [an_offer(f"p{index:02d}", price=f"0.{index + 10}") for index in range(20)]
-    dear = an_offer("dear", provider="q", price="9")
-    spots = [an_offer("s", option=PurchaseOption.SPOT, price="0.5")]
-    chosen = shortlist(_view(*many, dear, *spots), a_need(), ScoreWeights(), per_market=3)
-    assert [offer.id for offer in chosen] == ["p00", "p01", "p02", "s", "dear"]
-
-
 def test_the_cheapest_quote_of_an_offer_counts() -> None:
     talked = negotiate(_view(an_offer()), a_need(), [*ALL, RfqStrategy()], a_market(honest_haggler()))
     assert [quote.strategy for quote in talked.quotes] == ["rfq"]
@@ -172,18 +163,6 @@ def test_a_provider_that_never_finishes_stops_nobody() -> None:
     ]
 
 
-def test_spot_is_taken_from_as_many_correlation_groups_as_there_are() -> None:
-    def spot(name: str, price: str, group: str) -> Offer:
-        together = Reliability(correlation_group=group)
-        return an_offer(name, price=price, option=PurchaseOption.SPOT, reliability=together)
-
-    alike = [spot(f"a{index}", f"0.0{index + 1}", "a") for index in range(4)]
-    others = [spot("b0", "0.06", "b"), spot("c0", "0.07", "c")]
-    chosen = shortlist(_view(*alike, *others), a_need(), per_market=4)
-    assert {offer.id for offer in chosen} == {"a0", "a1", "b0", "c0"}
-    assert [offer.id for offer in chosen] == ["a0", "a1", "b0", "c0"], "best first"
-
-
 def test_an_offer_that_one_strategy_passes_on_and_another_buys_is_not_refused() -> None:
     cheaper = an_offer("b", provider="q", price="0.05")
     market = a_market(stubborn_haggler(), Honest("q"))
@@ -209,10 +188,24 @@ def test_what_one_strategy_was_denied_and_another_got_was_not_denied() -> None:
     assert (len(found.quotes), found.denied) == (1, ())
 
 
+def test_a_denial_of_what_was_not_on_offer_breaks_nothing_off() -> None:
+    class Pushing:
+        """Somebody else's strategy: asks for what its seller says it has none of."""
+
+        name = "pushing"
+
+        def negotiate(self, need: Need, offers: Sequence[Offer], market: Market) -> Sequence[Quote]:
+            raise InsufficientCapacity("none left")
+
+    found = negotiate(_view(an_offer(available=0)), a_need(), [Pushing()], a_market(Honest()))
+    assert (found.quotes, found.denied) == ((), ())
+    assert [one.reason for one in found.rejections] == ["no capacity: none left"]
+
+
 def test_an_exhausted_offer_is_not_asked_for_and_leaves_its_turn_to_others() -> None:
     belief = DepthBelief(depth=0, told="denied 2 of 2 at 11:55")
     offers = [an_offer("best", price="0.01", available=0, belief=belief), an_offer("next")]
     seller = Honest()
-    found = negotiate(_view(*offers), a_need(), ALL, a_market(seller), per_market=1)
+    found = negotiate(_view(*offers), a_need(), ALL, a_market(seller), per_use=1)
     assert [quote.offer.id for quote in found.quotes] == ["next"]
     assert [name for name, _ in seller.asked] == ["next"]

@@ -47,6 +47,9 @@ RECEIVING_CUT_OFF = RECEIVING.model_copy(update={"migration": "postcopy-paused",
 RECEIVED = RECEIVING.model_copy(update={"migration": "completed", "arrived": True})
 BOOTING = DestinationStatus(present=True, committed=True, running=True, booting=True)
 BOOT_FAILED = DestinationStatus(present=False, committed=True, booting=True)
+SILENT_WAITING = DestinationStatus(present=True, silent=True)
+SILENT_RUNNING = SILENT_WAITING.model_copy(update={"committed": True})
+SILENT_RECEIVING = SILENT_RUNNING.model_copy(update={"receiving": True})
 DIED_RECEIVING = DestinationStatus(present=False, committed=True, receiving=True)
 
 
@@ -54,6 +57,7 @@ def seen(owner: Ownership, at_source: SourceStatus | Sight, at_destination: Dest
     here = at_source if isinstance(at_source, SourceStatus) else None
     there = at_destination if isinstance(at_destination, DestinationStatus) else None
     there_sight = Sight.SILENT if there is None else Sight.ANSWERS if there.present else Sight.GUEST_GONE
+    there_sight = Sight.SILENT if there is not None and there.silent else there_sight
     there_sight = at_destination if isinstance(at_destination, Sight) else there_sight
     return Observation(
         owner=owner,
@@ -73,6 +77,13 @@ def seen(owner: Ownership, at_source: SourceStatus | Sight, at_destination: Dest
         (source("active", mirror=True), WAITING, Act.AWAIT_SWITCHOVER),
         (source("pre-switchover", mirror=True, running=False), WAITING, Act.AWAIT_SWITCHOVER),
         (source("pre-switchover", running=False, mirrored=True), WAITING, Act.SWAP),
+        (source("device", running=False, mirrored=True), WAITING, Act.SWAP),
+        (source("completed", running=False, mirrored=True), ARRIVED, Act.SWAP),
+        (source("completed", running=False, mirrored=True), WAITING, Act.SWAP),
+        (source("completed", running=False), ARRIVED, Act.ROLL_BACK),
+        (source("device", running=False), WAITING, Act.ROLL_BACK),
+        (source("failed", running=False, mirrored=True), WAITING, Act.ROLL_BACK),
+        (source("completed", running=False, mirrored=True), GONE, Act.ROLL_BACK),
         (source("pre-switchover", running=False), WAITING, Act.ROLL_BACK),
         (source("active"), WAITING, Act.ROLL_BACK),
         (source("failed"), WAITING, Act.ROLL_BACK),
@@ -82,6 +93,8 @@ def seen(owner: Ownership, at_source: SourceStatus | Sight, at_destination: Dest
         (Sight.NODE_GONE, WAITING, Act.ROLL_BACK),
         (source("active", mirror=True), Sight.NODE_GONE, Act.ROLL_BACK),
         (source("active", mirror=True), Sight.SILENT, Act.LOOK_AGAIN),
+        (source("active", mirror=True), SILENT_WAITING, Act.LOOK_AGAIN),
+        (source("completed", running=False, mirrored=True), SILENT_WAITING, Act.LOOK_AGAIN),
     ],
 )
 def test_before_the_commit_point(
@@ -110,6 +123,8 @@ def test_before_the_commit_point(
         (Sight.SILENT, GONE, Act.LOOK_AGAIN),
         (Sight.GUEST_GONE, WAITING, Act.LOOK_AGAIN),
         (source("failed"), Sight.SILENT, Act.LOOK_AGAIN),
+        (source("failed"), SILENT_WAITING, Act.LOOK_AGAIN),
+        (source("completed", running=False), SILENT_RUNNING, Act.LOOK_AGAIN),
     ],
 )
 def test_after_the_commit_point(
@@ -138,12 +153,39 @@ def test_after_the_commit_point(
         (source("postcopy-active", running=False), DIED_RECEIVING, Act.COLD_RESTART),
         (source("postcopy-paused", running=False), GONE, Act.COLD_RESTART),
         (Sight.GUEST_GONE, LANDED, Act.LOOK_AGAIN),
+        (source("postcopy-active", running=False), SILENT_RECEIVING, Act.LOOK_AGAIN),
+        (source("postcopy-active", running=False), SILENT_WAITING, Act.LOOK_AGAIN),
+        (source("postcopy-paused", running=False), SILENT_RECEIVING, Act.LOOK_AGAIN),
+        (Sight.GUEST_GONE, SILENT_RECEIVING, Act.LOOK_AGAIN),
     ],
 )
 def test_while_memory_follows_a_guest_that_runs(
     at_source: SourceStatus | Sight, at_destination: DestinationStatus | Sight, act: Act
 ) -> None:
     assert next_act(seen(Ownership.DESTINATION, at_source, at_destination)) is act
+
+
+@pytest.mark.parametrize(
+    ("at_source", "receiving", "waiting"),
+    [
+        (source("postcopy-active", running=False), Act.LOOK_AGAIN, Act.LOOK_AGAIN),
+        (source("postcopy-paused", running=False), Act.COLD_RESTART, Act.COLD_RESTART),
+        (source("completed", running=False), Act.LOOK_AGAIN, Act.GIVE_BACK),
+        (source("failed", running=False), Act.COLD_RESTART, Act.GIVE_BACK),
+        (Sight.SILENT, Act.LOOK_AGAIN, Act.LOOK_AGAIN),
+        (Sight.GUEST_GONE, Act.COLD_RESTART, Act.GIVE_BACK),
+        (Sight.NODE_GONE, Act.COLD_RESTART, Act.COLD_RESTART),
+    ],
+)
+def test_a_qemu_that_stays_silent_is_given_up_only_where_its_memory_cannot_come_or_is_elsewhere(
+    at_source: SourceStatus | Sight, receiving: Act, waiting: Act
+) -> None:
+    """Its monitor may be stuck at a page that never comes: no command that mends the connection would reach it."""
+    assert out_of_patience(seen(Ownership.DESTINATION, at_source, SILENT_RECEIVING)) is receiving
+    assert out_of_patience(seen(Ownership.DESTINATION, at_source, SILENT_WAITING)) is waiting
+    assert out_of_patience(seen(Ownership.DESTINATION, at_source, SILENT_RUNNING)) is Act.LOOK_AGAIN
+    for there in (SILENT_RECEIVING, SILENT_WAITING):
+        assert out_of_patience(seen(Ownership.SOURCE, at_source, there)) is Act.ROLL_BACK
 
 
 def test_from_post_copy_there_is_no_way_back_to_the_source() -> None:
@@ -159,7 +201,7 @@ def every_observation(owner: Ownership) -> list[Observation]:
     sources += [source(word, mirror=mirror) for word, mirror in product(MIGRATIONS, (True, False))]
     destinations: list[DestinationStatus | Sight] = [Sight.SILENT, WAITING, ARRIVED, RUNNING, TOLD_BUT_PAUSED]
     destinations += [DIED_AFTER_COMMIT, GONE, LANDED, CUT_OFF, RECEIVING, RECEIVING_CUT_OFF, RECEIVED, DIED_RECEIVING]
-    destinations += [BOOTING, BOOT_FAILED]
+    destinations += [BOOTING, BOOT_FAILED, SILENT_WAITING, SILENT_RUNNING, SILENT_RECEIVING]
     return [seen(owner, here, there) for here, there in product(sources, destinations)]
 
 

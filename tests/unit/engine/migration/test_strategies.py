@@ -1,7 +1,7 @@
 import pytest
 
 from engine.migration.base import MoveLimits
-from engine.migration.strategies import Advice, Sample, Verb, advise, bandwidth, healthy_for, seconds_stalled
+from engine.migration.strategies import Advice, Sample, Verb, advise, bandwidth, healthy_for, seconds_stalled, speed
 
 LIMITS = MoveLimits(stall=10, precopy=60, max_downtime_ms=2000, deadline_reserve=5)
 MB = 1_000_000
@@ -39,9 +39,37 @@ def test_a_stalled_move_at_the_limit_waits_until_its_time_is_up() -> None:
 
 
 def test_before_a_deadline_the_guest_is_stopped_in_time() -> None:
+    copy = (sample(0, 150), sample(1, 125), sample(2, 100))
     enough, short = 5 + 100 / 25 * 1.5 + 0.1, 5 + 100 / 25 * 1.5 - 0.1
-    assert ask(sample(0, 120), sample(1, 100), left=enough).verb is Verb.KEEP_ON
-    assert ask(sample(0, 120), sample(1, 100), left=short).verb is Verb.STOP_GUEST
+    assert ask(*copy, left=enough).verb is Verb.KEEP_ON
+    assert ask(*copy, left=short).verb is Verb.STOP_GUEST
+
+
+def test_what_was_sent_may_have_been_written_anew() -> None:
+    copy = [sample(at, 250 - 25 * at) for at in range(10)]  # one second is left of it, nine it has taken
+    assert ask(*copy, left=5 + 10.1).verb is Verb.KEEP_ON
+    assert ask(*copy, left=5 + 9.9).verb is Verb.STOP_GUEST
+    again = (*copy, sample(10, 50))  # QEMU has looked: that was all
+    assert ask(*again, left=5 + 3.1).verb is Verb.KEEP_ON
+    assert ask(*again, left=5 + 2.9).verb is Verb.STOP_GUEST
+
+
+def test_a_copy_that_has_just_begun_says_little_about_its_speed() -> None:
+    """The other guest's disk is still mirrored over the same link."""
+    slow = [sample(0.5, 114, 3), sample(1.0, 112, 3), sample(1.5, 110, 3), sample(2.0, 109, 3)]
+    assert all(ask(*slow[:looks], left=20).verb is Verb.KEEP_ON for looks in range(5))
+    later = sample(4.0, 103, 3)
+    assert ask(*slow, later, left=5 + 12.1).verb is Verb.KEEP_ON
+    assert ask(*slow, later, left=5 + 11.9).verb is Verb.STOP_GUEST, "a quarter of the time has shown nothing else"
+    assert ask(*slow[:1], left=5 + 1.9).verb is Verb.STOP_GUEST, "there is no time to find out"
+
+
+def test_pages_of_zeros_count_as_what_they_cost() -> None:
+    """Samples of a guest of 128 MB in an evacuation, over half a link of 25 MB/s: 54 MB of it were sent in the end."""
+    guest = [sample(*one) for one in ((0.5, 113.4, 8.9), (1.1, 104.9, 11.3), (1.6, 91.8, 12.3), (2.2, 53.1, 8.8))]
+    assert speed(guest) == pytest.approx((113.4 - 53.1) / 1.7 * MB, rel=0.01)
+    assert all(ask(*guest[: count + 1], left=20.7 - guest[count].at).verb is Verb.KEEP_ON for count in range(4))
+    assert speed([*guest, sample(2.7, 60, 10)]) == bandwidth([*guest, sample(2.7, 60, 10)]), "a new round has begun"
 
 
 def test_with_a_deadline_a_move_is_never_given_up() -> None:
@@ -66,6 +94,25 @@ def test_memory_that_does_not_fit_into_the_time_left_is_given_up_once_its_bandwi
     assert stopped(1, *copy) is Verb.GIVE_UP_MEMORY
     assert stopped(1, *copy[:2]) is Verb.KEEP_ON
     assert stopped(-5, *copy, sample(3, 20)) is Verb.KEEP_ON, "less than a second is waited for"
+
+
+def test_memory_is_given_up_at_the_last_moment_unless_it_is_hopeless() -> None:
+    def stopped(left: float, rate: float) -> Verb:
+        copy = [sample(at, 100, rate) for at in (0, 1, 2)]
+        return advise(copy, seconds_left=left, downtime_limit_ms=100, stopped=True, limits=LIMITS).verb
+
+    assert stopped(20, 4) is Verb.KEEP_ON, "25 seconds, but most of it may be empty"
+    assert stopped(4.9, 4) is Verb.GIVE_UP_MEMORY
+    assert stopped(20, 1.6) is Verb.GIVE_UP_MEMORY
+
+
+def test_in_the_last_second_nobody_hopes_for_zeros() -> None:
+    def stopped(left: float) -> Verb:
+        copy = [sample(0, 110, 12), sample(0.5, 80, 12), sample(1, 50, 12), sample(1.5, 20, 12)]
+        return advise(copy, seconds_left=left, downtime_limit_ms=100, stopped=True, limits=LIMITS).verb
+
+    assert stopped(1.1) is Verb.KEEP_ON
+    assert stopped(0.9) is Verb.GIVE_UP_MEMORY
 
 
 def further(*samples: Sample, left: float | None = None, throttle: bool = False, post_copy: bool = True) -> Verb:

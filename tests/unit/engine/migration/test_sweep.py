@@ -58,6 +58,9 @@ def test_a_cold_restart_waits_until_the_lease_of_a_node_that_is_given_up_has_end
     report = world.store.reports.pop(request().id)  # the world's own sweep leaves it alone
     history.put(report)
     world.planned = {}
+    there = world.nodes[DESTINATION].guest
+    assert there is not None
+    there.arrived = there.landed = False  # the node went before all of it had come
     world.store.gone.add(SOURCE)
     asked: list[datetime] = []
 
@@ -70,14 +73,14 @@ def test_a_cold_restart_waits_until_the_lease_of_a_node_that_is_given_up_has_end
     (waits,) = sweep(context, history)
     assert waits.phase is MovePhase.IN_DOUBT
     assert "may run the shard until" in waits.error
-    there = world.nodes[DESTINATION].guest
-    assert there is not None
     assert not there.running
     assert asked == [report.started_at]
     world.timeline.sleep(31)
     (restarted,) = sweep(context, history)
     assert (restarted.phase, restarted.strategy) == (MovePhase.CLEANED, "cold-restart")
-    assert there.running
+    booted = world.nodes[DESTINATION].guest
+    assert booted is not None
+    assert booted.running
 
 
 def test_every_unsettled_report_is_found_and_no_other(database: Database) -> None:

@@ -1,56 +1,14 @@
-import socket
 import struct
-from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.errors import UnknownName
-from engine.model.ids import ShardId
-from engine.model.placement import ComponentName
 from engine.namespace import dns
-from engine.namespace.dns import TYPE_A, TYPE_SRV, DnsServer, answer
-from engine.namespace.names import NameQuery
-from engine.namespace.resolver import Location, Resolver
-from engine.store.shard_map import ShardMap
-
-
-def question(name: str, type_: int = TYPE_A, *, flags: int = 0x0100, class_: int = 1, count: int = 1) -> bytes:
-    header = struct.pack("!6H", 4711, flags, count, 0, 0, 0)
-    return header + dns.encode_name(name) + struct.pack("!2H", type_, class_)
-
-
-@dataclass
-class Reply:
-    ident: int
-    code: int
-    truncated: bool
-    records: list[tuple[int, bytes]]
-
-
-def read(packet: bytes | None) -> Reply:
-    assert packet is not None
-    ident, flags, questions, answers, _, _ = struct.unpack_from("!6H", packet)
-    at = 12
-
-    def skip_name(at: int) -> int:
-        while packet[at]:
-            at += packet[at] + 1
-        return at + 1
-
-    for _ in range(questions):
-        at = skip_name(at) + 4
-    records = []
-    for _ in range(answers):
-        at = skip_name(at)
-        type_, class_, ttl, length = struct.unpack_from("!2HIH", packet, at)
-        assert (class_, ttl) == (1, 5)
-        records.append((type_, packet[at + 10 : at + 10 + length]))
-        at += 10 + length
-    assert at == len(packet)
-    return Reply(ident, flags & 0xF, bool(flags & 0x0200), records)
+from engine.namespace.dns import TYPE_A, TYPE_ANY, TYPE_SRV, answer
+from engine.namespace.resolver import Resolver
+from tests.dns_packets import NAME, Crowd, opt, question, read, with_records
 
 
 def test_a_records_hold_the_overlay_address(resolver: Resolver) -> None:
@@ -92,27 +50,9 @@ def test_responses_and_stumps_get_no_answer(resolver: Resolver) -> None:
     assert answer(b"\0" * 11, resolver, port=7000) is None
 
 
-class Crowd(Resolver):
-    """A component with more replicas than fit into a packet."""
-
-    def __init__(self) -> None:
-        pass
-
-    def locate(self, query: NameQuery) -> tuple[Location, ...]:
-        if query.component != "web":
-            raise UnknownName("no such name")
-        return tuple(
-            Location.model_construct(
-                name=ComponentName(namespace="acme", workload="shop", component="web", index=i),
-                shard=ShardId(f"s{i}"),
-                address=f"10.9.1.{i + 1}",
-            )
-            for i in range(40)
-        )
-
-
-def test_more_than_a_packet_holds_is_cut_at_a_record_and_marked() -> None:
-    packet = answer(question("web.shop.acme.shard.internal"), Crowd(), port=7000)
+@pytest.mark.parametrize("type_", [TYPE_A, TYPE_SRV, TYPE_ANY])
+def test_more_than_a_packet_holds_is_cut_at_a_record_and_marked(type_: int) -> None:
+    packet = answer(question(NAME, type_), Crowd(), port=7000)
     reply = read(packet)
     assert packet is not None
     assert len(packet) <= 512
@@ -120,33 +60,68 @@ def test_more_than_a_packet_holds_is_cut_at_a_record_and_marked() -> None:
     assert 0 < len(reply.records) < 40
 
 
-@given(st.binary(max_size=80))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_no_packet_whatsoever_breaks_the_server(packet: bytes) -> None:
-    reply = answer(packet, Crowd(), port=1)
+def test_two_dozen_addresses_fit_into_a_plain_packet() -> None:
+    reply = read(answer(question(NAME), Crowd(24), port=7000))
+    assert (reply.truncated, len(reply.records)) == (False, 24)
+    assert set(reply.owners) == {NAME}
+
+
+def test_over_tcp_everything_fits() -> None:
+    for type_ in (TYPE_A, TYPE_SRV, TYPE_ANY):
+        reply = read(answer(question(NAME, type_), Crowd(), port=7000, over_tcp=True))
+        assert (reply.truncated, len(reply.records)) == (False, 80 if type_ == TYPE_ANY else 40)
+
+
+@pytest.mark.parametrize(
+    ("payload", "room", "whole"), [(0, 512, False), (600, 600, False), (1232, 1232, True), (65535, 1232, True)]
+)
+def test_an_asker_that_takes_more_gets_more_up_to_what_no_path_cuts(payload: int, room: int, whole: bool) -> None:
+    asked = with_records(question(NAME), opt(payload, options=b"\0\x0a\0\x08cookiecookie"[:12]))
+    packet = answer(asked, Crowd(), port=7000)
+    assert packet is not None
+    reply = read(packet)
+    assert len(packet) <= room
+    assert (reply.truncated, len(reply.records) == 40) == (not whole, whole)
+    assert reply.edns == (dns.UDP_PAYLOAD, 0)
+    crowd = read(answer(with_records(question(NAME), opt(payload)), Crowd(300), port=7000))
+    assert crowd.truncated
+
+
+@pytest.mark.parametrize(
+    ("name", "code"), [(NAME, dns.NOERROR), ("api." + NAME, dns.REFUSED), ("x.y.z.shard.internal", dns.NXDOMAIN)]
+)
+def test_who_speaks_edns_is_answered_in_it(name: str, code: int) -> None:
+    reply = read(answer(with_records(question(name), opt()), Crowd(1), port=7000))
+    assert (reply.code, reply.edns) == (code, (dns.UDP_PAYLOAD, 0))
+    assert read(answer(question(name), Crowd(1), port=7000)).edns is None
+
+
+def test_a_later_edns_is_told_which_version_is_spoken() -> None:
+    reply = read(answer(with_records(question(NAME), opt(version=1)), Crowd(1), port=7000))
+    assert (reply.code, reply.edns, reply.records) == (0, (dns.UDP_PAYLOAD, dns.BADVERS << 20), [])
+
+
+def test_records_that_say_nothing_to_us_are_passed_over() -> None:
+    signature = b"\xc0\x0c" + struct.pack("!2HIH", 250, 255, 0, 3) + b"sig"
+    assert len(read(answer(with_records(question(NAME), opt(), signature), Crowd(1), port=7000)).records) == 1
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        with_records(question(NAME), opt(), opt()),
+        with_records(question(NAME), opt(owner=b"\x01a\0")),
+        with_records(question(NAME), opt())[:-1],
+        with_records(question(NAME), opt(options=b"1234")[:-1]),
+        with_records(question(NAME), b"\x80" + opt()),
+        with_records(question(NAME), b""),
+    ],
+)
+def test_records_that_cannot_be_read_are_malformed(packet: bytes) -> None:
+    assert read(answer(packet, Crowd(1), port=7000)).code == dns.FORMERR
+
+
+@given(st.binary(max_size=80), st.booleans())
+def test_no_packet_whatsoever_breaks_the_server(packet: bytes, over_tcp: bool) -> None:
+    reply = answer(packet, Crowd(), port=1, over_tcp=over_tcp)
     assert reply is None or reply[:2] == packet[:2]
-
-
-def test_it_answers_over_udp_and_survives_a_broken_store(resolver: Resolver, shard_map: ShardMap) -> None:
-    complaints: list[Exception] = []
-    server = DnsServer(resolver, service_port=7000, complain=complaints.append)
-    try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
-            asker.settimeout(5)
-            address = ("127.0.0.1", server.port)
-            locate, resolver.locate = resolver.locate, None  # type: ignore[assignment,method-assign]
-            asker.sendto(question("0.web.shop.acme.shard.internal"), address)
-            asker.sendto(b"rubbish", address)
-            for _ in range(500):
-                if complaints:
-                    break
-                asker.settimeout(0.01)
-                with pytest.raises(TimeoutError):
-                    asker.recv(512)
-            assert isinstance(complaints[0], TypeError)
-            resolver.locate = locate  # type: ignore[method-assign]
-            asker.settimeout(5)
-            asker.sendto(question("0.web.shop.acme.shard.internal"), address)
-            assert read(asker.recv(512)).records == [(TYPE_A, IPv4Address("10.9.1.1").packed)]
-    finally:
-        server.close()

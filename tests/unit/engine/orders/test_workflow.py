@@ -9,18 +9,16 @@ import pytest
 from dbos import DBOS
 
 from engine.clock import ManualClock
-from engine.durable import durable_workflows, unfinished
-from engine.events import unseen
+from engine.durable import durable_workflows
 from engine.model.move import MoveReport, MoveRequest
 from engine.model.order import Order, OrderState
 from engine.model.placement import NodeState, Shard, ShardState
 from engine.orders import workflow
-from engine.orders.workflow import NAME, OrderContext, take_orders
-from engine.planner.inventory import Inventory
-from engine.planner.policy import PlanPolicy
+from engine.orders.workflow import take_orders
 from engine.store.database import Database
 from engine.store.orders import Orders
 from engine.store.shard_map import ShardMap
+from tests.carried_orders import carried_out, serve_orders
 from tests.small_orders import AWS, AZURE, GCP, NOW, SMALL, a_report, drain_order, fill, move_order
 
 
@@ -44,11 +42,7 @@ class World:
         self.shard_map.remove(shard.id)
 
     def carried_out(self, order: Order) -> Order:
-        self.orders.put(order)
-        take_orders()
-        for key in unfinished(NAME):
-            DBOS.retrieve_workflow(key).get_result()
-        return self.orders.get(order.id)
+        return carried_out(self.orders, order)
 
 
 @pytest.fixture
@@ -56,11 +50,7 @@ def world(database: Database, tmp_path: Path) -> Iterator[World]:
     clock = ManualClock(NOW)
     found = World(ShardMap(database, clock), Orders(database))
     fill(found.shard_map)
-    context = OrderContext(
-        orders=found.orders, shard_map=found.shard_map, fleet=cast(Any, found), moves=cast(Any, found), placements={},
-        policy=PlanPolicy(), inventory=Inventory, fixed=frozenset, clock=clock, observe=unseen,
-    )  # fmt: skip
-    workflow.configure(context)
+    serve_orders(found.orders, found.shard_map, clock, fleet=found, moves=found)
     with durable_workflows("orders", f"sqlite:///{tmp_path / 'dbos.sqlite'}"):
         yield found
 
@@ -133,3 +123,17 @@ def test_a_spare_gives_way_and_one_that_is_bound_meanwhile_stays(world: World) -
     assert world.released == ["gone"]
     workflow.make_room(world.shard_map, cast(Any, world), cast(Any, ("kept", "never-there")))
     assert world.released == ["gone"]
+
+
+def test_an_order_that_nobody_carries_out_any_more_is_ended(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was taken, and its workflow is of an older version, or is not known any more."""
+    world.orders.put(move_order("gcp").model_copy(update={"state": OrderState.TAKEN}))
+    take_orders()
+    ended = world.orders.get(move_order().id)
+    assert ended.state is OrderState.ENDED
+    assert ended.problem is not None
+    assert "nobody" in ended.problem.why
+    monkeypatch.setattr("engine.durable.WORKFLOW_VERSION", "an older one")
+    world.orders.put(drain_order())
+    take_orders()
+    assert world.orders.get(drain_order().id).state is OrderState.ENDED

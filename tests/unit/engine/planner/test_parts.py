@@ -80,6 +80,29 @@ def test_what_is_divided_stays_so_while_it_has_shards() -> None:
     assert divided([two("0.01"), whole("0.30")], inventory=entire).parts == ()
 
 
+def test_what_is_divided_stays_so_where_its_components_no_longer_allow_it() -> None:
+    enough = two(quantity=20)
+    first = divided([enough], 4)
+    assert first.of(PoolId("web")) == 3
+    inventory = inventory_of(plan_of(first.targets, [enough]))
+    for most in (1, 2):
+        again = divided([enough], 4, most=most, inventory=inventory)
+        assert again.of(PoolId("web")) == 3
+        made = plan_of(again.targets, [enough], inventory=inventory)
+        assert made.is_noop, "all twelve parts are needed still"
+
+
+def test_parts_of_another_type_say_nothing_of_a_pools_own() -> None:
+    other = WEB.model_copy(update={"shard_type": BIG.model_copy(update={"name": "cpu.huge"})})
+    inventory = inventory_of(plan_of([in_parts(certain(other, 1), 3)], [two()]))
+    assert divided([whole("0.01")], inventory=inventory).parts == ()
+
+
+def test_a_type_knows_its_parts_by_name() -> None:
+    assert [BIG.divided_into(BIG.part(parts).name) for parts in (1, 2, 16)] == [1, 2, 16]
+    assert [BIG.divided_into(name) for name in ("cpu.huge", "cpu.huge.p2", "cpu.large.p", "cpu.large.px")] == [None] * 4
+
+
 def test_parts_are_together_no_less_than_the_whole() -> None:
     odd = ShardType(name="cpu.odd", resources=Resources(vcpus=5, memory_gib=1.0, storage_iops=100))
     for parts in range(1, 17):

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from engine.cli.market import plan_tables
 from engine.errors import BadUsageData, BudgetExceeded, ConfigurationError, NoOfferFits
-from engine.model.capacity import Placement, RiskClass
+from engine.model.capacity import Placement, Resources, RiskClass
 from engine.model.ids import OfferId
 from engine.model.market import DepthBelief, OwnHistory, PurchaseOption, Quote
 from engine.model.money import Money, usd
@@ -403,3 +403,30 @@ def test_a_rare_loss_is_judged_as_rare_even_on_one_demand_path() -> None:
     outcomes = [plan_of([need], [spot], PlanPolicy(scenarios=1), seed=seed).pools[0] for seed in range(3)]
     hours = need.step / timedelta(hours=1)
     assert [o.shortfall_probability for o in outcomes] == pytest.approx([1 - 0.98 ** (hours / 24)] * 3, abs=3e-4)
+
+
+def test_what_a_resized_shard_has_beyond_its_type_is_room_that_nobody_else_gets() -> None:
+    dear = quote(offer("dear", "0.20", cell=CELLS[0]))
+    first = plan_of([certain(pool(), 1)], [dear])
+    (item,) = inventory_of(first).nodes
+    free = item.node.resources
+    more = Resources(vcpus=free.vcpus - pool().shard_type.resources.vcpus, memory_gib=0)
+
+    def bought(grown: Resources) -> int:
+        inventory = Inventory(nodes=(item.model_copy(update={"grown": grown}),))
+        second = plan_of([certain(pool(), 2)], [dear], inventory=inventory, parent=first)
+        return sum(node.quote is not None for cell in second.cells for node in cell.nodes)
+
+    assert bought(Resources(vcpus=0, memory_gib=0)) == 0
+    assert bought(more) == 1
+
+
+def test_a_node_whose_shard_outgrew_its_type_is_kept_where_it_would_be_left_for_a_cheaper_one() -> None:
+    dear = quote(offer("dear", "0.20", cell=CELLS[0]))
+    first = plan_of([certain(pool(), 2)], [dear])
+    (item,) = inventory_of(first).nodes
+    cheap = quote(offer("cheap", "0.01", cell=CELLS[3]))
+    for outgrown, leaving in ((False, (item.node.id,)), (True, ())):
+        inventory = Inventory(nodes=(item.model_copy(update={"outgrown": outgrown}),))
+        second = plan_of([certain(pool(), 2)], [dear, cheap], inventory=inventory, parent=first)
+        assert second.leaving == leaving

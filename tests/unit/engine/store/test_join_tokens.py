@@ -35,6 +35,15 @@ def test_the_same_key_may_ask_again_when_its_answer_was_lost(tokens: JoinTokens)
     tokens.redeem(NODE, token, KEY)
 
 
+def test_the_same_key_may_come_again_however_late(tokens: JoinTokens, clock: ManualClock) -> None:
+    token = tokens.issue(NODE)
+    tokens.redeem(NODE, token, KEY)
+    clock.advance(TOKEN_LIFE * 2)
+    tokens.redeem(NODE, token, KEY)
+    with pytest.raises(AuthenticationFailed):
+        tokens.redeem(NODE, token, OTHER_KEY)
+
+
 def test_issuing_again_does_not_reopen_a_used_token(tokens: JoinTokens) -> None:
     tokens.redeem(NODE, tokens.issue(NODE), KEY)
     with pytest.raises(AuthenticationFailed):

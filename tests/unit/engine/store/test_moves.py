@@ -45,3 +45,21 @@ def test_time_left_is_told_where_it_is_known(seconds: int | None, rate: float, l
         request=a_request(), phase=MovePhase.PRECOPY, at=NOW, bytes_left=seconds, bytes_per_second=rate
     )
     assert progress.seconds_left == left
+
+
+def test_who_waits_for_a_move_is_whoever_has_asked_last(store: Database) -> None:
+    history = MoveHistory(store)
+    history.announce([a_request()], NOW, "order-1")
+    history.stands(MoveProgress(request=a_request(), phase=MovePhase.MIRRORING, at=NOW))
+    assert [one.asked_by for one in history.under_way()] == ["order-1"]
+    history.announce([a_request()], NOW, "order-2")
+    assert [(one.asked_by, one.progress.phase) for one in history.under_way()] == [("order-2", MovePhase.MIRRORING)]
+
+
+def test_the_first_report_stays_where_only_the_first_is_wanted(store: Database) -> None:
+    history = MoveHistory(store)
+    history.announce([a_request()], NOW)
+    assert history.put_first(a_report(a_request()))
+    assert not history.put_first(a_report(a_request(), MovePhase.ABORTED))
+    assert [report.phase for report in history.latest(9)] == [MovePhase.CLEANED]
+    assert history.under_way() == ()

@@ -1,6 +1,8 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import structlog
+from sqlalchemy import update
 
 from agent.overlay_wire import OverlayEntry, OverlayRequest
 from engine.clock import ManualClock
@@ -12,6 +14,7 @@ from engine.model.money import usd
 from engine.model.placement import ComponentName, Node, NodeState, ShardState
 from engine.store.database import Database
 from engine.store.overlay_map import OverlayMap
+from engine.store.overlay_tables import overlay_hosts
 from engine.store.shard_map import ShardMap
 
 SIZE = Resources(vcpus=1, memory_gib=1)
@@ -71,6 +74,21 @@ def test_the_same_key_again_changes_nothing_and_a_new_one_does(overlay: OverlayM
     assert overlay.generation() == before
     assert overlay.register(A, key("C"))
     assert overlay.generation() == before + 1
+
+
+def test_a_host_that_was_entered_with_an_endpoint_that_is_none_is_nobodys_peer(
+    store: Database, overlay: OverlayMap
+) -> None:
+    """As an older version took it: it keeps its own view, and says something better when it has been mended."""
+    wrong = update(overlay_hosts).where(overlay_hosts.c.name == B).values(endpoint="10.0.0.300:51820")
+    with store.transaction() as connection:
+        connection.execute(wrong)
+    with structlog.testing.capture_logs() as logs:
+        assert overlay.view(A).peers == ()
+    assert [(one["event"], one["host"]) for one in logs] == [("nobody's peer", "b")]
+    assert [one.node for one in overlay.view(B).peers] == [A]
+    overlay.register(B, key("B"))
+    assert [one.node for one in overlay.view(A).peers] == [B]
 
 
 def test_every_change_of_what_agents_are_told_raises_the_generation(shard_map: ShardMap, overlay: OverlayMap) -> None:

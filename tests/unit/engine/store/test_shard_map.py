@@ -277,3 +277,133 @@ def test_a_shard_of_an_id_that_was_removed_begins_beyond_what_nodes_remember(sha
     shard_map.move(ShardId("s1"), expected_epoch=1, to_node=NodeId("n1"))
     shard_map.remove(ShardId("s1"))
     assert add(shard_map, "s1").epoch == 2 + BEYOND_ALL + 1
+
+
+def test_a_resized_shard_takes_what_it_has(shard_map: ShardMap) -> None:
+    shard = add(shard_map, "s1")
+    larger = SMALL.model_copy(update={"memory_gib": 8.0})
+    assert shard_map.set_nominal(shard.id, larger).nominal == larger
+    assert shard_map.get(shard.id) == shard.model_copy(update={"nominal": larger})
+    with pytest.raises(UnknownName):
+        shard_map.set_nominal(ShardId("none"), larger)
+
+
+def test_a_node_leaves_once_only_spares_are_on_it_and_takes_nothing_then(shard_map: ShardMap) -> None:
+    spare, bound = add(shard_map, "s1").id, add(shard_map, "s2", on="n2").id
+    n1, n2 = NodeId("n1"), NodeId("n2")
+    for node_id in (n1, n2):
+        shard_map.update_node(node_id, state=NodeState.JOINED)
+    assert not shard_map.retire(n1), "it takes shards"
+    for node_id in (n1, n2):
+        shard_map.update_node(node_id, state=NodeState.DRAINING)
+    shard_map.bind(WEB, bound)
+    assert not shard_map.retire(n2)
+    assert shard_map.move(bound, expected_epoch=1, to_node=n1).node == n1
+    assert not shard_map.retire(n1)
+    assert shard_map.move(bound, expected_epoch=2, to_node=n2).epoch == 3
+    for _ in range(2):
+        assert shard_map.retire(n1)
+    with pytest.raises(ConcurrentUpdate, match="leaving"):
+        shard_map.move(bound, expected_epoch=3, to_node=n1)
+    assert (shard_map.get(bound).node, shard_map.get(bound).epoch) == (n2, 3)
+    with pytest.raises(ConcurrentUpdate, match="leaving"):
+        shard_map.bind(WEB, spare)
+    assert shard_map.resolve(WEB).id == bound, "the binding that was there stays"
+    assert shard_map.move(spare, expected_epoch=1, to_node=n1).epoch == 2, "what is there may be kept there"
+
+
+def test_a_node_does_not_leave_with_a_shard_that_has_just_come(store: Database) -> None:
+    shard_map = ShardMap(store, ManualClock(NOW))
+    for attempt in range(12):
+        here, there = NodeId(f"a{attempt}"), NodeId(f"b{attempt}")
+        for node_id in (here, there):
+            shard_map.put_node(node(node_id))
+        shard_id = add(shard_map, f"s{attempt}", on=here).id
+        shard_map.set_state(shard_id, ShardState.BOUND)
+        shard_map.update_node(there, state=NodeState.DRAINING)
+        both = Barrier(2)
+
+        def move(shard_id: ShardId = shard_id, there: NodeId = there, both: Barrier = both) -> bool:
+            both.wait()
+            try:
+                return shard_map.move(shard_id, expected_epoch=1, to_node=there).node == there
+            except ConcurrentUpdate:
+                return False
+
+        def retire(there: NodeId = there, both: Barrier = both) -> bool:
+            both.wait()
+            return shard_map.retire(there)
+
+        with ThreadPoolExecutor(2) as pool:
+            moved, left = (done.result() for done in (pool.submit(move), pool.submit(retire)))
+        assert moved is not left
+        assert shard_map.get(shard_id).node == (there if moved else here)
+
+
+def test_a_shard_is_given_up_at_the_epoch_and_in_the_state_that_was_read(shard_map: ShardMap) -> None:
+    shard = add(shard_map, "s1")
+    shard_map.bind(WEB, shard.id)
+    with pytest.raises(ConcurrentUpdate, match="is bound and cannot become released"):
+        shard_map.set_state(shard.id, ShardState.RELEASED, only_from=[ShardState.HELD, ShardState.READY])
+    shard_map.move(shard.id, expected_epoch=1, to_node=NodeId("n2"))
+    with pytest.raises(StaleEpoch):
+        shard_map.set_state(shard.id, ShardState.RELEASED, expected_epoch=1)
+    shard_map.remove(shard.id, expected_epoch=1)
+    assert shard_map.resolve(WEB).state is ShardState.BOUND
+    shard_map.remove(shard.id, expected_epoch=2)
+    assert (shard_map.search(), shard_map.bindings()) == ((), ())
+
+
+def test_a_shard_moves_or_is_given_up(store: Database) -> None:
+    """Never both, or the only good copy would be ended as a released one."""
+    shard_map = ShardMap(store, ManualClock(NOW))
+    for name in ("n1", "n2"):
+        shard_map.put_node(node(name))
+    for attempt in range(12):
+        shard, both = add(shard_map, f"s{attempt}"), Barrier(2)
+
+        def move(shard: Shard = shard, both: Barrier = both) -> bool:
+            both.wait()
+            try:
+                return shard_map.move(shard.id, expected_epoch=1, to_node=NodeId("n2")).epoch == 2
+            except StaleEpoch:
+                return False
+
+        def give_up(shard: Shard = shard, both: Barrier = both) -> bool:
+            both.wait()
+            try:
+                return shard_map.set_state(shard.id, ShardState.RELEASED, expected_epoch=1).epoch == 1
+            except StaleEpoch:
+                return False
+
+        with ThreadPoolExecutor(2) as pool:
+            moved, given_up = (done.result() for done in (pool.submit(move), pool.submit(give_up)))
+        assert moved is not given_up
+
+
+def test_a_spare_is_bound_or_given_up(store: Database) -> None:
+    shard_map = ShardMap(store, ManualClock(NOW))
+    shard_map.put_node(node("n1"))
+    for attempt in range(12):
+        shard, both = add(shard_map, f"s{attempt}"), Barrier(2)
+        name = WEB.model_copy(update={"index": attempt})
+
+        def bind(shard: Shard = shard, both: Barrier = both, name: ComponentName = name) -> bool:
+            both.wait()
+            try:
+                return shard_map.bind(name, shard.id).shard == shard.id
+            except (ConcurrentUpdate, UsageError):
+                return False
+
+        def give_up(shard: Shard = shard, both: Barrier = both) -> bool:
+            both.wait()
+            try:
+                shard_map.set_state(shard.id, ShardState.RELEASED, only_from=[ShardState.HELD])
+            except ConcurrentUpdate:
+                return False
+            return True
+
+        with ThreadPoolExecutor(2) as pool:
+            bound, given_up = (done.result() for done in (pool.submit(bind), pool.submit(give_up)))
+        assert bound is not given_up
+        assert shard_map.get(shard.id).state is (ShardState.BOUND if bound else ShardState.RELEASED)

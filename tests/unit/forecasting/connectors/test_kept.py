@@ -1,6 +1,8 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from engine.errors import BadUsageData, ShardwrightError, StateInUse
@@ -68,6 +70,35 @@ def test_an_empty_batch_moves_the_cursor(tmp_path: Path) -> None:
     kept.append(batch(0, 1, cursor="one"))
     kept.append(batch(1, cursor="two"))
     assert (held(kept), kept.cursor()) == ([1], "two")
+
+
+def test_a_part_is_on_the_disk_before_it_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[list[str]] = []
+
+    def flush(handle: int) -> None:
+        flushed.append(sorted(path.suffix for path in tmp_path.glob("part-*")))
+
+    monkeypatch.setattr("forecasting.connectors.kept.os.fsync", flush)
+    KeptHistory(tmp_path).append(batch(0, 1))
+    assert flushed == [[".draft"], [".parquet"]]  # the part, then the folder that names it
+
+
+@pytest.mark.parametrize("read", ["read_schema", "read_parquet"])
+def test_a_part_that_a_writer_sweeps_under_a_reader_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: str
+) -> None:
+    kept, module = KeptHistory(tmp_path), "pq" if read == "read_schema" else "pd"
+    kept.append(batch(0, 1, cursor="old"))
+    path = f"forecasting.connectors.kept.{module}.{read}"
+    real = {"read_schema": pq.read_schema, "read_parquet": pd.read_parquet}[read]
+
+    def swept(part: Path) -> object:
+        monkeypatch.setattr(path, real)
+        KeptHistory(tmp_path).append(batch(0, 7, cursor="new", replaces=True))
+        return real(part)
+
+    monkeypatch.setattr(path, swept)
+    assert (held(kept), kept.cursor()) == ([7], "new")
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1 rubbish PAR1"])

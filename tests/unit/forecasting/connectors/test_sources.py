@@ -13,6 +13,17 @@ HOUR = timedelta(hours=1)
 NOW = datetime(2026, 3, 4, tzinfo=UTC)
 
 
+class Given:
+    """These moments, and no more."""
+
+    def __init__(self, series_id: str, *hours: float) -> None:
+        self.series_id, self.hours = series_id, hours
+
+    def batches(self, cursor: str | None, until: datetime) -> Iterator[Batch]:
+        times = [NOW - 24 * HOUR + hour * HOUR for hour in self.hours]
+        yield Batch(frame([(self.series_id, times, [1.0] * len(times))]), "there", replaces=True)
+
+
 class Scripted:
     """Two hourly batches a pull, as told; the ``breaks``-th batch is an error."""
 
@@ -38,6 +49,30 @@ def test_several_sources_are_one_history(tmp_path: Path) -> None:
     assert [history.series_id for history in read.usage.histories] == ["a", "b"]
     assert (read.usage.metric, read.usage.freq) == ("cpu_cores", HOUR)
     assert [(state.source, state.added) for state in read.sources] == [("s0", 2), ("s1", 2)]
+
+
+def test_sources_of_different_steps_meet_at_the_longest(tmp_path: Path) -> None:
+    given = [Source("fine", Given("a", *(i / 12 for i in range(100))), "1"), Source("coarse", Given("b", 1, 2, 3), "1")]
+    usage = Sources(given, tmp_path, least=HOUR).read(NOW).usage
+    assert usage.freq == HOUR
+    assert [(history.series_id, len(history.values)) for history in usage.histories] == [("a", 9), ("b", 3)]
+
+
+def test_samples_that_name_no_series_are_left_out_and_told(tmp_path: Path) -> None:
+    read = Sources([Source("s0", Given("", 1, 2), "1"), Source("s1", Given("b", 1, 2), "1")], tmp_path).read(NOW)
+    assert [history.series_id for history in read.usage.histories] == ["b"]
+    assert [state.samples for state in read.sources] == [0, 2]
+    assert "2 samples without a series_id are left out" in read.sources[0].sentence()
+
+
+def test_a_damaged_part_costs_its_source_alone_and_says_what_to_do(tmp_path: Path) -> None:
+    held = sources(tmp_path, Scripted("a"), Scripted("b"))
+    held.refresh(NOW)
+    next(iter((tmp_path / "s0-1").glob("part-*"))).write_bytes(b"")
+    read = held.read(NOW)
+    assert [history.series_id for history in read.usage.histories] == ["b"]
+    assert read.sources[0].kind == "BadUsageData"
+    assert "remove the folder" in read.sources[0].failure
 
 
 def test_what_came_before_the_failure_is_kept_and_gone_on_from(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -108,6 +109,49 @@ def test_a_changed_line_changes_the_signature(folder: str, tmp_path: Path, monke
     assert signature() == before
     code.write_text("x = 2\n")
     assert signature() != before
+
+
+class SlowToStart:
+    """Ray on a machine that is busy: so many starts fail as Ray's own time-out does. Its one worker is this process."""
+
+    def __init__(self, failures: int) -> None:
+        self.failures, self.starts, self.shutdowns = failures, 0, 0
+        self.util = SimpleNamespace(get_node_ip_address=lambda: "127.0.0.1")
+        self.exceptions = ray_cluster._loaded().exceptions
+
+    def init(self, *_: object, **__: object) -> None:
+        self.starts += 1
+        if self.starts <= self.failures:
+            raise Exception("The current node timed out during startup.")
+
+    def shutdown(self) -> None:
+        self.shutdowns += 1
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": 1.0}
+
+    def remote(self, work: object) -> SimpleNamespace:
+        return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=work))
+
+    def get(self, answer: object, timeout: float) -> object:
+        assert timeout > 0
+        return answer
+
+
+def test_a_start_that_takes_ray_too_long_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = SlowToStart(failures=2)
+    monkeypatch.setattr(ray_cluster, "_loaded", lambda: slow)
+    with started(1):
+        assert (slow.starts, slow.shutdowns) == (3, 2)
+    assert slow.shutdowns == 3
+
+
+def test_a_cluster_that_never_starts_is_an_error_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = SlowToStart(failures=99)
+    monkeypatch.setattr(ray_cluster, "_loaded", lambda: slow)
+    with pytest.raises(ScaleOutFailed, match=r"did not start; The current node timed out.*--engine local"), started(1):
+        pass
+    assert (slow.starts, slow.shutdowns) == (3, 3)
 
 
 def test_it_listens_on_loopback_only(cluster: RaySpread) -> None:

@@ -129,4 +129,4 @@ def served(exchange: Exchange, clock: ManualClock, *, limit: RateLimit | None = 
 
 
 def a_client(transport: httpx.BaseTransport, clock: ManualClock, *, token: str = "secret") -> NetworkClient:
-    return NetworkClient("http://tiny.test", token, clock=clock, rng=Random(0), transport=transport)
+    return NetworkClient("https://tiny.test", token, clock=clock, rng=Random(0), transport=transport)

@@ -172,9 +172,15 @@ def test_ids_cannot_leave_their_place_in_the_path(clock: ManualClock) -> None:
     assert paths == ["/v1/holds/..%2Freservations%2Fres-1%3Fx%3D1"]
 
 
-def test_an_address_that_is_none() -> None:
-    with pytest.raises(ConfigurationError):
-        NetworkClient("ftp://tiny.test", "secret", clock=ManualClock(START))
+@pytest.mark.parametrize("url", ["ftp://tiny.test", "tiny.test", "http://tiny.test", "http://10.0.0.1:8080", ""])
+def test_an_address_to_which_a_token_would_travel_in_the_clear(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="in the clear"):
+        NetworkClient(url, "secret", clock=ManualClock(START))
+
+
+@pytest.mark.parametrize("url", ["https://tiny.test/", "http://127.0.0.1:8080", "http://localhost:8080"])
+def test_an_address_to_which_it_does_not(url: str) -> None:
+    NetworkClient(url, "secret", clock=ManualClock(START)).close()
 
 
 def test_a_bill_without_an_invoice(clock: ManualClock) -> None:

@@ -39,7 +39,7 @@ class Told(httpx.SyncByteStream):
 def _answer(
     clock: ManualClock, chunks: Iterable[tuple[float, bytes]], kind: str = "text/event-stream"
 ) -> httpx.Response:
-    request = httpx.Request("GET", "http://tiny.test/v1/events/stream")
+    request = httpx.Request("GET", "https://tiny.test/v1/events/stream")
     return httpx.Response(200, headers={"content-type": kind}, stream=Told(clock, chunks), request=request)
 
 

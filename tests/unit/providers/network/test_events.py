@@ -88,7 +88,7 @@ def test_the_stream_is_resumed_behind_the_last_event(network: Exchange, clock: M
 def test_what_goes_over_the_wire_is_server_sent_events(network: Exchange, clock: ManualClock) -> None:
     network.change_price("lot", Decimal("0.06"))
     headers = {"Authorization": "Bearer secret"}
-    with httpx.Client(base_url="http://tiny.test", transport=served(network, clock), headers=headers) as http:
+    with httpx.Client(base_url="https://tiny.test", transport=served(network, clock), headers=headers) as http:
         answer = http.get("/v1/events/stream?wait_seconds=0")
         assert answer.headers["content-type"].startswith("text/event-stream")
         lines = answer.text.splitlines()

@@ -46,7 +46,7 @@ SETTINGS = ProviderSettings(
     kind="network",
     account=TENANT,
     regions=("north",),
-    endpoint="http://tiny.test",
+    endpoint="https://tiny.test",
     credentials={"token": SecretStr("secret")},
 )
 Change = Callable[[str, Any], Any]

@@ -22,7 +22,7 @@ def clock() -> ManualClock:
 @pytest.fixture
 def http(clock: ManualClock) -> Iterator[httpx.Client]:
     transport = served(a_network(clock), clock)
-    with httpx.Client(base_url="http://tiny.test", transport=transport, headers=GOOD) as client:
+    with httpx.Client(base_url="https://tiny.test", transport=transport, headers=GOOD) as client:
         yield client
 
 
@@ -122,7 +122,7 @@ def test_every_refusal_is_a_problem(http: httpx.Client, verb: str, path: str, st
 def test_too_many_requests(clock: ManualClock) -> None:
     limit = RateLimit(clock, per_second=1, burst=2)
     with httpx.Client(
-        base_url="http://tiny.test", transport=served(a_network(clock), clock, limit=limit), headers=GOOD
+        base_url="https://tiny.test", transport=served(a_network(clock), clock, limit=limit), headers=GOOD
     ) as http:
         assert [http.get("/v1/offers").status_code for _ in range(3)] == [200, 200, 429]
         answer = http.get("/v1/offers")
@@ -142,7 +142,7 @@ def test_bills_are_json_or_csv(http: httpx.Client) -> None:
 
 def test_auctions_are_listed_with_rule_and_recent_prices(clock: ManualClock) -> None:
     transport = InProcess(served(a_network(clock, [an_auction(), a_listing("posted")]), clock)._app)
-    with httpx.Client(base_url="http://tiny.test", transport=transport, headers=GOOD) as http:
+    with httpx.Client(base_url="https://tiny.test", transport=transport, headers=GOOD) as http:
         (auction,) = http.get("/v1/auctions").json()["auctions"]
     assert (auction["auction_id"], auction["rule"]) == ("lot", "sealed_second_price")
     assert len(auction["recent"]) == 5

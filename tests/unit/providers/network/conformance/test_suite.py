@@ -63,7 +63,7 @@ def _everything(clock: ManualClock) -> InProcess:
 
 
 def _checked(transport: httpx.BaseTransport, clock: ManualClock, *, token: str = "secret") -> Conformance:
-    return check("http://tiny.test", token, clock=clock, transport=transport, examples=0)
+    return check("https://tiny.test", token, clock=clock, transport=transport, examples=0)
 
 
 def _names(found: Conformance, outcome: Outcome) -> set[str]:
@@ -91,7 +91,7 @@ def test_both_sandbox_networks_pass(name: str, skipped: set[str], clock: ManualC
 
 
 def test_fuzzing_passes_and_finds_an_answer_that_is_not_as_described(clock: ManualClock) -> None:
-    honest = check("http://t.test", "secret", clock=clock, transport=_everything(clock), cases=[], examples=3)
+    honest = check("https://t.test", "secret", clock=clock, transport=_everything(clock), cases=[], examples=3)
     assert _failures(honest) == {}
     assert honest.count(Outcome.PASSED) >= 25
 
@@ -105,7 +105,7 @@ def test_fuzzing_passes_and_finds_an_answer_that_is_not_as_described(clock: Manu
             return answer
 
     found = check(
-        "http://t.test", "secret", clock=clock, transport=Undescribed(_everything(clock)._app), cases=[], examples=3
+        "https://t.test", "secret", clock=clock, transport=Undescribed(_everything(clock)._app), cases=[], examples=3
     )
     assert set(_failures(found)) == {"fuzz GET /v1/terms", "fuzz GET /v1/auctions"}
 

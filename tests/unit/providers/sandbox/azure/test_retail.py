@@ -4,8 +4,8 @@ from decimal import Decimal
 import pytest
 
 from engine.clock import ManualClock
-from providers.sandbox.azure.catalog import REGIONS, SIZES, post_prices
-from providers.sandbox.azure.retail import PAGE, Filter, RetailPrices, resource_skus, spot_resources
+from providers.sandbox.azure.catalog import REGIONS, post_prices
+from providers.sandbox.azure.retail import PAGE, Filter, RetailPrices, resource_skus
 from providers.sandbox.azure.wire import ArmError
 from providers.sandbox.prices import PriceBoard
 
@@ -59,17 +59,6 @@ def test_prices_are_those_of_the_board(board: PriceBoard) -> None:
     assert by_meter["D2s v5", False] == 0.096
     assert by_meter["D2s v5", True] > 0.096
     assert Decimal(str(by_meter["D2s v5 Spot", False])) == board.now(("eastus", "Standard_D2s_v5", "spot"))
-
-
-def test_spot_resources_answer_by_type_and_location(board: PriceBoard) -> None:
-    clock = ManualClock(NOW)
-    evictions = (
-        "SpotResources | where type =~ 'microsoft.compute/skuspotevictionrate/location' | where location in~ ('eastus')"
-    )
-    found = spot_resources(evictions, board, tuple(REGIONS), clock)
-    assert {row["location"] for row in found} == {"eastus"}
-    assert len(found) == sum(size.spot_capable for size in SIZES.values())
-    assert spot_resources("Resources", board, tuple(REGIONS), clock) == []
 
 
 def test_skus_tell_closed_zones() -> None:
