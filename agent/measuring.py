@@ -1,6 +1,7 @@
 """What a guest gets, as it counts it itself: asked on its console, one resource after the other."""
 
 import asyncio
+import time
 
 from agent import console, memory_size, network
 from agent.monitor import poll
@@ -11,6 +12,8 @@ _FIRST_READS = 16
 """That the guest makes before those that it counts."""
 _UNLIMITED_READS = 300
 """A second, where nothing limits them."""
+_SETTLED_SECONDS = 0.5
+"""For a count that is not what was plugged in: it counts once it has stayed the same for so long."""
 
 
 async def measure(here: Guest, seconds: int) -> None:
@@ -41,14 +44,22 @@ async def _network(here: Guest, tap: str, seconds: int) -> dict[str, float]:
 
 
 async def measure_memory(here: Guest, grown_mib: int) -> None:
-    """As the guest counts it, which it does a little later than QEMU."""
+    """As the guest counts it, which it does piece by piece and a little later than QEMU."""
     if not here.record.speaks:
         return
     before = here.record.measured.memory_mib or 0
+    last, since = 0, 0.0
 
     async def counted() -> int:
+        nonlocal last, since
         mib = await console.ask(here.run, "memory 1", "memory_kib", 1) // 1024
-        return mib if abs(mib - before) >= abs(grown_mib) / 2 else 0
+        if mib != last:
+            last, since = mib, time.monotonic()
+        found = abs(mib - before)
+        if found < abs(grown_mib) / 2:
+            return 0
+        all_of_it = abs(found - abs(grown_mib)) < memory_size.STEP_MIB
+        return mib if all_of_it or time.monotonic() - since >= _SETTLED_SECONDS else 0
 
     what = "the guest's own count of its memory"
     seen = await poll(counted, seconds=memory_size.LONGEST_SECONDS, every=0.05, what=what)

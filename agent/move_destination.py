@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-from agent import fences, memory, network
+from agent import fences, landing_disk, memory, network
 from agent.guest import GuestRecord
 from agent.monitor import poll
 from agent.move_side import GONE_SECONDS, LOOK_SECONDS, TLS, MoveSide
@@ -25,7 +25,7 @@ from agent.wire import (
 from engine.errors import ConcurrentUpdate, MoveFailed, NotFound, UsageError
 from engine.model.ids import ShardId
 
-_AUTHZ, _EXPORT = "authz-move", "export-move"
+_AUTHZ = "authz-move"
 _ARRIVAL_SECONDS = 5.0
 _IMAGE_SECONDS = 30.0
 """For a shard's own image to come here; a later move finds what came meanwhile."""
@@ -86,7 +86,7 @@ class MoveDestination(MoveSide):
             if here.record.incoming:
                 # Beside the last of the copying: its mirror has ended, and the record is only to be put in its place.
                 put = here.staged(**told)
-                _, status = await asyncio.gather(quietly(here, "nbd-server-stop"), self._arrived(shard))
+                _, status = await asyncio.gather(landing_disk.close(here), self._arrived(shard))
             else:
                 status = await self._arrived(shard)
             if status.committed and status.running and not here.record.committing:
@@ -112,6 +112,7 @@ class MoveDestination(MoveSide):
         await here.monitor.execute("cont")
         began = time.perf_counter()
         await quietly(here, "announce-self", initial=20, max=300, rounds=6, step=60)
+        await landing_disk.forget(here)
         if not here.record.receiving:
             await self._forget_tls(here)
         await self._host.apply_limits(here, here.record.resources)
@@ -212,12 +213,9 @@ class MoveDestination(MoveSide):
         execute, host = here.monitor.execute, self._config.underlay
         await execute("object-add", self.tls_object(here, "server"))
         await execute("object-add", {"qom-type": "authz-simple", "id": _AUTHZ, "identity": f"CN={request.source}"[:67]})
-        address = {"type": "inet", "data": {"host": host, "port": str(here.record.disk_port)}}
-        await execute("nbd-server-start", {"addr": address, "tls-creds": TLS, "tls-authz": _AUTHZ})
-        export = {"type": "nbd", "id": _EXPORT, "node-name": "d0", "name": "disk", "writable": True}
-        await execute("block-export-add", export)
+        await landing_disk.serve(here, host, authorized=_AUTHZ)
         await execute("migrate-set-parameters", {"tls-creds": TLS, "tls-authz": _AUTHZ})
-        # Until `cont` the disk belongs to the NBD export; without this QEMU opens it for the guest as memory arrives.
+        # Until `cont` the disk belongs to its mirror; without this QEMU opens it for the guest as memory arrives.
         await capabilities(here, late_block_activate=True, events=True)
         post_copy = request.post_copy and await allow_post_copy(here)
         await execute("migrate-incoming", {"uri": f"tcp:{host}:{here.record.memory_port}"})

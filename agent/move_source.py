@@ -36,7 +36,7 @@ _SWITCH_SECONDS = 30.0
 _CANCEL_SECONDS = 15.0
 _DYING_SECONDS = 3.0
 _HEAD_START_SECONDS = 0.001
-"""For QEMU to be told to send the rest before the controller is answered: that takes longer than the store's swap."""
+"""For QEMU to be told before this process goes on: what QEMU then does takes longer than what is done beside it."""
 _LOG = logging.getLogger("agent.move_source")
 
 
@@ -164,10 +164,13 @@ class MoveSource(MoveSide):
         """
         if not before.mirror_ready:
             return before  # it broke off, or it was cut short: what is there is no copy
-        if hand_over is not None:
-            hand_over()
-        await quietly(here, "block-job-cancel", device=MIRROR_JOB)
-        await self.mirror_ended(here)
+        ended = asyncio.create_task(self._end_mirror(here))
+        try:
+            if hand_over is not None:
+                await asyncio.wait({ended}, timeout=_HEAD_START_SECONDS)
+                hand_over()
+        finally:
+            await ended
         here.exact = exact
         if hand_over is not None:
             here.sending_rest = asyncio.create_task(self._send_rest(here))
@@ -177,6 +180,14 @@ class MoveSource(MoveSide):
             here.digesting = asyncio.create_task(asyncio.to_thread(memory.digest, here.record.pid))
         word = "pre-switchover" if hand_over is None else "device"
         return before.model_copy(update={"mirror_present": False, "mirrored": True, "exact": exact, "migration": word})
+
+    async def _end_mirror(self, here: Guest) -> None:
+        """Told and asked in one go: where nothing was left to copy, the end is behind QEMU when it is asked."""
+        _, ended = await asyncio.gather(quietly(here, "block-job-cancel", device=MIRROR_JOB), no_jobs(here))
+        if ended:
+            here.mirrored = True
+        else:
+            await self.mirror_ended(here)
 
     async def mirror_ended(self, here: Guest) -> None:
         """After it was told to end, and both disks are equal. Raises MoveFailed."""

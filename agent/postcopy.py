@@ -8,7 +8,7 @@ source that dies takes the memory with it.
 
 from typing import TYPE_CHECKING
 
-from agent import fences, network, sending
+from agent import fences, landing_disk, network, sending
 from agent.config import AgentConfig
 from agent.monitor import GuestRefused
 from agent.node_guest import Guest, quietly
@@ -34,7 +34,7 @@ class PostCopyAgent:
         """The store has given the shard here: the mirrored disk is the guest's own before its source sends the rest."""
         async with self._moves.destination.driven(shard, command, fences.may_commit) as here:
             if here.record.incoming:
-                await quietly(here, "nbd-server-stop")
+                await landing_disk.close(here)
         return await self._moves.destination.status(shard)
 
     async def listen_again(self, shard: ShardId, command: MoveCommand) -> Landing:

@@ -57,9 +57,22 @@ def test_each_way_of_the_network_is_measured_where_it_is_limited(
 
 
 def test_memory_is_asked_for_until_the_guest_counts_it(here: Guest, asked: tuple[Answers, list[str]]) -> None:
-    asked[0]["memory_kib"] = [91 * 1024, 120 * 1024, 219 * 1024]
+    asked[0]["memory_kib"] = [mib * 1024 for mib in (91, 120, 203, 219, 220)]
     asyncio.run(measure_memory(here, 128))
-    assert here.record.measured.memory_mib == 219
+    assert here.record.measured.memory_mib == 219  # at 203 it was still at it
+    asked[0]["memory_kib"] = [mib * 1024 for mib in (219, 107, 92, 91)]
+    asyncio.run(measure_memory(here, -128))
+    assert here.record.measured.memory_mib == 92
+
+
+def test_a_count_that_is_not_what_was_plugged_in_is_taken_once_it_stays(
+    here: Guest, asked: tuple[Answers, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.measuring._SETTLED_SECONDS", 0.1)
+    asked[0]["memory_kib"] = [mib * 1024 for mib in (91, 180, 207)]
+    asyncio.run(measure_memory(here, 128))
+    assert here.record.measured.memory_mib == 207
+    assert len(asked[1]) >= 4
 
 
 def test_memory_that_never_shows_is_an_error(

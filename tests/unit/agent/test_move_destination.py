@@ -50,11 +50,12 @@ def test_a_landing_runs_only_once_its_memory_is_there(
     with pytest.raises(MoveFailed, match="has not arrived"):
         asyncio.run(moves.destination.commit(S1, commit_request(2)))
     monitor.migration = "completed"
+    monitor.nodes = {"landing"}
     asyncio.run(moves.destination.commit(S1, commit_request(2)))
     asyncio.run(moves.destination.commit(S1, commit_request(2)))
     assert monitor.done.count("cont") == 1
     assert (host.guests[S1].record.incoming, host.guests[S1].record.move) == (False, None)
-    assert monitor.done.index("nbd-server-stop") < monitor.done.index("cont")
+    assert monitor.done.index("nbd-server-stop") < monitor.done.index("blockdev-del") < monitor.done.index("cont")
 
 
 def test_a_landing_makes_ready_while_its_memory_comes(config: AgentConfig, left_behind: Leave) -> None:

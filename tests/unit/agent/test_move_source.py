@@ -137,7 +137,7 @@ def test_qemu_is_told_before_the_controller_is_answered_and_the_disk_knows_befor
 ) -> None:
     class Reading(ScriptedMonitor):
         async def execute(self, command: str, arguments: dict[str, Any] | None = None) -> Any:
-            if command in ("block-job-cancel", "migrate-continue"):
+            if command == "migrate-continue":
                 assert json.loads((here.folder / "shard.json").read_text())["handing_over"]
             return await super().execute(command, arguments)
 
@@ -151,6 +151,47 @@ def test_qemu_is_told_before_the_controller_is_answered_and_the_disk_knows_befor
         return list(monitor.done)
 
     assert asyncio.run(go()) == ["block-job-cancel", "migrate-continue"]
+
+
+def test_qemu_ends_the_mirror_while_the_record_is_put_in_its_place(config: AgentConfig, left_behind: Leave) -> None:
+    seen: list[tuple[str, bool]] = []
+
+    class Ending(ScriptedMonitor):
+        """The end of its mirror takes a few looks."""
+
+        looks = 3
+
+        async def execute(self, command: str, arguments: dict[str, Any] | None = None) -> Any:
+            if command == "query-block-jobs" and "block-job-cancel" in self.done and self.looks:
+                self.looks -= 1
+                return [{"device": "mirror-move", "ready": True, "offset": 5, "len": 5}]
+            if command in ("block-job-cancel", "migrate-continue"):
+                seen.append((command, here.record.handing_over))
+            return await super().execute(command, arguments)
+
+    left_behind(move="m1", sent_for="m1")
+    monitor = Ending(migration="pre-switchover", running=False, jobs=1)
+    moves, host = agent(config, monitor)
+    here = host.guests[S1]
+    status = asyncio.run(moves.source.switchover(S1, switchover_request(send_rest=True), 1.0))
+    assert (status.mirrored, here.mirrored, monitor.looks) == (True, True, 0)
+    assert seen == [("block-job-cancel", False), ("migrate-continue", True)]
+
+
+def test_a_record_that_cannot_be_put_in_its_place_keeps_the_rest_here(
+    config: AgentConfig, left_behind: Leave, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    left_behind(move="m1", sent_for="m1")
+    monitor = ScriptedMonitor(migration="pre-switchover", running=False, jobs=1)
+    moves, host = agent(config, monitor)
+    monkeypatch.setattr("agent.node_guest.put_in_place", full)
+    with pytest.raises(OSError, match="No space left"):
+        asyncio.run(moves.source.switchover(S1, switchover_request(send_rest=True), 1.0))
+    assert monitor.done == ["block-job-cancel"]
+    assert not host.guests[S1].record.handing_over
 
 
 def test_what_is_written_while_a_switchover_waits_is_not_lost_at_the_pause(

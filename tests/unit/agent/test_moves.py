@@ -39,6 +39,7 @@ class ScriptedMonitor:
         self.stirred = asyncio.Event()
         self.after_migrate: str | None = None
         self.rest_is_lost = False
+        self.nodes: set[str] = set()
 
     async def execute(self, command: str, arguments: dict[str, Any] | None = None) -> Any:
         if command == "query-migrate":
@@ -47,7 +48,13 @@ class ScriptedMonitor:
             return {"running": self.running, "status": "running" if self.running else "paused"}
         if command == "query-block-jobs":
             return [{"device": "mirror-move", "ready": self.ready, "offset": 5, "len": 5}] * self.jobs
-        if command in ("blockdev-del", "object-del") and command not in self.done:
+        if command == "blockdev-add":
+            self.nodes.add((arguments or {})["node-name"])
+        if command == "blockdev-del":
+            if (arguments or {})["node-name"] not in self.nodes:
+                raise GuestRefused("not there")
+            self.nodes.remove((arguments or {})["node-name"])
+        if command == "object-del" and command not in self.done:
             raise GuestRefused("not there")
         self.done.append(command)
         self._effect(command)
