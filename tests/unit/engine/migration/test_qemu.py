@@ -7,7 +7,7 @@ from agent.wire import Landing, MoveCommand, SendRequest, SourceStatus, Switchov
 from engine.errors import ConcurrentUpdate, MoveFailed, StaleEpoch
 from engine.migration import switch
 from engine.migration.base import MovePlan, Transfer
-from engine.migration.qemu import QemuMove
+from engine.migration.qemu import QemuMove, next_look
 from engine.migration.strategies import KEEP_ON, Advice, Verb
 from engine.model.move import MovePhase
 from tests.move_simulator.control import Client
@@ -76,6 +76,21 @@ def test_each_step_may_be_repeated() -> None:
         assert move.end(plan.epoch, again).phase is MovePhase.CLEANED
     assert world.store.owner == DESTINATION
     assert world.nodes[SOURCE].guest is None
+
+
+@pytest.mark.parametrize(
+    ("done", "seconds", "wait"), [(0, 0.2, 0.1), (10, 1.0, 0.1), (80, 0.2, 0.05), (99, 0.2, 0.02), (100, 0.2, 0.02)]
+)
+def test_the_mirror_is_looked_at_when_it_may_be_done(done: int, seconds: float, wait: float) -> None:
+    status = SourceStatus(
+        running=True,
+        mirror_ready=False,
+        mirror_present=True,
+        migration="none",
+        disk_bytes_done=done,
+        disk_bytes_total=100,
+    )
+    assert next_look(status, seconds) == pytest.approx(wait)
 
 
 def test_a_mirror_that_breaks_off_fails_the_move_before_memory_goes() -> None:
