@@ -1,6 +1,7 @@
 """Gateways: hosts outside the fleet that get an address on the overlay of one namespace."""
 
 import re
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
@@ -33,6 +34,12 @@ def add_gateway(configuration: Configuration, store: "Store", name: str, namespa
             why="control.port is 0: another port at every start",
             next_step="set control.port, and control.advertise where it differs",
         )
+    if control.advertise is None and _names_no_host(control.listen):
+        raise ConfigurationError(
+            "a gateway must know where the control plane listens",
+            why=f"it would be told {advertised}, which is every address of a host and no host",
+            next_step="set control.advertise to HOST:PORT as the gateway sees it",
+        )
     parse_query(f"{SCHEME}{namespace}/w/c")  # the namespace must be one that a name can have
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
         raise UsageError(
@@ -47,3 +54,10 @@ def add_gateway(configuration: Configuration, store: "Store", name: str, namespa
         control_ca_pem=CertificateAuthority.load_or_create(fleet, clock).ca_pem,
         underlay_mtu=control.underlay_mtu,
     )
+
+
+def _names_no_host(host: str) -> bool:
+    try:
+        return ip_address(host).is_unspecified
+    except ValueError:
+        return False

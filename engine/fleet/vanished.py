@@ -9,7 +9,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 
 from engine.clock import Clock
-from engine.errors import ProviderUnavailable, ShardwrightError, StaleEpoch, UnknownName
+from engine.errors import PROVIDER_PROBLEMS, ProviderUnavailable, ShardwrightError, StaleEpoch, UnknownName
 from engine.events import Event, Observe
 from engine.fleet.agent_client import AgentClients
 from engine.fleet.nodes import PARALLEL_NODES, Fleet
@@ -102,7 +102,11 @@ class Vanished:
 
     def _leave(self, node: Node) -> None:
         shards = self._map.search(node=node.id)
-        self._give_back(node.id)
+        try:
+            self._give_back(node.id)
+        except PROVIDER_PROBLEMS as problem:  # before it counts as gone: nobody looks at a gone node again
+            self._say(f"{node.id} is gone, and what was paid for it is given back at a later look: {problem}")
+            return
         if self._map.change_state(node.id, NodeState.GONE, only_from=_WATCHED):
             text = f"{node.id} is gone without a notice: {provider_of(node.cell)} does not list it any more"
             self._say(f"{text}; {len(shards)} shards went with it, and the next round replaces them")

@@ -60,3 +60,13 @@ def test_without_a_fixed_port_it_would_not_find_the_control_plane(command: InPro
     file.write_text(GOOD + f'\n[state]\ndirectory = "{tmp_path}/state"\n')
     told = command("gateway", "add", "office", "--namespace", "shop", "--config", file)
     told.refused(ExitCode.USAGE, "control.port")
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0", "::"])
+def test_an_address_that_is_no_hosts_is_told_to_no_gateway(command: InProcess, tmp_path: Path, listen: str) -> None:
+    file = tmp_path / "shardwright.toml"
+    control = f'[control]\nlisten = "{listen}"\nport = 7000\n'
+    file.write_text(GOOD + f'\n[state]\ndirectory = "{tmp_path}/state"\n\n{control}')
+    told = command("gateway", "add", "office", "--namespace", "shop", "--config", file)
+    told.refused(ExitCode.USAGE, "control.advertise")
+    assert command("gateway", "list", "--config", file, "--output", "json").data == []

@@ -34,6 +34,8 @@ class World:
     asked: int = 0
     moves: tuple[MoveUnderWay, ...] = ()
     given_back: list[NodeId] = field(default_factory=list)
+    kept: set[NodeId] = field(default_factory=set)
+    """Whose provider does not take back what was bought for them."""
     told: list[Event] = field(default_factory=list)
 
     def agents(self, node: NodeId) -> SimpleNamespace:
@@ -55,10 +57,16 @@ class World:
         self.shard_map.set_state(shard.id, ShardState.RELEASED)
         self.shard_map.remove(shard.id)
 
+    def give_back(self, node: NodeId) -> None:
+        if node in self.kept:
+            raise ProviderUnavailable("aws is down")
+        self.given_back.append(node)
+
     def vanished(self) -> Vanished:
+        inventories = {"aws": cast(Any, self), "azure": cast(Any, self)} if self.kept else {"aws": cast(Any, self)}
         return Vanished(
-            self.shard_map, cast(Any, self), cast(Any, self.agents), {"aws": cast(Any, self)}, lambda: self.moves,
-            self.given_back.append, self.clock, self.told.append,
+            self.shard_map, cast(Any, self), cast(Any, self.agents), inventories, lambda: self.moves,
+            self.give_back, self.clock, self.told.append,
         )  # fmt: skip
 
     def looked(self, vanished: Vanished, times: int) -> None:
@@ -131,6 +139,17 @@ def test_a_provider_that_is_down_proves_nothing_and_says_so(world: World) -> Non
     world.looked(world.vanished(), 2 * LOOKS)
     assert world.state is NodeState.JOINED
     assert "aws cannot say whether sw-aws is there" in world.told[-1].text
+
+
+def test_what_cannot_be_given_back_yet_keeps_no_other_node_waiting(world: World) -> None:
+    world.kept, world.silent, world.listed = {AWS}, {AWS, AZURE}, set()
+    vanished = world.vanished()
+    world.looked(vanished, LOOKS + 1)
+    assert (world.state, world.shard_map.node(AZURE).state) == (NodeState.JOINED, NodeState.GONE)
+    assert any("sw-aws is gone, and what was paid for it" in event.text for event in world.told)
+    world.kept = set()
+    world.looked(vanished, 1)
+    assert (world.state, world.given_back) == (NodeState.GONE, [AZURE, AWS])
 
 
 def test_a_move_from_it_ends_first(world: World) -> None:
