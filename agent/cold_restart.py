@@ -1,9 +1,7 @@
 """Where a guest's memory cannot be brought: its disk is, to the last acknowledged write, and it boots from there."""
 
-from agent import fences
-from agent.move_source import MIRROR_JOB
+from agent import fences, mirror
 from agent.moves import MoveAgent
-from agent.node_guest import quietly
 from agent.shards import ShardHost
 from agent.wire import MoveCommand, ShardStatus, SourceStatus
 from engine.errors import MoveFailed
@@ -22,14 +20,19 @@ class ColdRestartAgent:
         Until the store has given the shard away the move can be given up, and the guest runs on.
         """
         async with self._moves.source.driven(shard, command) as here:
-            status = await self._moves.source.status(shard)
+            status = await self._mirrored(shard)
             if not status.mirrored:
-                if not (status.mirror_present and status.mirror_ready):
-                    raise MoveFailed(f"the disk of shard {shard} is not mirrored", why=status.error)
                 await here.monitor.execute("stop")
-                await quietly(here, "block-job-cancel", device=MIRROR_JOB)
-                await self._moves.source.mirror_ended(here)
+                await self._mirrored(shard)  # again: what the guest wrote last may not have reached the other side
+                await mirror.end(here)
         return await self._moves.source.status(shard)
+
+    async def _mirrored(self, shard: ShardId) -> SourceStatus:
+        """Raises MoveFailed unless the disk is on both sides."""
+        status = await self._moves.source.status(shard)
+        if not (status.mirrored or (status.mirror_present and status.mirror_ready)):
+            raise MoveFailed(f"the disk of shard {shard} is not mirrored", why=status.error)
+        return status
 
     async def restart(self, shard: ShardId, command: MoveCommand) -> ShardStatus:
         """The store says that the shard belongs here, and its memory will never come: boot it from the disk that came.

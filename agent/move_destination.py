@@ -47,8 +47,11 @@ class MoveDestination(MoveSide):
             self._host.epochs.accept(shard, request.epoch)  # again: an abort may have come while this one waited
             here = self._host.guests.get(shard)
             if here is not None and here.record.move == request.move and here.record.incoming and here.alive:
-                return self._landing(here.record, post_copy=request.post_copy and await has_post_copy(here))
-            if here is not None:
+                if await here.migration() != "none":
+                    return self._landing(here.record, post_copy=request.post_copy and await has_post_copy(here))
+                async with here.busy:  # an agent has died over it: it does not listen, and nothing has come
+                    await self._host.discard(here)
+            elif here is not None:
                 await self._make_way(here, request)
             return await self._prepare_new(shard, request)
 
@@ -104,6 +107,8 @@ class MoveDestination(MoveSide):
                 put()
             else:
                 here.save(**told | ({} if status.arrived else {"receiving": True, "move": command.move}))
+            if put is None:
+                await landing_disk.close(here)  # a repeat: the first may not have come to it
             began = await self._run_for_good(here)
         return Committed(seconds_since_running=time.perf_counter() - began)
 
@@ -128,6 +133,7 @@ class MoveDestination(MoveSide):
         """Where an agent has died in the middle of it."""
         async with here.busy:
             if fences.must_finish(here.record):
+                await landing_disk.close(here)
                 await self._run_for_good(here)
 
     async def patch(self, shard: ShardId, request: PatchRequest) -> None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from agent import fences, guest, memory, sending
+from agent import fences, guest, memory, mirror, sending
 from agent.monitor import GuestRefused, poll
 from agent.move_side import GONE_SECONDS, LOOK_SECONDS, TLS, MoveSide
 from agent.node_guest import Guest, quietly
@@ -28,8 +28,6 @@ from agent.wire import (
 from engine.errors import MoveFailed, NotFound, ProviderUnavailable, ShardwrightError, UsageError
 from engine.model.ids import ShardId
 
-_TARGET = "target-move"
-MIRROR_JOB = "mirror-move"
 _NO_THROTTLE, _THROTTLE = 100, 50
 """Per cent of what is sent that a guest may dirty before auto-converge slows it down; 100: as good as never."""
 _SWITCH_SECONDS = 30.0
@@ -69,19 +67,15 @@ class MoveSource(MoveSide):
         return await self.status(shard)
 
     async def _start_mirror(self, here: Guest, landing: Landing) -> None:
-        execute = here.monitor.execute
         if here.sending_rest is not None:
             here.sending_rest.cancel()
         # What an earlier move has found.
         here.mirrored, here.exact, here.digesting, here.sending_rest, here.sent_at = False, False, None, None, None
         self._host.lift_cpu(here)
-        await self._drop_target(here)
-        await execute("object-add", self.tls_object(here, "client"))
-        server = {"type": "inet", "host": landing.host, "port": str(landing.disk_port)}
-        target = {"driver": "nbd", "node-name": _TARGET, "server": server, "export": "disk"}
-        await execute("blockdev-add", target | {"tls-creds": TLS, "tls-hostname": landing.node})
-        job = {"job-id": MIRROR_JOB, "device": "d0", "target": _TARGET, "sync": "full", "copy-mode": "write-blocking"}
-        await execute("blockdev-mirror", job)
+        await mirror.forget(here)
+        await quietly(here, "object-del", id=TLS)
+        await here.monitor.execute("object-add", self.tls_object(here, "client"))
+        await mirror.start(here, landing)
 
     async def precopy(self, shard: ShardId, request: SendRequest) -> SourceStatus:
         """Start sending memory; QEMU will wait for us before it hands over."""
@@ -164,7 +158,7 @@ class MoveSource(MoveSide):
         """
         if not before.mirror_ready:
             return before  # it broke off, or it was cut short: what is there is no copy
-        ended = asyncio.create_task(self._end_mirror(here))
+        ended = asyncio.create_task(mirror.end(here))
         try:
             if hand_over is not None:
                 await asyncio.wait({ended}, timeout=_HEAD_START_SECONDS)
@@ -180,19 +174,6 @@ class MoveSource(MoveSide):
             here.digesting = asyncio.create_task(asyncio.to_thread(memory.digest, here.record.pid))
         word = "pre-switchover" if hand_over is None else "device"
         return before.model_copy(update={"mirror_present": False, "mirrored": True, "exact": exact, "migration": word})
-
-    async def _end_mirror(self, here: Guest) -> None:
-        """Told and asked in one go: where nothing was left to copy, the end is behind QEMU when it is asked."""
-        _, ended = await asyncio.gather(quietly(here, "block-job-cancel", device=MIRROR_JOB), no_jobs(here))
-        if ended:
-            here.mirrored = True
-        else:
-            await self.mirror_ended(here)
-
-    async def mirror_ended(self, here: Guest) -> None:
-        """After it was told to end, and both disks are equal. Raises MoveFailed."""
-        await self._until(here, lambda: no_jobs(here), "the end of the mirror")
-        here.mirrored = True
 
     async def _send_rest(self, here: Guest) -> None:
         """Whatever becomes of the controller: where the rest cannot be sent, the guest does not run on unasked."""
@@ -291,25 +272,19 @@ class MoveSource(MoveSide):
             return await here.migration() in ENDED
 
         await poll(stopped, seconds=_CANCEL_SECONDS, what="giving up the move")
-        await quietly(here, "block-job-cancel", device=MIRROR_JOB, force=True)
-        await poll(lambda: no_jobs(here), seconds=_CANCEL_SECONDS, what="giving up the mirror")
-        await self._drop_target(here)
+        await mirror.give_up(here)
+        await quietly(here, "object-del", id=TLS)
 
     async def _run_on(self, here: Guest) -> None:
+        # Before it runs, or an agent that comes after this one would stop it; and still in its move, so that one that
+        # finds it paused asks about it.
+        here.mirrored = False
+        here.save(ceded_epoch=0, handing_over=False)
         if not (await here.monitor.execute("query-status"))["running"]:
             await here.monitor.execute("cont")
             await quietly(here, "announce-self", initial=20, max=300, rounds=6, step=60)
-        here.mirrored = False
-        here.save(move=None, ceded_epoch=0, handing_over=False)
+        here.save(move=None)
         await self._host.apply_limits(here, here.record.resources)
-
-    async def _drop_target(self, here: Guest) -> None:
-        await quietly(here, "blockdev-del", node_name=_TARGET)
-        await quietly(here, "object-del", id=TLS)
-
-
-async def no_jobs(here: Guest) -> bool:
-    return not await here.monitor.execute("query-block-jobs")
 
 
 def _told(here: Guest, said: dict[str, Any], *, running: bool, jobs: list[dict[str, Any]]) -> SourceStatus:
@@ -317,7 +292,7 @@ def _told(here: Guest, said: dict[str, Any], *, running: bool, jobs: list[dict[s
     word = fences.word_on(here.record, said.get("status", "none"))
     if word == "none":
         said = {}
-    job = next((one for one in jobs if one["device"] == MIRROR_JOB), None)
+    job = mirror.under_way(jobs)
     memory = said.get("ram", {})
     return SourceStatus(
         running=running,

@@ -365,10 +365,15 @@ class ShardHost:
         return self._cgroups.limit_memory(name, (guest.memory_mib(resources) + guest.OVERHEAD_MIB) << 20)
 
     async def measure(self, shard: ShardId, epoch: int, seconds: int) -> ShardStatus:
-        """Let the guest measure what it gets now, one resource after the other, and keep it. Raises NotFound."""
+        """Let the guest measure what it gets now, one resource after the other, and keep it.
+
+        Raises NotFound, ConcurrentUpdate while it moves: its pause would wait for this, and this for its pause.
+        """
         self.epochs.accept(shard, epoch)
         here = self.guest(shard)
         async with here.busy:
+            if here.record.move is not None:
+                raise ConcurrentUpdate(f"shard {shard} is not measured now", why="it moves")
             await measuring.measure(here, seconds)
         return await self.status(shard)
 

@@ -73,6 +73,27 @@ def test_the_guest_stops_before_the_mirror_ends_and_only_a_complete_one_will_do(
     assert monitor.done == ["stop", "block-job-cancel"]
 
 
+def test_a_disk_whose_mirror_breaks_as_the_guest_stops_is_not_given_away(
+    config: AgentConfig, left_behind: Leave
+) -> None:
+    """To the guest its last write has succeeded: it is on this side alone."""
+
+    class Breaking(ScriptedMonitor):
+        def _effect(self, command: str) -> None:
+            super()._effect(command)
+            if command == "stop":
+                self.end_mirror("No space left on device")
+
+    left_behind(move="m1", sent_for="m1")
+    monitor = Breaking(migration="active", jobs=1)
+    moves, host = agent(config, monitor)
+    for _ in range(2):
+        with pytest.raises(MoveFailed, match="not mirrored"):
+            asyncio.run(ColdRestartAgent(host, moves).cease(S1, command(1)))
+    assert not host.guests[S1].mirrored
+    assert asyncio.run(moves.source.resume(S1, command(2))).running
+
+
 @pytest.mark.parametrize(("jobs", "ready"), [(0, True), (1, False)])
 def test_a_disk_that_is_not_mirrored_is_not_given_away(
     config: AgentConfig, left_behind: Leave, jobs: int, ready: bool

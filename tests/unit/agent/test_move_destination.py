@@ -11,14 +11,16 @@ from agent.moves import MoveAgent
 from agent.shards import ShardHost
 from agent.wire import (
     DestinationStatus,
+    Landing,
     MemoryDigest,
     PrepareRequest,
 )
 from engine.errors import ConcurrentUpdate, MoveFailed, StaleEpoch
 from engine.model.capacity import Resources
-from engine.model.ids import MoveId, NodeId
+from engine.model.ids import MoveId, NodeId, ShardId
 from tests.unit.agent.conftest import PROFILE
 from tests.unit.agent.test_moves import (
+    LANDING,
     MOVE,
     S1,
     Leave,
@@ -92,6 +94,52 @@ def test_a_guest_that_died_waiting_is_not_begun_anew_by_what_comes_late(
     with pytest.raises(MoveFailed, match="has died"):
         asyncio.run(MoveAgent(host, config).destination.prepare(S1, late))
     assert S1 in host.guests
+
+
+@pytest.mark.parametrize("committing", [False, True])
+def test_a_landing_whose_disk_was_not_closed_is_closed_by_the_repeat(
+    config: AgentConfig, left_behind: Leave, committing: bool
+) -> None:
+    """Else it would be told to run for ever, and QEMU refuse it while another node has its disk."""
+    left_behind(move="m1" if committing else None, sent_for="m1", incoming=False, committing=True)
+    monitor = ScriptedMonitor(migration="completed", running=False)
+    monitor.nodes = {"landing"}
+    moves, host = agent(config, monitor)
+    if committing:
+        asyncio.run(moves.destination.commit(S1, commit_request(2)))
+    else:
+        asyncio.run(moves.destination.finish_commit(host.guests[S1]))
+    assert monitor.nodes == set()
+    assert monitor.done.index("blockdev-del") < monitor.done.index("cont")
+
+
+def test_a_landing_that_does_not_listen_is_prepared_anew(
+    config: AgentConfig, left_behind: Leave, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An agent has died over it: nothing can come there."""
+    record = left_behind(move="m1", incoming=True)
+    moves, host = agent(config, ScriptedMonitor())
+    monkeypatch.setattr(host, "image", lambda *_, **_more: asyncio.sleep(0))
+    begun: list[ShardId] = []
+
+    async def prepared(shard: ShardId, _request: PrepareRequest) -> Landing:
+        begun.append(shard)
+        return LANDING
+
+    monkeypatch.setattr(moves.destination, "_prepare_new", prepared)
+    request = PrepareRequest(
+        move=MOVE, epoch=1, source=NodeId("n2"), resources=record.resources, image="records",
+        address="10.9.0.2/16", mac="52:54:00:09:00:02", disk_mib=1, profile=PROFILE,
+    )  # fmt: skip
+    monitor = host.guests[S1].monitor
+    assert isinstance(monitor, ScriptedMonitor)
+    monitor.migration = "setup"
+    assert asyncio.run(moves.destination.prepare(S1, request)).node == "n1"
+    assert begun == []
+    monitor.migration = "none"
+    assert asyncio.run(moves.destination.prepare(S1, request)) == LANDING
+    assert begun == [S1]
+    assert S1 not in host.guests
 
 
 def test_a_landing_whose_memory_differs_does_not_run_and_says_where(

@@ -274,6 +274,44 @@ def test_a_mirror_that_broke_off_is_not_taken_for_one_that_was_ended(config: Age
     assert (status.mirror_present, status.mirrored) == (False, False)
 
 
+@pytest.mark.parametrize("send_rest", [False, True])
+def test_a_mirror_that_ends_in_an_error_is_not_taken_for_one_that_was_ended(
+    config: AgentConfig, left_behind: Leave, send_rest: bool
+) -> None:
+    """Its last flush did not get through: what the guest holds for written is not all there."""
+    left_behind(move="m1", sent_for="m1")
+    monitor = ScriptedMonitor(migration="pre-switchover", running=False, jobs=1)
+    monitor.mirror_error = "Input/output error"
+    moves, host = agent(config, monitor)
+    with pytest.raises(MoveFailed, match="broke off"):
+        asyncio.run(moves.source.switchover(S1, switchover_request(send_rest=send_rest), 1.0))
+    assert not host.guests[S1].mirrored
+    assert "migrate-continue" not in monitor.done
+    assert asyncio.run(moves.source.resume(S1, command(2))).running
+    assert (monitor.concluded, host.guests[S1].record.handing_over) == ([], False)
+
+
+def test_a_guest_that_runs_on_is_not_stopped_by_an_agent_that_comes_after(
+    config: AgentConfig, left_behind: Leave
+) -> None:
+    """What its record says the moment that it runs: one that finds it given away would stop it again."""
+    seen: list[tuple[int, bool, str | None]] = []
+
+    class Reading(ScriptedMonitor):
+        async def execute(self, command: str, arguments: dict[str, Any] | None = None) -> Any:
+            if command == "cont":
+                kept = json.loads((here.folder / "shard.json").read_text())
+                seen.append((kept["ceded_epoch"], kept["handing_over"], kept["move"]))
+            return await super().execute(command, arguments)
+
+    left_behind(move="m1", sent_for="m1", ceded_epoch=2, handing_over=True)
+    moves, host = agent(config, Reading(migration="completed", running=False))
+    here = host.guests[S1]
+    asyncio.run(moves.source.resume(S1, command(3)))
+    assert seen == [(0, False, "m1")]
+    assert here.record.move is None
+
+
 def test_a_switchover_that_does_not_come_is_not_waited_for_without_end(config: AgentConfig, left_behind: Leave) -> None:
     left_behind(move="m1", sent_for="m1")
     moves, _ = agent(config, ScriptedMonitor(migration="active", jobs=1))

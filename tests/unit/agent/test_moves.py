@@ -39,6 +39,9 @@ class ScriptedMonitor:
         self.stirred = asyncio.Event()
         self.after_migrate: str | None = None
         self.rest_is_lost = False
+        self.mirror_error: str | None = None
+        """With which its mirror ends."""
+        self.concluded: list[dict[str, Any]] = []
         self.nodes: set[str] = set()
 
     async def execute(self, command: str, arguments: dict[str, Any] | None = None) -> Any:
@@ -47,7 +50,8 @@ class ScriptedMonitor:
         if command == "query-status":
             return {"running": self.running, "status": "running" if self.running else "paused"}
         if command == "query-block-jobs":
-            return [{"device": "mirror-move", "ready": self.ready, "offset": 5, "len": 5}] * self.jobs
+            mirror = {"device": "mirror-move", "status": "ready", "ready": self.ready, "offset": 5, "len": 5}
+            return [mirror] * self.jobs + self.concluded
         if command == "blockdev-add":
             self.nodes.add((arguments or {})["node-name"])
         if command == "blockdev-del":
@@ -55,6 +59,8 @@ class ScriptedMonitor:
                 raise GuestRefused("not there")
             self.nodes.remove((arguments or {})["node-name"])
         if command == "object-del" and command not in self.done:
+            raise GuestRefused("not there")
+        if command == "job-dismiss" and not self.concluded:
             raise GuestRefused("not there")
         self.done.append(command)
         self._effect(command)
@@ -67,13 +73,19 @@ class ScriptedMonitor:
             self.migration = self.after_migrate
         if command == "blockdev-mirror":
             self.jobs = 1
-        if command == "block-job-cancel":
-            self.jobs = 0
+        if command == "block-job-cancel" and self.jobs:
+            self.end_mirror(self.mirror_error)
+        if command == "job-dismiss":
+            self.concluded = []
         if command == "migrate_cancel" and self.migration in ("active", "pre-switchover"):
             self.migration = "cancelled"
         if command == "migrate-continue" and self.migration == "pre-switchover":
             self.migration = "failed" if self.rest_is_lost else "completed"
             self.running = self.rest_is_lost  # QEMU lets it run on
+
+    def end_mirror(self, error: str | None) -> None:
+        said = {"device": "mirror-move", "status": "concluded", "ready": False, "offset": 5, "len": 5}
+        self.jobs, self.concluded = 0, [said | ({"error": error} if error else {})]
 
     async def close(self) -> None:
         return

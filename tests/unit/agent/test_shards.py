@@ -49,6 +49,13 @@ def test_a_guest_whose_record_cannot_be_read_is_left_alone(config: AgentConfig, 
     assert alive(record)
 
 
+def test_a_guest_that_moves_is_not_measured(config: AgentConfig, left_behind: Leave) -> None:
+    """Paused for its switchover it would never answer, and its switchover wait for that."""
+    left_behind(move="m1")
+    with pytest.raises(ConcurrentUpdate, match="it moves"):
+        asyncio.run(ShardHost(config).measure(ShardId("s1"), 1, 1))
+
+
 def test_what_was_given_away_takes_no_room(config: AgentConfig, left_behind: Leave) -> None:
     left_behind(ceded_epoch=2)
     assert ShardHost(config).reserved() == Resources(vcpus=0, memory_gib=0)
