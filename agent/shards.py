@@ -143,7 +143,7 @@ class ShardHost:
     async def carve(self, request: CarveRequest) -> ShardStatus:
         """Boot the shard's guest; returns when its workload is up. Again with the same epoch: the same shard.
 
-        Raises InsufficientCapacity, MissingPart, ConcurrentUpdate where it was released meanwhile.
+        Raises InsufficientCapacity, MissingPart, ConcurrentUpdate or StaleEpoch where it was released meanwhile.
         """
         self.epochs.accept(request.shard, request.epoch)
         if request.shard not in self.guests:  # nobody waits for it behind the lock
@@ -174,6 +174,7 @@ class ShardHost:
             await self.find_accelerator(), image, request.resources, request.memory_grows_to_gib, request.image,
             request.vcpus_grow_to,
         )  # fmt: skip
+        self.epochs.accept(request.shard, request.epoch)  # again: a release may have come while this one waited
         if arriving is not None:  # what it was booted with there, whatever it has now
             booted = ("memory_mib", "memory_growth_mib", "cpus", "bare_stream")
             profile = profile.model_copy(update={name: getattr(arriving, name) for name in booted})
@@ -378,13 +379,20 @@ class ShardHost:
         return await self.status(shard)
 
     async def release(self, shard: ShardId, epoch: int) -> None:
-        """Kill the guest and delete its disk. Already gone = success; the epoch stays known."""
+        """Kill the guest and delete its disk. Already gone = success.
+
+        The epoch is over with it: a carving that comes late, or that waits, makes nothing of it any more. The store
+        makes a shard of that name anew at a later one (``BEYOND_ALL``).
+        """
+        if shard not in self.guests and self.epochs.get(shard) == epoch + 1:
+            return  # a repeat
         self.epochs.accept(shard, epoch)
-        here = self.guests.get(shard)
-        if here is not None:
+        while (here := self.guests.get(shard)) is not None:
             async with here.busy:
+                self.epochs.accept(shard, epoch)  # again: what is here may be another shard's by now
                 if self.guests.get(shard) is here:
                     await self.discard(here)
+        self.epochs.accept(shard, epoch + 1)
 
     async def discard(self, here: Guest) -> None:
         """Proven dead first, then everything of it is removed. Raises MoveFailed when it will not die."""

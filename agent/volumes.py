@@ -145,6 +145,7 @@ class VolumeHost:
         """Make room and an empty sparse disk; one that is there is kept. Raises InsufficientCapacity."""
         self._host.epochs.accept(request.shard, request.epoch)
         async with self._host.carving:
+            self._host.epochs.accept(request.shard, request.epoch)  # again: it may have been released meanwhile
             if request.shard in self.volumes:
                 return
             self._host.require_capacity(request.resources)

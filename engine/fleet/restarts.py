@@ -13,7 +13,7 @@ from engine.errors import ShardwrightError, UnknownName
 from engine.events import Event, Observe
 from engine.fleet.agent_client import AgentClients
 from engine.fleet.nodes import PARALLEL_NODES, Fleet
-from engine.model.ids import ShardId
+from engine.model.ids import NodeId, ShardId
 from engine.model.move import MoveUnderWay
 from engine.model.placement import Node, NodeState, Shard, ShardState
 from engine.side_by_side import side_by_side
@@ -57,17 +57,17 @@ class Restarts:
         found = []
         for told in status.shards:
             if told.state is GuestState.DEAD and told.move is None:
-                found += self._ours(told.shard, told.epoch, node)
+                found += self._ours(told.shard, told.epoch, node.id)
         return found
 
-    def _ours(self, shard_id: ShardId, epoch: int, node: Node) -> list[Shard]:
+    def _ours(self, shard_id: ShardId, epoch: int, node: NodeId) -> list[Shard]:
         """Read after its node was asked: from a dead guest no move begins any more."""
         try:
             shard = self._map.get(shard_id)
         except UnknownName:
             return []
         moving = {one.progress.request.shard for one in self._under_way()}
-        here = shard.node == node.id and epoch <= shard.epoch and shard.state in _CARVED
+        here = shard.node == node and epoch <= shard.epoch and shard.state in _CARVED
         return [shard] if here and shard_id not in moving else []
 
     def _due(self, shard: ShardId) -> bool:
@@ -77,7 +77,13 @@ class Restarts:
         pause = min(_LONGEST_PAUSE, timedelta(seconds=EVERY_SECONDS * 2.0 ** min(tries, 10)))
         return self._clock.now() - last >= pause
 
-    def _boot(self, shard: Shard) -> None:
+    def _boot(self, found: Shard) -> None:
+        """Read once more: others were booted meanwhile, and a round may have given this one up or moved it."""
+        current = self._ours(found.id, found.epoch, found.node)
+        if current:
+            self._boot_now(current[0])
+
+    def _boot_now(self, shard: Shard) -> None:
         self._say(f"the guest of {shard.id} on {shard.node} has died: it is booted from its disk")
         carved = self._fleet.boot_again(shard)
         self._tried[shard.id] = (self._tries(shard.id) + 1, self._clock.now())

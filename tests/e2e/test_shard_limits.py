@@ -213,4 +213,4 @@ def test_a_released_shard_leaves_nothing_and_its_epoch_stays_known(fleet: SmallF
     fleet.clients(A).release(slow.shard, 1)
     assert fleet.clients(A).status().shards == ()
     assert not fleet.disk("nA", slow.shard).exists()
-    assert (fleet.agent_folder("nA") / "epochs" / slow.shard).read_text() == "1\n"
+    assert (fleet.agent_folder("nA") / "epochs" / slow.shard).read_text() == "2\n"

@@ -418,11 +418,14 @@ class SimNode:
         return self.destination_status()
 
     def release(self, epoch: int) -> None:
+        if self.guest is None and self.epochs.get(SHARD, 0) == epoch + 1:
+            return
         fences.current(SHARD, self.epochs.get(SHARD, 0), epoch)
         self.epochs[SHARD] = epoch
         if self.guest is not None and self.guest.busy:
             raise Busy
         self._discard()
+        self.epochs[SHARD] = epoch + 1
 
     # -- inside
 

@@ -77,7 +77,7 @@ def test_a_stale_epoch_is_refused_and_a_newer_one_is_remembered(ask: Ask, host: 
         body = '{"epoch": 4}' if path == "release" else '{"epoch": 4, "move": "m1"}'
         answer = ask("POST", f"/v1/shards/s1/{path}", content=body)
         assert (answer.status_code, answer.json()["error"]) == (412, "StaleEpoch")
-    assert host.epochs.get(ShardId("s1")) == 5
+    assert host.epochs.get(ShardId("s1")) == 6
 
 
 def test_a_shard_that_is_not_here_is_not_found(ask: Ask) -> None:

@@ -15,7 +15,7 @@ from agent.wire import CarveRequest, GuestState, ShardStatus
 from engine.errors import ConcurrentUpdate, InsufficientCapacity, MoveFailed, NotFound, StaleEpoch, UsageError
 from engine.model.capacity import Resources
 from engine.model.ids import ShardId
-from tests.unit.agent.conftest import PROFILE
+from tests.unit.agent.conftest import PROFILE, guest_record
 
 S1 = ShardId("s1")
 Leave = Callable[..., GuestRecord]
@@ -69,7 +69,9 @@ def test_releasing_kills_that_process_and_removes_its_folder(config: AgentConfig
     assert not alive(record)
     assert alive(other)
     assert not (config.work / "shards/s1").exists()
-    assert host.epochs.get(S1) == 1
+    assert host.epochs.get(S1) == 2, "what was carved at its last epoch is not carved again"
+    asyncio.run(host.release(S1, 1))
+    assert host.epochs.get(S1) == 2
 
 
 def test_a_stale_release_kills_nothing(config: AgentConfig, left_behind: Leave) -> None:
@@ -410,10 +412,55 @@ def test_a_release_that_waited_removes_nothing_that_came_after_it(config: AgentC
             task = asyncio.create_task(host.release(S1, 1))
             await asyncio.sleep(0)
             host.guests[S1] = Guest(first.folder, record)
-        await task
+            host.epochs.accept(S1, 4)
+        with pytest.raises(StaleEpoch):
+            await task
 
     asyncio.run(asyncio.wait_for(go(), 10))
     assert alive(record)
+
+
+def _waits_for_its_image(host: ShardHost, monkeypatch: pytest.MonkeyPatch, which: int) -> list[asyncio.Event]:
+    """At the ``which``-th time that it is asked for: begun, come."""
+    events, asked = [asyncio.Event(), asyncio.Event()], list[bool]()
+
+    async def image(_own: object, *, disk: bool, seconds: float = 0) -> GuestImage:
+        asked.append(disk)
+        if len(asked) == which:
+            events[0].set()
+            await events[1].wait()
+        return GuestImage(name="mine", kernel="", initrd="", kernel_version="", digest="d")
+
+    host.accelerator = "tcg"
+    monkeypatch.setattr(host, "image", image)
+    return events
+
+
+@pytest.mark.parametrize("which", [1, 2], ids=["before its turn", "in its turn"])
+def test_what_was_released_while_its_image_came_is_not_carved(
+    host: ShardHost, monkeypatch: pytest.MonkeyPatch, which: int
+) -> None:
+    async def go() -> None:
+        begun, come = _waits_for_its_image(host, monkeypatch, which)
+        task = asyncio.create_task(host.carve(carving(guest_record())))
+        await begun.wait()
+        await host.release(S1, 1)
+        come.set()
+        with pytest.raises(StaleEpoch):
+            await task
+
+    asyncio.run(asyncio.wait_for(go(), 10))
+    assert host.guests == {}
+    assert list((host.config.work / "shards").iterdir()) == []
+
+
+def test_a_carving_that_comes_after_the_release_makes_nothing(config: AgentConfig, left_behind: Leave) -> None:
+    record = left_behind(alive=False)
+    host = ShardHost(config)
+    asyncio.run(host.release(S1, 1))
+    with pytest.raises(StaleEpoch):
+        asyncio.run(host.carve(carving(record)))
+    assert host.guests == {}
 
 
 class Booted:

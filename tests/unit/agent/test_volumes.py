@@ -179,3 +179,20 @@ def test_a_record_that_cannot_be_read_is_left_alone(config: AgentConfig) -> None
     (config.work / "volumes/d1/volume.json").write_text("{")
     assert VolumeHost(ShardHost(config)).volumes == {}
     assert (config.work / "volumes/d1/disk.raw").exists()
+
+
+def test_a_disk_that_was_released_before_its_turn_is_not_made(config: AgentConfig) -> None:
+    host = ShardHost(config)
+    volumes = VolumeHost(host)
+
+    async def overtaken() -> None:
+        await host.carving.acquire()
+        waiting = asyncio.create_task(volumes.create(VolumeRequest(shard=D1, epoch=1, resources=SIZE, disk_mib=8)))
+        await asyncio.sleep(0)
+        await host.release(D1, 1)
+        host.carving.release()
+        await waiting
+
+    with pytest.raises(StaleEpoch):
+        asyncio.run(overtaken())
+    assert volumes.volumes == {}

@@ -127,6 +127,24 @@ def test_what_is_not_its_nodes_to_boot_stays_dead(world: World, why: Any) -> Non
     assert world.booted == []
 
 
+@pytest.mark.parametrize("why", [_given_away, _released, _forgotten, _in_a_move])
+def test_what_was_given_up_while_others_were_booted_is_not_booted(world: World, why: Any) -> None:
+    """Both are found dead at one look; the second has its turn once the first is up."""
+    world.dead |= {S0, S1}
+    restarts = world.restarts()
+    dead = restarts._dead
+
+    def found(node: Any) -> Any:
+        looked = dead(node)
+        if looked:
+            why(world)
+        return looked
+
+    restarts._dead = found  # type: ignore[method-assign]
+    restarts.once()
+    assert world.booted == [S1]
+
+
 def test_a_node_that_does_not_know_of_the_newest_epoch_yet_boots_all_the_same(world: World) -> None:
     world.shard_map.move(S0, expected_epoch=1, to_node=AWS, move_id=MoveId("move-1"))  # it was kept
     world.dead.add(S0)
