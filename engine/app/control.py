@@ -62,6 +62,8 @@ from engine.model.move import MoveReport
 from engine.model.plan import CellPlan, Plan
 from engine.orders import resize as resizes
 from engine.orders import workflow as orders
+from engine.orders.recount import EVERY_SECONDS as RECOUNT_SECONDS
+from engine.orders.recount import Recount
 from engine.repeating import Repeated
 from engine.retraining import workflow as retrainings
 from engine.rounds import serve
@@ -291,6 +293,7 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
 
         broken = BrokenEvacuations(clock, observe)
         restarts = Restarts(store.shard_map, fleet, agents, store.moves.under_way, clock, observe)
+        recount = Recount(store.shard_map, store.orders, agents, store.moves.under_way, observe)
         inventories = {name: one for name, one in providers.items() if isinstance(one, SupportsInventory)}
         vanished = Vanished(
             store.shard_map, fleet, agents, inventories, store.moves.under_way, steps.leaving.give_back, clock, observe
@@ -312,6 +315,7 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
             ("the sweep of moves", sweep_moves, SWEEP_SECONDS),
             ("taking orders", orders.take_orders, orders.EVERY_SECONDS),
             ("booting guests that have died", restarts.once, RESTART_SECONDS),
+            ("asking nodes what resized shards have", recount.once, RECOUNT_SECONDS),
             ("looking for nodes that are gone", vanished.once, VANISHED_SECONDS),
             ("letting drained replicas go", drains.finish, DRAINED_EVERY_SECONDS),
             ("attaching storage", storage.connect_all, SWEEP_SECONDS),

@@ -2,7 +2,8 @@
 
 The shard map counts the larger of both sizes before the agent is told anything, so nobody else is given that room, and
 what the agent says the shard has at the end; whatever went wrong in between. Where it did not answer to what it was
-told, it may still do that: the larger size stands until it says that it has.
+told, it may still do that: the larger size stands until its node has answered to what it is told later
+(engine.orders.recount).
 """
 
 from collections.abc import Callable, Iterable

@@ -59,6 +59,15 @@ def being_resized(open_orders: Iterable[Order], shards: Collection[ShardId]) -> 
     )
 
 
+def resize_asked(open_orders: Iterable[Order], shard: ShardId, components: Collection[ComponentName]) -> bool:
+    """Whether an order that has not ended may change its size: one that is yet to begin, too."""
+    return any(
+        order.kind is OrderKind.RESIZE
+        and (order.component in components or (order.resized is not None and order.resized.shard == shard))
+        for order in open_orders
+    )
+
+
 def at_most(one: Resources, other: Resources) -> Resources:
     """The larger of both in everything: what a shard may have while it is not known which of them it has."""
     return Resources(**{name: max(getattr(one, name), getattr(other, name)) for name in Resources.model_fields})

@@ -72,7 +72,7 @@ def _end_if_broken(order_id: OrderId) -> None:
     status, order = DBOS.get_workflow_status(order_id), _context().orders.get(order_id)
     if order.state is not OrderState.ENDED:  # it may have ended since
         why = str(status.error) if status is not None and status.error else "nobody carries it out any more"
-        # The larger size of a resize counts until its command is given again.
+        # The larger size of a resize counts until its node has answered (engine.orders.recount).
         look = f"shardwright {order}" if order.kind is OrderKind.RESIZE else "shardwright moves"
         _end(order_id, ShardwrightError(f"{order} broke off", why=why, next_step=look))
 

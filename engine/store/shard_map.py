@@ -271,6 +271,17 @@ class ShardMap:
             connection.execute(changed)
             return read_shard(_one(connection, _by_id(shard_id), f"shard {shard_id}"))
 
+    def recount(self, seen: Shard, nominal: Resources) -> bool:
+        """``set_nominal`` where epoch and size are those that the caller has read; False, and nothing changed, else."""
+        with self._database.transaction() as connection:
+            row = connection.execute(_by_id(seen.id).with_for_update()).mappings().one_or_none()
+            now = None if row is None else read_shard(row)
+            if now is None or (now.epoch, now.nominal) != (seen.epoch, seen.nominal):
+                return False
+            change = update(shards).where(shards.c.id == seen.id).values(nominal=nominal.model_dump_json())
+            connection.execute(change)
+        return True
+
     def search(
         self,
         *,

@@ -288,6 +288,19 @@ def test_a_resized_shard_takes_what_it_has(shard_map: ShardMap) -> None:
         shard_map.set_nominal(ShardId("none"), larger)
 
 
+def test_a_size_is_recounted_only_where_it_is_as_it_was_read(shard_map: ShardMap) -> None:
+    shard = add(shard_map, "s1")
+    larger = SMALL.model_copy(update={"memory_gib": 8.0})
+    assert shard_map.recount(shard, larger)
+    assert shard_map.get(shard.id) == shard.model_copy(update={"nominal": larger})
+    assert not shard_map.recount(shard, SMALL), "another size by now"
+    seen = shard_map.get(shard.id)
+    shard_map.move(shard.id, expected_epoch=1, to_node=shard.node)
+    assert not shard_map.recount(seen, SMALL), "another epoch by now"
+    shard_map.remove(shard.id)
+    assert not shard_map.recount(seen, SMALL)
+
+
 def test_a_node_leaves_once_only_spares_are_on_it_and_takes_nothing_then(shard_map: ShardMap) -> None:
     spare, bound = add(shard_map, "s1").id, add(shard_map, "s2", on="n2").id
     n1, n2 = NodeId("n1"), NodeId("n2")
