@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dbos import DBOS, DBOSConfig, WorkflowStatus, error
 
-WORKFLOW_VERSION = "5"
+WORKFLOW_VERSION = "6"
 """Raise when the order or meaning of a workflow's recorded steps changes."""
 
 

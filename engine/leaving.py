@@ -1,6 +1,6 @@
 """Nodes that leave the fleet: closed to what would move there, emptied, and what was bought for them given back."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from engine.allocation.holds import PlanHolds
@@ -18,7 +18,7 @@ from engine.store.shard_map import ShardMap
 
 @dataclass(frozen=True)
 class LeavingNodes:
-    """In this order: ``close``, ``emptied``, and once its cell's stack does without it ``given_back``. Each may be
+    """In this order: ``to_close``, ``emptied``, and once its cell's stack does without it ``given_back``. Each may be
     repeated.
     """
 
@@ -29,11 +29,28 @@ class LeavingNodes:
     moving: Callable[[], Collection[MoveRequest]]
     observe: Observe
 
-    def close(self, node_id: NodeId) -> bool:
-        """From here on no evacuation and no order moves anything there; False where that was so before."""
-        return self.shard_map.change_state(node_id, NodeState.DRAINING, only_from=[NodeState.JOINED])
+    def to_close(self, nodes: Collection[NodeId]) -> tuple[NodeId, ...]:
+        """Those that nobody has drained. Written down before any is closed: from then on they look drained."""
+        return tuple(sorted(node.id for node in self.shard_map.nodes(ids=nodes, states=[NodeState.JOINED])))
 
-    def emptied(self, node_id: NodeId) -> bool:
+    def emptied(self, nodes: Sequence[NodeId], undrained: Collection[NodeId]) -> tuple[NodeId, ...]:
+        """Those whose spare shards are given up, and which leave for good.
+
+        ``undrained`` of them are closed first: no evacuation and no order moves anything there. What has to stay of
+        those takes shards again, also where this ends in an error, or goes on after a crash.
+        """
+        gone: list[NodeId] = []
+        try:
+            for node_id in undrained:
+                self.shard_map.change_state(node_id, NodeState.DRAINING, only_from=[NodeState.JOINED])
+            gone += [node_id for node_id in nodes if self._emptied(node_id)]
+        finally:
+            for node_id in undrained:
+                if node_id not in gone:  # one that has retired before an error leaves all the same
+                    self.shard_map.change_state(node_id, NodeState.JOINED, only_from=[NodeState.DRAINING])
+        return tuple(gone)
+
+    def _emptied(self, node_id: NodeId) -> bool:
         """Once the spare shards of the node are given up; False, and nothing given up, where it has to stay.
 
         A move that was sent there before it was closed keeps it; one that is told of later finds it leaving when it

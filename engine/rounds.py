@@ -15,7 +15,7 @@ from engine.market.beliefs import as_advertised
 from engine.market.discovery import MarketView
 from engine.market.negotiation import Negotiation
 from engine.model.capacity import CapacityTarget
-from engine.model.ids import OfferId, PlanId, RoundId
+from engine.model.ids import NodeId, OfferId, PlanId, RoundId
 from engine.model.move import MoveReport, MoveRequest
 from engine.model.plan import Plan
 from engine.model.value import Utc
@@ -88,8 +88,15 @@ class RoundSteps(Protocol):
         """Waits (bounded) for the agents, carves the slots, binds the components."""
         ...
 
-    def shrink(self, plan: Plan) -> tuple[CellResult, ...]:
-        """The second attempt per cell, without the nodes that leave."""
+    def to_close(self, plan: Plan) -> tuple[NodeId, ...]:
+        """Which of the nodes that leave nobody has drained, once what is drained there has gone.
+
+        A step of its own: once they are closed they look drained, and those that have to stay must be opened again.
+        """
+        ...
+
+    def shrink(self, plan: Plan, undrained: Sequence[NodeId]) -> tuple[CellResult, ...]:
+        """The second attempt per cell, without the nodes that leave; ``undrained`` (``to_close``) are closed first."""
         ...
 
     def record(self, record: RoundRecord) -> None: ...
@@ -134,7 +141,7 @@ def run_round(round_id: RoundId) -> RoundRecord:
     grown = _step("grow", steps.grow, plan)
     moves = _move_off(steps, plan)
     carved = _step("carve", steps.carve, plan, targets)
-    attempts = grown + (_step("shrink", steps.shrink, plan) if plan.leaving else ())
+    attempts = grown + _shrink(steps, plan)
     record = RoundRecord(
         id=round_id,
         started_at=started_at,
@@ -199,3 +206,10 @@ def _move_off(steps: RoundSteps, plan: Plan) -> tuple[MoveReport, ...]:
         return ()
     requests = _step("moves_off", steps.moves_off, plan)
     return steps.move(requests)
+
+
+def _shrink(steps: RoundSteps, plan: Plan) -> tuple[CellResult, ...]:
+    if not plan.leaving:
+        return ()
+    undrained = _step("to_close", steps.to_close, plan)
+    return _step("shrink", steps.shrink, plan, undrained)

@@ -417,17 +417,17 @@ class ControlSteps:
                 self._say("carve", f"{carved.shard} is ready", boot_seconds=carved.boot_seconds)
         return problems
 
-    def shrink(self, plan: Plan) -> tuple[CellResult, ...]:
+    def to_close(self, plan: Plan) -> tuple[NodeId, ...]:
+        self.composition.drains.wait_for(plan.leaving)
+        return self.leaving.to_close(plan.leaving)
+
+    def shrink(self, plan: Plan, undrained: Sequence[NodeId]) -> tuple[CellResult, ...]:
         """A node is given back only when nothing is bound to it any more, which is read again here.
 
         One that is being evacuated stays: a shard that has just been bound elsewhere may still be on its way.
         """
-        self.composition.drains.wait_for(plan.leaving)
-        closed = {node_id for node_id in plan.leaving if self.leaving.close(node_id)}
-        gone = [node_id for node_id in plan.leaving if self.leaving.emptied(node_id)]
+        gone = self.leaving.emptied(plan.leaving, undrained)
         stuck = set(plan.leaving) - set(gone)
-        for node_id in closed & stuck:
-            self.shard_map.change_state(node_id, NodeState.JOINED, only_from=[NodeState.DRAINING])
         there = _without(self._with_purchases(plan), self.watch.denied_nodes() - self._made(plan))
         final = with_leaving(there.model_copy(update={"leaving": tuple(sorted(stuck))}), self.inventory())
         results = self._update(final, "shrink")

@@ -102,6 +102,10 @@ class World:
         )
         return cast(Plan, kept.model_copy(update={"cells": cells, "leaving": leaving}))
 
+    def shrink(self, plan: Plan) -> None:
+        """As a round does, in two steps."""
+        self.steps.shrink(plan, self.steps.to_close(plan))
+
     def bind(self, node: NodeId) -> ShardId:
         return self.add(node, ShardState.BOUND)
 

@@ -28,7 +28,7 @@ def test_a_node_that_is_taken_back_stays_in_its_cell_until_its_evacuation_has_en
     assert node in world.cells.last, "ending it now would end the guest that is being moved"
     assert world.steps.moves_off(after) == (), "its evacuation moves what is on it"
     world.map.move(shard, expected_epoch=1, to_node=node_of(world, "harbor"))
-    world.steps.shrink(after)
+    world.shrink(after)
     assert node in world.cells.last, "the last of the guest's memory may still be on its way"
     world.map.update_node(node, state=NodeState.GONE)
     world.steps.grow(after)
@@ -43,7 +43,7 @@ def test_the_policy_pack_is_told_which_nodes_are_there_only_until_they_are_empty
     world.map.update_node(node, state=NodeState.JOINED)
     world.bind(node)
     after = world.keeping(node)
-    for act in (world.steps.grow, world.steps.shrink):
+    for act in (world.steps.grow, world.shrink):
         act(after)
         assert node in world.cells.last
         there = next(one for one in CELLS if one.id == world.bought[other].node.cell)
@@ -59,10 +59,10 @@ def test_a_drained_node_is_given_back_by_the_next_plan_once_it_is_empty(world: W
     shard = world.bind(node)
     assert node not in {item.node.id for item in world.steps.inventory().nodes if item.stays}
     after = world.keeping(node)
-    world.steps.shrink(after)
+    world.shrink(after)
     assert node in world.cells.last, "a component is still bound to one of its shards"
     world.map.move(shard, expected_epoch=1, to_node=other)
-    world.steps.shrink(after)
+    world.shrink(after)
     assert node not in world.cells.last
     assert world.map.node(node).state is NodeState.GONE
 
@@ -75,11 +75,11 @@ def test_a_node_is_not_given_back_while_a_move_from_or_to_it_is_under_way(world:
     world.map.update_node(node, state=NodeState.JOINED)
     spare = world.add(node, ShardState.READY)
     world.moving = [a_request().model_copy(update={"source": other, "destination": node})]
-    world.steps.shrink(world.keeping(node))
+    world.shrink(world.keeping(node))
     assert (node in world.cells.last, world.fleet.released) == (True, [])
     assert world.map.node(node).state is NodeState.JOINED
     world.moving = []
-    world.steps.shrink(world.keeping(node))
+    world.shrink(world.keeping(node))
     assert (node in world.cells.last, world.fleet.released) == (False, [spare])
 
 
@@ -91,14 +91,14 @@ def test_a_move_that_is_told_of_later_does_not_commit_to_a_node_that_leaves(worl
     world.map.update_node(node, state=NodeState.JOINED)
     shard = world.bind(other)
     world.cells.failing = {"aws"}
-    world.steps.shrink(world.keeping(node))
+    world.shrink(world.keeping(node))
     assert world.map.node(node).state is NodeState.LEAVING, "the next round tries again"
     with pytest.raises(ConcurrentUpdate, match="leaving"):
         world.map.move(shard, expected_epoch=1, to_node=node)
     assert (world.map.get(shard).node, world.map.get(shard).epoch) == (other, 1)
     world.cells.failing = set()
     assert node in {item.node.id for item in world.steps.inventory().nodes if not item.stays}
-    world.steps.shrink(world.keeping(node))
+    world.shrink(world.keeping(node))
     assert world.map.node(node).state is NodeState.GONE
 
 
@@ -120,11 +120,50 @@ def test_a_shard_that_comes_while_nodes_are_given_back_keeps_its_node(
         release(shard)
 
     monkeypatch.setattr(world.fleet, "release", slowly)
-    world.steps.shrink(world.keeping(first, second))
+    world.shrink(world.keeping(first, second))
     assert world.fleet.released == [spare]
     assert seen == [NodeState.DRAINING], "nobody is sent to a node that is given back"
     assert second in world.cells.last
     assert (world.map.node(first).state, world.map.node(second).state) == (NodeState.GONE, NodeState.JOINED)
+
+
+def test_a_control_plane_that_dies_over_a_node_opens_it_again_when_it_goes_on(world: World) -> None:
+    """Its step is repeated, with what the step before it has written down."""
+    world.buy()
+    world.steps.grow(world.plan)
+    stays, drained = node_of(world, "aws"), node_of(world, "harbor")
+    world.map.update_node(stays, state=NodeState.JOINED)
+    world.map.update_node(drained, state=NodeState.DRAINING)
+    for node in (stays, drained):
+        world.bind(node)
+    after = world.keeping(stays, drained)
+    undrained = world.steps.to_close(after)
+    assert undrained == (stays,)
+    world.map.update_node(stays, state=NodeState.DRAINING)  # so far it had come
+    world.steps.shrink(after, undrained)
+    assert (world.map.node(stays).state, world.map.node(drained).state) == (NodeState.JOINED, NodeState.DRAINING)
+
+
+def test_an_error_over_one_node_leaves_none_closed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.buy()
+    world.steps.grow(world.plan)
+    first, second = node_of(world, "aws"), node_of(world, "harbor")
+    for node in (first, second):
+        world.map.update_node(node, state=NodeState.JOINED)
+    spare = world.add(first, ShardState.READY)
+
+    def broken(shard: Shard) -> None:
+        assert world.map.node(second).state is NodeState.DRAINING
+        raise OSError("the store's disk is full")
+
+    monkeypatch.setattr(world.fleet, "release", broken)
+    with pytest.raises(OSError, match="full"):
+        world.shrink(world.keeping(first, second))
+    assert world.map.node(first).state is NodeState.LEAVING, "nothing moves there any more, and the next round goes on"
+    assert world.map.node(second).state is NodeState.JOINED
+    monkeypatch.undo()
+    world.shrink(world.keeping(first, second))
+    assert world.fleet.released == [spare]
 
 
 def test_what_has_just_moved_is_left_where_it_is_now(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +180,7 @@ def test_what_has_just_moved_is_left_where_it_is_now(world: World, monkeypatch: 
 
     monkeypatch.setattr(world.fleet, "release", too_late)
     world.steps.carve(world.plan, ())
-    world.steps.shrink(world.keeping(first))
+    world.shrink(world.keeping(first))
     assert world.map.node(first).state is NodeState.GONE
     assert {shard.id: shard.node for shard in world.map.search()} == {surplus: second, moving: second}
 
@@ -153,7 +192,7 @@ def test_a_node_whose_replica_is_drained_stays_too(world: World, state: ShardSta
     node = node_of(world, "aws")
     world.map.update_node(node, state=NodeState.JOINED)
     world.add(node, state)
-    world.steps.shrink(world.keeping(node))
+    world.shrink(world.keeping(node))
     assert world.fleet.released == []
     assert node in world.cells.last
 
@@ -167,7 +206,7 @@ def test_a_node_that_never_came_up_leaves_at_once_and_what_was_paid_for_it_is_gi
     world.steps.grow(after)
     assert node not in world.cells.last
     world.cells.failing = set()
-    world.steps.shrink(after)
+    world.shrink(after)
     assert world.map.node(node).state is NodeState.GONE
     assert world.harbor.paid == set()
 
@@ -185,13 +224,13 @@ def test_what_was_paid_for_a_node_that_left_is_asked_back_until_its_provider_ans
     world.steps.grow(world.plan)
     world.cells.failing, world.harbor.down = set(), True
     node = node_of(world, "harbor")
-    world.steps.shrink(world.keeping(node))
+    world.shrink(world.keeping(node))
     assert world.map.node(node).state is NodeState.LEAVING
     assert node in {item.node.id for item in world.steps.inventory().nodes if not item.stays}, (
         "the next plan repeats it"
     )
     world.harbor.down = False
-    world.steps.shrink(world.keeping(node))
+    world.shrink(world.keeping(node))
     assert world.harbor.paid == set()
     assert world.map.node(node).state is NodeState.GONE
 
@@ -207,8 +246,8 @@ def test_a_kill_before_it_is_given_back_does_not_lose_it(world: World, monkeypat
     with monkeypatch.context() as patched:
         patched.setattr(world.harbor, "release", killed)
         with pytest.raises(KeyboardInterrupt):
-            world.steps.shrink(world.keeping(node))
-    world.steps.shrink(world.keeping(node))
+            world.shrink(world.keeping(node))
+    world.shrink(world.keeping(node))
     assert (world.harbor.paid, world.map.node(node).state) == (set(), NodeState.GONE)
 
 
@@ -219,7 +258,7 @@ def test_a_node_whose_instance_has_ended_is_not_made_again_by_a_round_that_gives
     world.steps.grow(world.plan)
     node = node_of(world, "harbor")
     world.harbor.down = True
-    world.steps.shrink(world.keeping(node))
+    world.shrink(world.keeping(node))
     world.steps.grow(world.keeping(node))
     assert node not in world.cells.last
 

@@ -295,3 +295,26 @@ def test_what_runs_where_others_were_taken_back_is_trusted_less(
         for nodes in (before, after)
     ]
     assert losses[0] * 1.5 < losses[1] < 0.5
+
+
+def test_which_nodes_are_closed_is_written_down_before_they_are(
+    database: Database, clock: ManualClock, run: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a round that goes on after a crash takes them for drained, and never opens those that stay."""
+    world, _ = shallow(database, clock, room=8)
+    run(world, 8)
+    for node in world.map.nodes():
+        world.map.update_node(node.id, state=NodeState.JOINED)
+    seen: list[tuple[str, set[NodeState]]] = []
+
+    def step(name: str, act: Callable[..., Any], *args: Any) -> Any:
+        found = act(*args)
+        seen.append((name, {node.state for node in world.map.nodes()}))
+        return found
+
+    monkeypatch.setattr(rounds, "_step", step)
+    run(world, 2)
+    states = dict(seen)
+    assert list(states)[-4:] == ["to_close", "shrink", "finish", "record"]
+    assert states["to_close"] == {NodeState.JOINED}
+    assert states["shrink"] == {NodeState.JOINED, NodeState.GONE}
