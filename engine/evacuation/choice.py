@@ -1,6 +1,7 @@
 """Where the shards of a node go when it has to be left. Pure: values in, move requests out."""
 
 import math
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
@@ -8,7 +9,7 @@ from types import MappingProxyType
 from engine.evacuation.admission import admits
 from engine.model.capacity import Placement, Resources
 from engine.model.ids import MoveId, NodeId, PoolId, ShardId, provider_of
-from engine.model.move import MoveRequest
+from engine.model.move import MovePhase, MoveReport, MoveRequest, MoveUnderWay
 from engine.model.placement import Node, NodeState, Shard, ShardState
 from engine.model.plan import MoveCause
 from engine.model.value import Value
@@ -25,6 +26,38 @@ class Evacuation(Value):
     """For each of both: why it goes where it goes, or why nowhere."""
 
 
+class SeenMoves(Value):
+    """What is known of moves besides those that are being chosen."""
+
+    promised: tuple[MoveRequest, ...] = ()
+    """Their shards take room where they go, though the map still has them where they were."""
+    moving: frozenset[ShardId] = frozenset()
+    """Shards of the node that are left to the moves that they are in."""
+    failed: tuple[MoveRequest, ...] = ()
+    """Earlier attempts of the same evacuation, each time that one failed."""
+
+    @classmethod
+    def of(
+        cls,
+        leaving: NodeId,
+        under_way: Iterable[MoveUnderWay],
+        unsettled: Iterable[MoveReport],
+        failed: Sequence[MoveRequest] = (),
+    ) -> "SeenMoves":
+        """One that has not begun and has time takes no room from an evacuation; one in doubt may end either way."""
+        open_ends = [report.request for report in unsettled if report.phase is MovePhase.IN_DOUBT]
+        begun = [one.progress.request for one in under_way if one.progress.phase is not MovePhase.REQUESTED]
+        pressed = [one.progress.request for one in under_way if one.progress.request.deadline is not None]
+        moving = frozenset(one.shard for one in (*begun, *open_ends) if one.source == leaving)
+        promised = {one.id: one for one in (*begun, *open_ends, *pressed)}
+        return cls(
+            promised=tuple(one for one in promised.values() if one.source != leaving or one.shard in moving),
+            moving=moving,
+            failed=tuple(failed),
+        )
+
+
+_NOTHING_SEEN = SeenMoves()
 _LENT = "its disk is in use from elsewhere, and does not move"
 
 
@@ -41,28 +74,31 @@ def plan_evacuation(
     to: str | None = None,
     fixed: Collection[ShardId] = (),
     ranks: Mapping[PoolId, int] = MappingProxyType({}),
+    seen: SeenMoves = _NOTHING_SEEN,
 ) -> Evacuation:
     """Send each bound shard of ``leaving`` to the node that fails least together with it.
 
     A destination must be joined, allowed by the pool and have room, where a ready shard of the same type counts as room
-    (it is given up). Preferred: another provider, then another region, then free room without giving up a spare, then a
-    node from which everything would get out again in time, then the cheapest one. ``attempt`` makes the move ids; the
-    same attempt gives the same ids.
+    (it is given up). Preferred: where no earlier attempt has failed, then another provider, then another region, then
+    free room without giving up a spare, then a node from which everything would get out again in time, then the
+    cheapest one. ``attempt`` makes the move ids; the same attempt gives the same ids.
 
     In this order places are given and moves begin: by ``ranks``, those of the pools' risk classes (0 is served first, a
     pool without one last), and within a rank the smallest memory first. All share one link, so that most are out when
     the notice turns out to be too short.
 
     ``only``: that shard alone, which may be ready too. ``to``: only nodes of that provider, or the node of that name.
-    ``fixed``: shards that cannot move, since others use their disk from elsewhere.
+    ``fixed``: shards that cannot move, since others use their disk from elsewhere. ``seen``: moves that go on, and
+    those of earlier attempts; a destination where one failed comes last and not never, since there may be no other.
     """
     source = next(node for node in nodes if node.id == leaving)
-    room = _Room([node for node in nodes if to in (None, node.id, provider_of(node.cell))], shards, leaving)
+    room = _Room([node for node in nodes if to in (None, node.id, provider_of(node.cell))], shards, leaving, seen)
     displaced: list[ShardId] = []
     moves: list[MoveRequest] = []
     stranded: list[ShardId] = []
     reasons: list[tuple[ShardId, str]] = []
-    leaves = _bound(shards, leaving) if only is None else [shard for shard in shards if shard.id == only]
+    bound = (shard for shard in _bound(shards, leaving) if shard.id not in seen.moving)
+    leaves = bound if only is None else [shard for shard in shards if shard.id == only]
     for shard in sorted(leaves, key=lambda one: (ranks.get(one.pool, math.inf), one.nominal.memory_gib, one.id)):
         placement = placements.get(shard.pool, Placement())
         found = None if shard.id in fixed else room.best_for(shard, source, placement)
@@ -105,12 +141,23 @@ def _bound(shards: Iterable[Shard], node: NodeId) -> list[Shard]:
     return [shard for shard in shards if shard.node == node and shard.state is ShardState.BOUND]
 
 
+def _coming(shards: Sequence[Shard], promised: Sequence[MoveRequest]) -> list[Shard]:
+    """As they will be where they go, in use; not those that the map has there already."""
+    known = {shard.id: shard for shard in shards if shard.state is not ShardState.RELEASED}
+    return [
+        known[one.shard].model_copy(update={"node": one.destination, "state": ShardState.BOUND})
+        for one in promised
+        if one.shard in known and known[one.shard].node != one.destination
+    ]
+
+
 class _Room:
     """What is free where, while destinations are being handed out."""
 
-    def __init__(self, nodes: Sequence[Node], shards: Sequence[Shard], leaving: NodeId) -> None:
+    def __init__(self, nodes: Sequence[Node], shards: Sequence[Shard], leaving: NodeId, seen: SeenMoves) -> None:
         self._nodes = [node for node in nodes if node.id != leaving and node.state is not NodeState.GONE]
-        self._shards = [shard for shard in shards if shard.node != leaving]
+        self._shards = [shard for shard in shards if shard.node != leaving] + _coming(shards, seen.promised)
+        self._failed = Counter((one.shard, one.destination) for one in seen.failed)
 
     def best_for(self, shard: Shard, source: Node, placement: Placement) -> tuple[Node, Shard | None] | None:
         candidates = []
@@ -120,6 +167,7 @@ class _Room:
                 continue
             spare = None if self._has_room(node, shard) else self._spare(node, shard)
             rank = (
+                self._failed[shard.id, node.id],
                 provider == provider_of(source.cell),
                 node.cell == source.cell,
                 spare is not None,

@@ -12,14 +12,14 @@ from engine.clock import Clock, wait_until
 from engine.composition.leaving import Drains
 from engine.composition.storage import Storage
 from engine.errors import ConcurrentUpdate, ProviderUnavailable, ShardwrightError, StaleEpoch, UnknownName
-from engine.evacuation.choice import Evacuation, plan_evacuation
+from engine.evacuation.choice import Evacuation, SeenMoves, plan_evacuation
 from engine.events import Event, Observe
 from engine.fleet.nodes import Fleet
 from engine.migration.several import Moves
 from engine.model.capacity import Placement
 from engine.model.ids import NodeId, PoolId, ShardId
 from engine.model.market import ReclaimNotice
-from engine.model.move import MovePhase, MoveReport, MoveUnderWay
+from engine.model.move import MovePhase, MoveReport, MoveRequest, MoveUnderWay
 from engine.model.placement import NodeState, ShardState
 from engine.model.plan import MoveCause
 from engine.store.shard_map import ShardMap
@@ -47,7 +47,9 @@ _DEADLINE_RESERVE = timedelta(seconds=5)
 """Kept of the notice for giving back what was drained."""
 _LOOK_SECONDS = 0.2
 _NOBODYS = (ShardState.HELD, ShardState.READY, ShardState.RELEASED)
-_FIRST, _SECOND = "reclaim", "reclaim-2"
+_FIRST = 1
+_PAUSES = (1.0, 2.0, 4.0, 8.0)
+"""Seconds, after attempts at nothing but what has failed before; a place may come free at any moment of the notice."""
 _WELL = "SUCCESS"
 NAME = "evacuate"
 _PREFIX = f"{NAME}-"
@@ -145,19 +147,31 @@ def evacuate(node: NodeId, deadline: datetime) -> tuple[MoveReport, ...]:
     given up once its drain time or the deadline has come.
 
     A shard that somebody else is moving already is left to that move. What is still there when all moves have ended
-    is tried once more while there is time. Returns the last report of each shard.
+    is tried again while there is time, where it has not failed yet first. Returns the last report of each shard.
     """
     context = _context()
     reports: dict[ShardId, MoveReport] = {}
-    for attempt in (_FIRST, _SECOND):
-        choice = DBOS.run_step(_tried("choose"), _choose, node, deadline, attempt)
+    failed: list[MoveRequest] = []
+    attempt, stale = _FIRST, 0
+    while True:
+        choice = DBOS.run_step(_tried("choose"), _choose, node, deadline, attempt, tuple(failed))
         DBOS.run_step(_tried("make_room"), _make_room, choice)
         DBOS.run_step(_tried("drain"), _drain, choice, deadline)
-        reports |= {report.request.shard: report for report in context.moves.run(choice.moves)}
-        DBOS.run_step(_tried("wait_for_others"), _wait_for_others, node, deadline)
+        ended = {report.request.shard: report for report in context.moves.run(choice.moves)}
+        stale = 0 if _anything_new(choice.moves, failed) else stale + 1
+        failed += [report.request for report in ended.values() if report.phase is not MovePhase.CLEANED]
+        reports |= ended
+        if not DBOS.run_step(_tried("wait_for_others"), _wait_for_others, node, deadline, stale):
+            break
+        attempt += 1
     DBOS.run_step(_tried("leave"), _leave, node, deadline)
     DBOS.run_step({"name": "give_back", "retries_allowed": True, "max_attempts": 5}, context.give_back, node)
     return tuple(reports.values())
+
+
+def _anything_new(moves: Iterable[MoveRequest], failed: Iterable[MoveRequest]) -> bool:
+    before = {(one.shard, one.destination) for one in failed}
+    return any((one.shard, one.destination) not in before for one in moves)
 
 
 def _tried(name: str) -> StepOptions:
@@ -167,9 +181,9 @@ def _tried(name: str) -> StepOptions:
     return {"name": name, "retries_allowed": True, "max_attempts": 3, "interval_seconds": 0.5}
 
 
-def _choose(node: NodeId, deadline: datetime, attempt: str) -> Evacuation:
+def _choose(node: NodeId, deadline: datetime, attempt: int, failed: tuple[MoveRequest, ...]) -> Evacuation:
     context = _context()
-    reserve = _DEADLINE_RESERVE if attempt == _SECOND else timedelta(0)
+    reserve = timedelta(0) if attempt == _FIRST else _DEADLINE_RESERVE
     if context.clock.now() >= deadline - reserve:  # at first only where it is begun anew: nothing gets out any more
         return Evacuation(displaced=(), moves=(), stranded=())
     choice = plan_evacuation(
@@ -179,20 +193,30 @@ def _choose(node: NodeId, deadline: datetime, attempt: str) -> Evacuation:
         context.placements,
         cause=MoveCause.RECLAIM,
         deadline=deadline,
-        attempt=f"{attempt}-{_left_by()}",  # a shard may be evacuated more than once in its life
+        attempt=f"{_attempt_name(attempt)}-{_left_by()}",  # a shard may be evacuated more than once in its life
         fixed=context.storage.in_use(),
         ranks=context.ranks,
+        seen=_seen(node, failed),
     )
     if attempt == _FIRST or choice.moves or choice.stranded:
         context.observe(
             Event(
                 step="evacuation",
                 text=f"{node} is taken back at {deadline:%H:%M:%S} UTC: {len(choice.moves)} shards move"
-                f"{' after all' if attempt == _SECOND else ''}, "
+                f"{'' if attempt == _FIRST else ' after all'}, "
                 f"{len(choice.displaced)} spares give way, {len(choice.stranded)} find no place",
             )
         )
     return choice
+
+
+def _attempt_name(attempt: int) -> str:
+    return "reclaim" if attempt == _FIRST else f"reclaim-{attempt}"
+
+
+def _seen(node: NodeId, failed: tuple[MoveRequest, ...] = ()) -> SeenMoves:
+    context = _context()
+    return SeenMoves.of(node, context.under_way(), (), failed)
 
 
 def _left_by() -> str:
@@ -202,15 +226,30 @@ def _left_by() -> str:
     return workflow.removeprefix(_PREFIX)
 
 
-def _wait_for_others(node: NodeId, deadline: datetime) -> None:
-    """Until no move leaves the node any more: a drain or a round may have been moving a shard off it already."""
+def _wait_for_others(node: NodeId, deadline: datetime, stale: int) -> bool:
+    """Until no move leaves the node any more (a drain or a round may have been moving a shard off it already), or until
+    something is there that no move has: whether so, and there is time for it.
+
+    ``stale``: how many attempts have tried nothing new by now.
+    """
     context = _context()
-    left = deadline - _DEADLINE_RESERVE - context.clock.now()
+    end = deadline - _DEADLINE_RESERVE
+
+    def left() -> float:
+        return (end - context.clock.now()).total_seconds()
+
+    def waits() -> bool:
+        bound = context.shard_map.search(node=node, state=ShardState.BOUND)
+        return bool({shard.id for shard in bound} - _seen(node).moving)
 
     def over() -> bool:
-        return all(one.progress.request.source != node for one in context.under_way())
+        under_way = any(one.progress.request.source == node for one in context.under_way())
+        return not under_way and not _seen(node).moving
 
-    wait_until(over, context.clock, timeout_seconds=left.total_seconds(), every_seconds=_LOOK_SECONDS)
+    wait_until(lambda: waits() or over(), context.clock, timeout_seconds=left(), every_seconds=_LOOK_SECONDS)
+    if stale and waits():
+        context.clock.sleep(max(0.0, min(_PAUSES[min(stale, len(_PAUSES)) - 1], left())))
+    return waits() and left() > 0
 
 
 def _make_room(choice: Evacuation) -> None:

@@ -2,11 +2,12 @@ from datetime import UTC, datetime
 
 import pytest
 
-from engine.evacuation.choice import plan_evacuation
+from engine.evacuation.choice import Evacuation, SeenMoves, plan_evacuation
 from engine.model.capacity import Placement, Resources
-from engine.model.ids import CellId, NodeId, PoolId, ShardId
+from engine.model.ids import CellId, MoveId, NodeId, PoolId, ShardId
 from engine.model.market import PurchaseOption
 from engine.model.money import usd
+from engine.model.move import MovePhase, MoveProgress, MoveReport, MoveRequest, MoveUnderWay
 from engine.model.placement import Node, NodeState, Shard, ShardState
 from engine.model.plan import MoveCause
 
@@ -39,11 +40,22 @@ def shard(name: str, at: str, state: ShardState = ShardState.BOUND) -> Shard:
     )
 
 
-def evacuate(nodes: list[Node], shards: list[Shard], placement: Placement | None = None):
-    deadline = datetime(2026, 1, 1, tzinfo=UTC)
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def evacuate(
+    nodes: list[Node], shards: list[Shard], placement: Placement | None = None, *, seen: SeenMoves | None = None
+) -> Evacuation:
     placements = {} if placement is None else {PoolId("web"): placement}
     return plan_evacuation(
-        NodeId("old"), nodes, shards, placements, cause=MoveCause.RECLAIM, deadline=deadline, attempt="1"
+        NodeId("old"),
+        nodes,
+        shards,
+        placements,
+        cause=MoveCause.RECLAIM,
+        deadline=AT,
+        attempt="1",
+        seen=seen or SeenMoves(),
     )
 
 
@@ -137,3 +149,72 @@ def test_a_shard_that_was_resized_needs_a_spare_whose_place_is_large_enough(
     found = evacuate(nodes, [mine, *spares])
     assert found.displaced == displaced
     assert found.stranded == (() if displaced else ("s1",))
+
+
+def _move(of: str, source: str, destination: str, *, deadline: datetime | None = AT) -> MoveRequest:
+    return MoveRequest(
+        id=MoveId(f"move-{of}"), shard=ShardId(of), source=NodeId(source), destination=NodeId(destination),
+        cause=MoveCause.RECLAIM, deadline=deadline,
+    )  # fmt: skip
+
+
+def _seen(request: MoveRequest, phase: MovePhase) -> SeenMoves:
+    return SeenMoves.of(
+        NodeId("old"), [MoveUnderWay(progress=MoveProgress(request=request, phase=phase, at=AT), since=AT)], []
+    )
+
+
+def _in_doubt(request: MoveRequest, phase: MovePhase = MovePhase.IN_DOUBT) -> SeenMoves:
+    report = MoveReport(
+        request=request, phase=phase, strategy="pre-copy", epoch_before=1, epoch_after=1, started_at=AT,
+        finished_at=AT, downtime_seconds=0, memory_bytes=0, disk_bytes=0,
+    )  # fmt: skip
+    return SeenMoves.of(NodeId("old"), [], [report])
+
+
+@pytest.mark.parametrize("phase", [MovePhase.REQUESTED, MovePhase.PRECOPY])
+def test_room_that_another_evacuation_has_chosen_is_not_chosen_again(phase: MovePhase) -> None:
+    nodes = [node("old", "aws"), node("too", "aws"), node("far", "gcp", vcpus=1), node("dear", "gcp", price="9")]
+    shards = [shard("s1", "old"), shard("theirs", "too")]
+    assert [move.destination for move in evacuate(nodes, shards).moves] == ["far"]
+    seen = _seen(_move("theirs", "too", "far"), phase)
+    assert [move.destination for move in evacuate(nodes, shards, seen=seen).moves] == ["dear"]
+    there = [shards[0], shard("theirs", "far")]  # the map has it there already, and its move is not over
+    wider = [*nodes[:2], node("far", "gcp", vcpus=2), nodes[3]]
+    assert [move.destination for move in evacuate(wider, there, seen=seen).moves] == ["far"]
+
+
+def test_a_move_that_has_time_and_has_not_begun_takes_no_room_from_an_evacuation() -> None:
+    nodes = [node("old", "aws"), node("too", "aws", vcpus=1), node("far", "gcp", vcpus=1)]
+    shards = [shard("s1", "old"), shard("theirs", "too")]
+    request = _move("theirs", "too", "far", deadline=None)
+    assert evacuate(nodes, shards, seen=_seen(request, MovePhase.REQUESTED)).stranded == ()
+    assert evacuate(nodes, shards, seen=_seen(request, MovePhase.RESERVED)).stranded == ("s1",)
+
+
+def test_a_spare_on_its_way_is_no_room_where_it_goes() -> None:
+    nodes = [node("old", "aws"), node("too", "aws", vcpus=1), node("far", "gcp", vcpus=1)]
+    shards = [shard("s1", "old"), shard("spare", "too", ShardState.READY)]
+    found = evacuate(nodes, shards, seen=_seen(_move("spare", "too", "far"), MovePhase.PRECOPY))
+    assert [move.destination for move in found.moves] == ["too"]
+
+
+def test_a_shard_whose_move_has_begun_or_is_in_doubt_is_left_to_it_and_its_place_too() -> None:
+    nodes = [node("old", "aws"), node("far", "gcp", vcpus=1)]
+    shards = [shard("s1", "old"), shard("s2", "old")]
+    mine = _move("s1", "old", "far")
+    for seen in (_seen(mine, MovePhase.MIRRORING), _in_doubt(mine)):
+        found = evacuate(nodes, shards, seen=seen)
+        assert (found.moves, found.stranded) == ((), ("s2",))
+    for seen in (_seen(mine, MovePhase.REQUESTED), _in_doubt(mine, MovePhase.ROLLING_BACK)):
+        assert [move.shard for move in evacuate(nodes, shards, seen=seen).moves] == ["s1"]
+
+
+def test_where_a_move_has_failed_comes_last_and_not_never() -> None:
+    nodes = [node("old", "aws"), node("far", "gcp"), node("near", "aws", price="9")]
+    failed = SeenMoves(failed=(_move("s1", "old", "far"),))
+    assert [move.destination for move in evacuate(nodes, [shard("s1", "old")], seen=failed).moves] == ["near"]
+    assert [move.destination for move in evacuate(nodes[:2], [shard("s1", "old")], seen=failed).moves] == ["far"]
+    assert [move.destination for move in evacuate(nodes, [shard("s2", "old")], seen=failed).moves] == ["far"]
+    both = SeenMoves(failed=(*failed.failed, *failed.failed, _move("s1", "old", "near")))
+    assert [move.destination for move in evacuate(nodes, [shard("s1", "old")], seen=both).moves] == ["near"]

@@ -47,6 +47,9 @@ class World:
     """A move that somebody else has begun."""
     others_take: timedelta = timedelta(seconds=8)
     others_end: MovePhase = MovePhase.CLEANED
+    full: set[NodeId] = field(default_factory=set)
+    """Nodes that refuse what the map has room for."""
+    tried: list[tuple[ShardId, NodeId]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.fleet = Fleet(
@@ -73,6 +76,9 @@ class World:
     def _move(self, request: MoveRequest) -> MoveReport:
         if any(one.progress.request.shard == request.shard for one in self.under_way()):
             return a_report(request, MovePhase.ABORTED, "in another move")
+        self.tried.append((request.shard, request.destination))
+        if request.destination in self.full:
+            return a_report(request, MovePhase.ABORTED, "no room")
         self.moved.append(request)
         epoch = self.shard_map.get(request.shard).epoch
         self.shard_map.move(request.shard, expected_epoch=epoch, to_node=request.destination, move_id=request.id)
@@ -156,7 +162,7 @@ def _drained_by_another(world: World) -> None:
 
 def test_a_shard_that_is_being_moved_already_is_left_to_that_move(world: World, evacuated: Evacuated) -> None:
     _drained_by_another(world)
-    assert len(evacuated()) == 2
+    assert len(evacuated()) == 1
     assert [request.shard for request in world.moved] == ["sw-aws-s1"]
     assert world.shard_map.get(ShardId("sw-aws-s0")).node == AZURE
     assert (world.released, world.shard_map.node(AWS).state) == ([], NodeState.GONE)
@@ -170,6 +176,52 @@ def test_what_another_move_has_left_on_the_node_is_moved_after_all(world: World,
     assert ids == ["move-sw-aws-s1-reclaim-sw-aws", "move-sw-aws-s0-reclaim-2-sw-aws"]
     assert workflow.succeeded(reports)
     assert (len(reports), world.released) == (2, [])
+
+
+def test_what_one_node_refuses_goes_to_another_at_once(world: World, evacuated: Evacuated) -> None:
+    world.full = {AZURE}
+    assert workflow.succeeded(evacuated())
+    assert [node for _, node in world.tried] == [AZURE, AZURE, GCP, GCP]
+    assert (world.released, world.clock.now()) == ([], NOW)
+
+
+def test_room_that_the_evacuation_of_another_node_is_about_to_take_is_not_counted_on(
+    world: World, evacuated: Evacuated
+) -> None:
+    """To the map that one's shard is still where it was."""
+    other = world.add("other", GCP)
+    request = a_request("move-other").model_copy(update={"shard": other, "source": GCP, "deadline": NOTICE.at})
+    progress = MoveProgress(request=request, phase=MovePhase.REQUESTED, at=NOW)
+    world.others, world.others_take = MoveUnderWay(progress=progress, since=NOW), timedelta(hours=1)
+    assert workflow.succeeded(evacuated())
+    assert world.tried == [(ShardId("sw-aws-s0"), AZURE), (ShardId("sw-aws-s1"), GCP)]
+
+
+def test_a_place_that_comes_free_late_in_the_notice_is_taken(
+    world: World, evacuated: Evacuated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.full = {AZURE, GCP}
+    run = world.run
+
+    def later(requests: Sequence[MoveRequest]) -> tuple[MoveReport, ...]:
+        if world.clock.now() >= NOW + timedelta(seconds=12):
+            world.full = {AZURE}
+        return run(requests)
+
+    monkeypatch.setattr(world, "run", later)
+    assert workflow.succeeded(evacuated())
+    assert {world.shard_map.resolve(component).node for component in (API, SECOND)} == {GCP}
+    assert world.released == []
+    assert len(world.tried) < 20, "between attempts at what has failed before it pauses"
+
+
+def test_what_finds_no_place_is_given_up_with_the_last_seconds_and_not_before(
+    world: World, evacuated: Evacuated
+) -> None:
+    world.full = {AZURE, GCP}
+    evacuated()
+    assert world.clock.now() == NOW + timedelta(seconds=25)
+    assert world.released == ["sw-aws-s0", "sw-aws-s1"]
 
 
 def test_a_shard_that_was_evacuated_once_is_moved_again(world: World, evacuated: Evacuated) -> None:
