@@ -72,6 +72,7 @@ class Evacuations:
                 give_back=lambda _node: None,
                 clock=fleet.clock,
                 under_way=MoveHistory(fleet.database).under_way,
+                unsettled=MoveHistory(fleet.database).unsettled,
                 drains=Drains(fleet.shard_map, {}, fleet.clock, giving),
                 storage=Storage(fleet.shard_map, Attachments(fleet.database), fleet.clients, {}),
             )

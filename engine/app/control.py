@@ -255,6 +255,7 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
                 storage=storage,
                 clock=clock,
                 under_way=store.moves.under_way,
+                unsettled=store.moves.unsettled,
             )
         )
         orders.configure(

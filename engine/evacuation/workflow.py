@@ -41,6 +41,8 @@ class EvacuationContext:
     clock: Clock
     under_way: Callable[[], tuple[MoveUnderWay, ...]]
     """Every move that has not ended, whoever asked for it."""
+    unsettled: Callable[[], tuple[MoveReport, ...]]
+    """Of those that have, the ones that did not come to their end."""
 
 
 _DEADLINE_RESERVE = timedelta(seconds=5)
@@ -216,7 +218,8 @@ def _attempt_name(attempt: int) -> str:
 
 def _seen(node: NodeId, failed: tuple[MoveRequest, ...] = ()) -> SeenMoves:
     context = _context()
-    return SeenMoves.of(node, context.under_way(), (), failed)
+    under_way = context.under_way()  # first: a move that ends in between is seen twice, and not never
+    return SeenMoves.of(node, under_way, context.unsettled(), failed)
 
 
 def _left_by() -> str:
@@ -230,6 +233,7 @@ def _wait_for_others(node: NodeId, deadline: datetime, stale: int) -> bool:
     """Until no move leaves the node any more (a drain or a round may have been moving a shard off it already), or until
     something is there that no move has: whether so, and there is time for it.
 
+    A move in doubt is waited for too: its guest may run on here, and a node that is gone has nobody's word any more.
     ``stale``: how many attempts have tried nothing new by now.
     """
     context = _context()

@@ -50,6 +50,9 @@ class World:
     full: set[NodeId] = field(default_factory=set)
     """Nodes that refuse what the map has room for."""
     tried: list[tuple[ShardId, NodeId]] = field(default_factory=list)
+    in_doubt: list[MoveReport] = field(default_factory=list)
+    settles: timedelta = timedelta(hours=1)
+    """When what is in doubt turns out to have stayed where it was."""
 
     def __post_init__(self) -> None:
         self.fleet = Fleet(
@@ -68,6 +71,11 @@ class World:
             if self.others_end is MovePhase.CLEANED:
                 self.shard_map.move(request.shard, expected_epoch=1, to_node=request.destination, move_id=request.id)
         return () if self.others is None else (self.others,)
+
+    def unsettled(self) -> tuple[MoveReport, ...]:
+        if self.clock.now() >= NOW + self.settles:
+            self.in_doubt.clear()
+        return tuple(self.in_doubt)
 
     def run(self, requests: Sequence[MoveRequest]) -> tuple[MoveReport, ...]:
         """As engine.migration.several.Moves: what is in another move is refused by its node."""
@@ -141,7 +149,7 @@ def workflows(world: World, database: Database, tmp_path: Path) -> str:
             shard_map=world.shard_map, fleet=cast(Any, world), moves=cast(Any, world), placements={},
             ranks={PoolId("web"): 0}, observe=unseen, give_back=lambda _node: None,
             drains=Drains(world.shard_map, {}, world.clock, world), storage=storage,
-            clock=world.clock, under_way=world.under_way,
+            clock=world.clock, under_way=world.under_way, unsettled=world.unsettled,
         )
     )  # fmt: skip
     world.shard_map.update_node(AWS, state=NodeState.RECLAIMING)
@@ -222,6 +230,40 @@ def test_what_finds_no_place_is_given_up_with_the_last_seconds_and_not_before(
     evacuated()
     assert world.clock.now() == NOW + timedelta(seconds=25)
     assert world.released == ["sw-aws-s0", "sw-aws-s1"]
+
+
+def _falls_into_doubt(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = world.run
+
+    def first_in_doubt(requests: Sequence[MoveRequest]) -> tuple[MoveReport, ...]:
+        if not requests or not requests[0].id.endswith("-reclaim-sw-aws"):
+            return run(requests)
+        world.in_doubt.append(a_report(requests[0], MovePhase.IN_DOUBT, "nobody answers"))
+        return (*world.in_doubt, a_report(requests[1], MovePhase.ABORTED, "no room"))
+
+    monkeypatch.setattr(world, "run", first_in_doubt)
+
+
+def test_a_move_in_doubt_is_waited_for_before_its_node_is_gone(
+    world: World, evacuated: Evacuated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other shard is not kept waiting meanwhile; the one in doubt moves once it turns out to be here."""
+    _falls_into_doubt(world, monkeypatch)
+    world.settles = timedelta(seconds=15)
+    assert workflow.succeeded(evacuated())
+    ids = [request.id for request in world.moved]
+    assert ids == ["move-sw-aws-s1-reclaim-2-sw-aws", "move-sw-aws-s0-reclaim-3-sw-aws"]
+    assert world.released == []
+    assert timedelta(seconds=15) <= world.clock.now() - NOW < timedelta(seconds=16)
+
+
+def test_a_move_that_stays_in_doubt_is_waited_for_as_long_as_the_notice_allows(
+    world: World, evacuated: Evacuated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _falls_into_doubt(world, monkeypatch)
+    evacuated()
+    assert timedelta(seconds=25) <= world.clock.now() - NOW < timedelta(seconds=26)
+    assert world.released == ["sw-aws-s0"]
 
 
 def test_a_shard_that_was_evacuated_once_is_moved_again(world: World, evacuated: Evacuated) -> None:
