@@ -1,6 +1,6 @@
 """Leaving a node that its provider takes back, as a durable workflow: choose, make room, move, give up the rest."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -11,17 +11,18 @@ from engine import durable
 from engine.clock import Clock, wait_until
 from engine.composition.leaving import Drains
 from engine.composition.storage import Storage
-from engine.errors import ConcurrentUpdate, ProviderUnavailable, ShardwrightError, StaleEpoch, UnknownName
+from engine.errors import ConcurrentUpdate, NotGivenUp, ProviderUnavailable, ShardwrightError, StaleEpoch, UnknownName
 from engine.evacuation.choice import Evacuation, SeenMoves, plan_evacuation
 from engine.events import Event, Observe
-from engine.fleet.nodes import Fleet
+from engine.fleet.nodes import PARALLEL_NODES, Fleet
 from engine.migration.several import Moves
 from engine.model.capacity import Placement
 from engine.model.ids import NodeId, PoolId, ShardId
 from engine.model.market import ReclaimNotice
 from engine.model.move import MovePhase, MoveReport, MoveRequest, MoveUnderWay
-from engine.model.placement import NodeState, ShardState
+from engine.model.placement import NodeState, Shard, ShardState
 from engine.model.plan import MoveCause
+from engine.side_by_side import side_by_side
 from engine.store.shard_map import ShardMap
 
 
@@ -265,12 +266,27 @@ def make_room(shard_map: ShardMap, fleet: Fleet, displaced: Iterable[ShardId]) -
     """Give up those that are still spare: one that a component was bound to meanwhile stays, drained or not. A round
     may bind it at this very moment, so it is marked by a compare-and-swap: either is told that it is too late.
 
-    Where a node does not answer, a round gives its spare up later; only a move that needs that room now fails.
+    Nodes side by side, since all moves wait for the slowest. One that does not answer is asked once, and keeps its
+    other spares: only a move that needs that room now fails. What it was asked for a round gives up later.
     """
+    by_node: dict[NodeId, list[Shard]] = {}
     for shard_id in displaced:
-        with suppress(UnknownName, StaleEpoch, ConcurrentUpdate, ProviderUnavailable):
-            epoch = shard_map.get(shard_id).epoch
-            fleet.release(shard_map.set_state(shard_id, ShardState.RELEASED, expected_epoch=epoch, only_from=_NOBODYS))
+        with suppress(UnknownName):
+            shard = shard_map.get(shard_id)
+            by_node.setdefault(shard.node, []).append(shard)
+
+    def on_one_node(spares: Sequence[Shard]) -> None:
+        for spare in spares:
+            try:
+                fleet.release(
+                    shard_map.set_state(spare.id, ShardState.RELEASED, expected_epoch=spare.epoch, only_from=_NOBODYS)
+                )
+            except (UnknownName, StaleEpoch, ConcurrentUpdate, NotGivenUp):
+                continue
+            except ProviderUnavailable:
+                return
+
+    side_by_side(on_one_node, list(by_node.values()), at_once=PARALLEL_NODES)
 
 
 def _drain(choice: Evacuation, deadline: datetime) -> None:

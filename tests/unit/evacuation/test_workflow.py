@@ -16,7 +16,7 @@ from engine.clock import ManualClock
 from engine.composition.leaving import Drains
 from engine.composition.storage import Storage
 from engine.durable import durable_workflows
-from engine.errors import ProviderUnavailable
+from engine.errors import NotGivenUp, ProviderUnavailable
 from engine.evacuation import workflow
 from engine.evacuation.again import MOST, BrokenEvacuations
 from engine.events import Event, unseen
@@ -121,6 +121,37 @@ def test_a_silent_spare_does_not_end_the_evacuation_and_one_that_is_drained_is_n
     workflow.make_room(world.shard_map, cast(Any, world), [silent, drained, ShardId("never-there"), spare])
     assert world.released == [spare]
     assert world.shard_map.get(drained).state is ShardState.DRAINING
+
+
+def test_a_silent_node_is_asked_once_for_all_its_spares_and_keeps_no_other_waiting(world: World) -> None:
+    spares = [world.add(f"{node}-{number}", node) for number in range(2) for node in (GCP, AZURE)]
+    released, others_are_done = world.released, threading.Event()
+    asked: list[ShardId] = []
+
+    def release(shard: Shard) -> None:
+        if shard.node == GCP:  # silent, and found to be so when all else is done
+            asked.append(shard.id)
+            assert others_are_done.wait(30)
+            raise ProviderUnavailable(f"node {GCP} does not answer")
+        world.fleet.release(shard)
+        released.append(shard.id)
+        if len(released) == 2:
+            others_are_done.set()
+
+    workflow.make_room(world.shard_map, cast(Any, SimpleNamespace(release=release)), spares)
+    assert (asked, sorted(released)) == ([f"{GCP}-0"], [f"{AZURE}-0", f"{AZURE}-1"])
+    assert world.shard_map.get(ShardId(f"{GCP}-1")).state is ShardState.READY
+
+
+def test_a_spare_that_a_node_does_not_give_up_keeps_it_from_giving_up_no_other(world: World) -> None:
+    spares, asked = [world.add(f"{GCP}-{number}", GCP) for number in range(2)], []
+
+    def release(shard: Shard) -> None:
+        asked.append(shard.id)
+        raise NotGivenUp(f"node {GCP} still has {shard.id}")
+
+    workflow.make_room(world.shard_map, cast(Any, SimpleNamespace(release=release)), spares)
+    assert asked == spares
 
 
 def test_a_spare_that_a_round_binds_at_this_moment_stays(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
