@@ -59,6 +59,7 @@ from engine.migration.sweep import EVERY_SECONDS as SWEEP_SECONDS
 from engine.migration.sweep import sweep
 from engine.model.ids import NodeId, provider_of
 from engine.model.move import MoveReport
+from engine.model.placement import NodeState
 from engine.model.plan import CellPlan, Plan
 from engine.orders import resize as resizes
 from engine.orders import workflow as orders
@@ -292,7 +293,9 @@ def control_plane(configuration: Configuration, observe: Observe) -> Iterator[Co
         stack.enter_context(durable_workflows(configuration.name, workflows))
         stack.callback(retraining.close)
 
-        broken = BrokenEvacuations(clock, observe)
+        broken = BrokenEvacuations(
+            lambda node: bool(store.shard_map.nodes(ids=[node], states=[NodeState.GONE])), clock, observe
+        )
         restarts = Restarts(store.shard_map, fleet, agents, store.moves.under_way, clock, observe)
         recount = Recount(store.shard_map, store.orders, agents, store.moves.under_way, observe)
         inventories = {name: one for name, one in providers.items() if isinstance(one, SupportsInventory)}

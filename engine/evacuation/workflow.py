@@ -55,7 +55,7 @@ _PAUSES = (1.0, 2.0, 4.0, 8.0)
 """Seconds, after attempts at nothing but what has failed before; a place may come free at any moment of the notice."""
 _WELL = "SUCCESS"
 NAME = "evacuate"
-_PREFIX = f"{NAME}-"
+_PREFIX, _AGAIN = f"{NAME}-", "-again-"
 _contexts: list[EvacuationContext] = []
 
 
@@ -87,13 +87,17 @@ class BrokenOff:
 
 def broken_off() -> Mapping[NodeId, BrokenOff]:
     """Nodes whose last evacuation ended in an error or was left behind by an older version."""
-    found = {}
+    numbers: dict[NodeId, int] = {}  # the highest of each: a node's others, all broken off too, are not read one by one
     for one in DBOS.list_workflows(name=NAME, status=list(durable.MAY_HAVE_BROKEN_OFF), load_output=False):
         if durable.broke_off(one) and one.input is not None:
-            node, deadline = one.input["args"]
-            last = _runs(node)[-1]
-            if durable.broke_off(last):
-                found[node] = BrokenOff(deadline=deadline, why=_why(last))
+            node = NodeId(one.input["args"][0])
+            numbers[node] = max(numbers.get(node, 1), _number(node, one.workflow_id))
+    found = {}
+    for node, number in numbers.items():
+        last = DBOS.get_workflow_status(_id(node, number))
+        later = DBOS.get_workflow_status(_id(node, number + 1))
+        if later is None and last is not None and last.input is not None:
+            found[node] = BrokenOff(deadline=last.input["args"][1], why=_why(last))
     return found
 
 
@@ -116,7 +120,11 @@ def _start(workflow_id: str, node: NodeId, deadline: datetime) -> WorkflowHandle
 
 def _id(node: NodeId, number: int) -> str:
     """A number alone could end the name of another node."""
-    return _PREFIX + node + (f"-again-{number}" if number > 1 else "")
+    return _PREFIX + node + (f"{_AGAIN}{number}" if number > 1 else "")
+
+
+def _number(node: NodeId, workflow_id: str) -> int:
+    return int(workflow_id.removeprefix(_id(node, 1)).removeprefix(_AGAIN) or 1)
 
 
 def _runs(node: NodeId) -> list[WorkflowStatus]:

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -47,6 +48,7 @@ class World:
     """A move that somebody else has begun."""
     others_take: timedelta = timedelta(seconds=8)
     others_end: MovePhase = MovePhase.CLEANED
+    given_back: list[NodeId] = field(default_factory=list)
     full: set[NodeId] = field(default_factory=set)
     """Nodes that refuse what the map has room for."""
     tried: list[tuple[ShardId, NodeId]] = field(default_factory=list)
@@ -64,6 +66,13 @@ class World:
         if node in self.silent:
             raise ProviderUnavailable(f"node {node} does not answer")
         return SimpleNamespace(release=lambda _shard, _epoch: None)
+
+    def gone(self, node: NodeId) -> bool:
+        return self.shard_map.node(node).state is NodeState.GONE
+
+    def bought(self, node: NodeId) -> None:
+        """Gives back what was paid for a node."""
+        self.given_back.append(node)
 
     def under_way(self) -> tuple[MoveUnderWay, ...]:
         if self.others is not None and self.clock.now() >= NOW + self.others_take:
@@ -178,7 +187,7 @@ def workflows(world: World, database: Database, tmp_path: Path) -> str:
     workflow.configure(
         workflow.EvacuationContext(
             shard_map=world.shard_map, fleet=cast(Any, world), moves=cast(Any, world), placements={},
-            ranks={PoolId("web"): 0}, observe=unseen, give_back=lambda _node: None,
+            ranks={PoolId("web"): 0}, observe=unseen, give_back=world.bought,
             drains=Drains(world.shard_map, {}, world.clock, world), storage=storage,
             clock=world.clock, under_way=world.under_way, unsettled=world.unsettled,
         )
@@ -414,7 +423,7 @@ def test_what_an_older_version_has_left_behind_is_begun_anew_and_once(
     monkeypatch.setenv("DBOS__APPVERSION", durable.WORKFLOW_VERSION)
     with durable_workflows("evacuations", workflows):
         said: list[Event] = []
-        broken = BrokenEvacuations(world.clock, said.append)
+        broken = BrokenEvacuations(world.gone, world.clock, said.append)
         broken.begin_anew()
         broken.begin_anew()
         assert [event.text for event in said] == [
@@ -446,7 +455,7 @@ def test_an_evacuation_that_ended_in_an_error_is_begun_anew_until_it_ends_well(
     with pytest.raises(RuntimeError):
         evacuated()
     said: list[Event] = []
-    broken = BrokenEvacuations(world.clock, said.append)
+    broken = BrokenEvacuations(world.gone, world.clock, said.append)
     for _ in range(2):
         broken.begin_anew()
         with pytest.raises(RuntimeError):
@@ -472,7 +481,7 @@ def test_what_breaks_off_every_time_is_left_until_the_next_process(
 
     def looks(times: int) -> list[str]:
         said: list[Event] = []
-        broken = BrokenEvacuations(world.clock, said.append)
+        broken = BrokenEvacuations(world.gone, world.clock, said.append)
         for _ in range(times):
             broken.begin_anew()
             with pytest.raises(RuntimeError):
@@ -484,6 +493,34 @@ def test_what_breaks_off_every_time_is_left_until_the_next_process(
     assert len(begun) == MOST
     assert begun[-1].endswith("it is begun anew, for the last time until the control plane is started again")
     assert len(looks(1)) == 1
+
+
+def test_what_was_paid_for_a_node_that_is_gone_is_given_back_however_long_that_takes(
+    world: World, evacuated: Evacuated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hourly in the end, so that the store of the workflows does not fill."""
+    with monkeypatch.context() as meanwhile:
+        _breaks(world, meanwhile, 1 << 30)
+        with pytest.raises(RuntimeError):
+            evacuated()
+        world.shard_map.update_node(AWS, state=NodeState.GONE)
+        said: list[Event] = []
+        broken = BrokenEvacuations(world.gone, world.clock, said.append)
+        begun_at: list[datetime] = []
+        while len(begun_at) < MOST + 5:
+            broken.begin_anew()
+            if len(said) > len(begun_at):
+                begun_at.append(world.clock.now())
+                with pytest.raises(RuntimeError):
+                    evacuated()
+            world.clock.sleep(30)
+    assert [later - earlier for earlier, later in pairwise(begun_at)][-2:] == [timedelta(hours=1)] * 2
+    assert "for the last time" not in "".join(event.text for event in said)
+    assert world.given_back == []
+    world.clock.sleep(3600)
+    broken.begin_anew()
+    evacuated()
+    assert world.given_back == [AWS]
 
 
 def test_a_store_that_is_busy_for_a_moment_does_not_break_an_evacuation_off(
@@ -511,7 +548,7 @@ def test_a_store_that_stays_busy_is_named(world: World, evacuated: Evacuated, mo
         meanwhile.setattr(world.shard_map, "search", busy)
         with pytest.raises(Exception, match="choose"):
             evacuated()
-    BrokenEvacuations(world.clock, said.append).begin_anew()
+    BrokenEvacuations(world.gone, world.clock, said.append).begin_anew()
     assert workflow.succeeded(evacuated())
     assert "broke off (choose: the database is locked)" in said[0].text
 
@@ -526,7 +563,7 @@ def test_what_is_begun_anew_after_its_notice_gives_no_spare_up(
         with pytest.raises(RuntimeError):
             evacuated()
     world.clock.sleep(31)
-    BrokenEvacuations(world.clock, unseen).begin_anew()
+    BrokenEvacuations(world.gone, world.clock, unseen).begin_anew()
     assert evacuated() == ()
     assert world.released == ["sw-aws-s0", "sw-aws-s1"]
     assert [shard.id for shard in world.shard_map.search()] == sorted(spares)
@@ -550,7 +587,7 @@ def test_a_cancelled_evacuation_stays_ended(
     with pytest.raises(Exception, match="cancelled"):
         handle.get_result()
     said: list[Event] = []
-    BrokenEvacuations(world.clock, said.append).begin_anew()
+    BrokenEvacuations(world.gone, world.clock, said.append).begin_anew()
     assert said == []
 
 
