@@ -9,6 +9,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
+from agent.agent_url import AgentUrl
 from engine.model.attestation import LARGEST_EVIDENCE
 from engine.model.capacity import Resources
 from engine.model.composite import HealthCheck, HealthState
@@ -83,7 +84,7 @@ class JoinRequest(Value):
     challenge: Annotated[str, Field(max_length=128)] = ""
     evidence: Annotated[str, Field(max_length=LARGEST_EVIDENCE)] = ""
     csr_pem: str
-    agent_url: str
+    agent_url: AgentUrl
     underlay_address: str
     capacity: Resources
 

@@ -39,7 +39,8 @@ from agent.wire import (
 )
 from engine import errors
 from engine.clock import Clock
-from engine.errors import ProviderAnswerInvalid, ProviderUnavailable, ShardwrightError, UnknownName
+from engine.errors import AnswerTooLarge, ProviderAnswerInvalid, ProviderUnavailable, ShardwrightError, UnknownName
+from engine.fleet.call_deadline import EndingSocket, call_ends_after
 from engine.fleet.certificates import ControlCredentials
 from engine.model.capacity import Resources
 from engine.model.ids import NodeId, ShardId
@@ -48,6 +49,10 @@ from engine.model.value import Value
 
 _CONNECT_SECONDS, _READ_SECONDS = 3.0, 15.0
 _CARVE_SECONDS, _MOVE_SECONDS, _MEASURE_SECONDS = 240.0, 45.0, 150.0
+_BODY_SECONDS = 30.0
+"""More than a call waits for its first word: 8 MiB of memory may come over a slow link, an endless answer may not."""
+_LARGEST_BYTES, _LARGEST_MEMORY_BYTES = 4 << 20, 32 << 20
+"""Of an answer: 500 shards' status is 1 MB; of memory, 8 MiB a patch and 128 KiB of checksums a GiB, all differing."""
 _KEEP_ALIVE_SECONDS = 55.0
 """Below the agents' own 60 s: no handshake may fall into a switchover."""
 _ATTEMPTS = 3
@@ -110,7 +115,7 @@ class AgentClient:
         return self._post(f"/v1/shards/{shard}/move/prepare", request, Landing, seconds=_MOVE_SECONDS)
 
     def commit(self, shard: ShardId, command: CommitRequest) -> Committed:
-        return self._post(f"/v1/shards/{shard}/move/commit", command, Committed, seconds=_MOVE_SECONDS)
+        return self._post(f"/v1/shards/{shard}/move/commit", command, Committed, _MOVE_SECONDS, _LARGEST_MEMORY_BYTES)
 
     def restart(self, shard: ShardId, command: MoveCommand) -> ShardStatus:
         return self._post(f"/v1/shards/{shard}/move/restart", command, ShardStatus, seconds=_CARVE_SECONDS)
@@ -149,10 +154,10 @@ class AgentClient:
         return self._post(f"/v1/shards/{shard}/move/cease", command, SourceStatus, seconds=_MOVE_SECONDS)
 
     def proceed(self, shard: ShardId, command: MoveCommand) -> Proceeded:
-        return self._post(f"/v1/shards/{shard}/move/proceed", command, Proceeded, seconds=_MOVE_SECONDS)
+        return self._post(f"/v1/shards/{shard}/move/proceed", command, Proceeded, _MOVE_SECONDS, _LARGEST_MEMORY_BYTES)
 
     def memory(self, shard: ShardId, request: MemoryRequest) -> MemoryPatch:
-        return self._post(f"/v1/shards/{shard}/move/memory", request, MemoryPatch)
+        return self._post(f"/v1/shards/{shard}/move/memory", request, MemoryPatch, largest=_LARGEST_MEMORY_BYTES)
 
     def send_again(self, shard: ShardId, request: MirrorRequest) -> SourceStatus:
         return self._post(f"/v1/shards/{shard}/move/send-again", request, SourceStatus)
@@ -168,38 +173,59 @@ class AgentClient:
     # -- plumbing
 
     def _get(self, path: str, kind: type[Answer]) -> Answer:
-        return self._read(self._send("GET", path, None, _READ_SECONDS), kind)
+        return self._read(self._send("GET", path, None, _READ_SECONDS, _LARGEST_BYTES), kind)
 
-    def _post(self, path: str, body: Value, kind: type[Answer], seconds: float = _READ_SECONDS) -> Answer:
-        return self._read(self._send("POST", path, body, seconds), kind)
+    def _post(
+        self, path: str, body: Value, kind: type[Answer], seconds: float = _READ_SECONDS, largest: int = _LARGEST_BYTES
+    ) -> Answer:
+        return self._read(self._send("POST", path, body, seconds, largest), kind)
 
     def _tell(self, path: str, body: Value) -> None:
-        self._send("POST", path, body, _READ_SECONDS)
+        self._send("POST", path, body, _READ_SECONDS, _LARGEST_BYTES)
 
-    def _send(self, verb: str, path: str, body: Value | None, seconds: float) -> httpx.Response:
+    def _send(self, verb: str, path: str, body: Value | None, seconds: float, largest: int) -> bytes:
+        """The answer's body. Whatever a node does, it is one of our errors, and within bounds of time and memory."""
+        content = None if body is None else body.model_dump_json()
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                answer = self._http.request(
-                    verb,
-                    self._url + path,
-                    content=None if body is None else body.model_dump_json(),
-                    timeout=httpx.Timeout(seconds, connect=_CONNECT_SECONDS),
-                    extensions={"sni_hostname": str(self.node)},
-                )
+                with call_ends_after(seconds + _BODY_SECONDS):
+                    status, answer = self._exchange(verb, path, content, seconds, largest)
             except httpx.TransportError as problem:
                 if attempt == _ATTEMPTS or isinstance(problem, httpx.ReadTimeout):
-                    why = f"{type(problem).__name__}: {problem}"
-                    raise ProviderUnavailable(f"node {self.node} does not answer", why=why) from problem
+                    raise self._unavailable(problem) from problem
                 self._clock.sleep(_FIRST_PAUSE * 2 ** (attempt - 1) * self._rng.uniform(0.5, 1.0))
+            except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as problem:  # the last: of a host that is no name
+                raise self._unavailable(problem) from problem
             else:
-                if answer.status_code >= 400:
-                    raise _named(self.node, answer)
+                if status >= 400:
+                    raise _named(self.node, status, answer)
                 return answer
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def _read(self, answer: httpx.Response, kind: type[Answer]) -> Answer:
+    def _exchange(self, verb: str, path: str, content: str | None, seconds: float, largest: int) -> tuple[int, bytes]:
+        with self._http.stream(
+            verb,
+            self._url + path,
+            content=content,
+            headers={"accept-encoding": "identity"},
+            timeout=httpx.Timeout(seconds, connect=_CONNECT_SECONDS),
+            extensions={"sni_hostname": str(self.node)},
+        ) as answer:
+            if answer.headers.get("content-encoding", "identity") != "identity":  # 1 MB of it may be 1 GB of answer
+                raise ProviderAnswerInvalid(f"node {self.node} answers in an encoding that it was not asked for")
+            whole = bytearray()
+            for chunk in answer.iter_bytes():
+                whole += chunk
+                if len(whole) > largest:
+                    raise AnswerTooLarge(f"node {self.node} never stops answering", why=f"at most {largest} bytes")
+            return answer.status_code, bytes(whole)
+
+    def _unavailable(self, problem: Exception) -> ProviderUnavailable:
+        return ProviderUnavailable(f"node {self.node} does not answer", why=f"{type(problem).__name__}: {problem}")
+
+    def _read(self, answer: bytes, kind: type[Answer]) -> Answer:
         try:
-            return kind.model_validate_json(answer.content)
+            return kind.model_validate_json(answer)
         except ValidationError as problem:
             raise ProviderAnswerInvalid(f"node {self.node} does not answer with a {kind.__name__}") from problem
 
@@ -233,6 +259,7 @@ class AgentClients:
                     certificate=self._credentials.certificate_file,
                     key=self._credentials.key_file,
                 )
+                context.sslsocket_class = EndingSocket
                 # The replaced client is left to its users and closes its connections with its last one.
                 limits = httpx.Limits(keepalive_expiry=_KEEP_ALIVE_SECONDS)
                 self._http, self._clients = httpx.Client(verify=context, trust_env=False, limits=limits), {}
@@ -249,11 +276,11 @@ class AgentClients:
             self._http, self._clients = None, {}
 
 
-def _named(node: NodeId, answer: httpx.Response) -> ShardwrightError:
+def _named(node: NodeId, status: int, answer: bytes) -> ShardwrightError:
     try:
-        problem = Problem.model_validate_json(answer.content)
+        problem = Problem.model_validate_json(answer)
     except ValidationError:
-        return ProviderAnswerInvalid(f"node {node} refuses", why=f"HTTP {answer.status_code}")
+        return ProviderAnswerInvalid(f"node {node} refuses", why=f"HTTP {status}")
     kind = getattr(errors, problem.error, ShardwrightError)
     known = isinstance(kind, type) and issubclass(kind, ShardwrightError)
     return (kind if known else ShardwrightError)(

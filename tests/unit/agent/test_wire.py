@@ -1,7 +1,15 @@
 import pytest
 from pydantic import ValidationError
 
-from agent.wire import CarveRequest, ReserveRequest, SourceStatus, TuneRequest, control_identity, node_identity
+from agent.wire import (
+    CarveRequest,
+    JoinRequest,
+    ReserveRequest,
+    SourceStatus,
+    TuneRequest,
+    control_identity,
+    node_identity,
+)
 from engine.model.capacity import Resources
 from engine.model.ids import MoveId, NodeId, ShardId
 
@@ -58,3 +66,12 @@ def test_a_downtime_limit_is_one_that_qemu_takes() -> None:
 def test_identities_cannot_be_confused() -> None:
     assert node_identity(NodeId("control")) != control_identity()
     assert ShardId("x") == "x"
+
+
+def test_a_join_names_an_address_that_can_be_called() -> None:
+    size = '{"vcpus": 1, "memory_gib": 1}'
+    said = f'{{"node": "n1", "csr_pem": "", "agent_url": "URL", "underlay_address": "10.0.0.1", "capacity": {size}}}'
+    asked = JoinRequest.model_validate_json(said.replace("URL", "https://10.0.0.1:7443"))
+    assert asked.agent_url == "https://10.0.0.1:7443"
+    with pytest.raises(ValidationError, match="not https://HOST:PORT"):
+        JoinRequest.model_validate_json(said.replace("URL", "https://a:b"))

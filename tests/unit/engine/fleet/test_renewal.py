@@ -16,22 +16,20 @@ from pathlib import Path
 
 import pytest
 import structlog
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
-from agent.peer import client_context, server_context
+from agent.peer import client_context
 from agent.wire import CONTROL_NAME, Certificate
 from engine.clock import ManualClock, SystemClock, wait_until
 from engine.errors import ProviderUnavailable
 from engine.fleet.agent_client import AgentClients
-from engine.fleet.certificates import LEAF_LIFE, CertificateAuthority
+from engine.fleet.certificates import LEAF_LIFE
 from engine.model.capacity import Resources
 from engine.model.ids import CellId, NodeId, ShardId
 from engine.model.market import PurchaseOption
 from engine.model.money import usd
 from engine.model.placement import Node, NodeState
 from engine.store.database import Database
-from tests.unit.engine.fleet.test_certificates import csr
+from tests.unit.engine.fleet.test_agent_client import node_context
 from tests.unit.engine.fleet.test_join import Control
 
 AGO = LEAF_LIFE + timedelta(minutes=5)
@@ -54,7 +52,7 @@ def control(tmp_path: Path, database: Database, past: ManualClock) -> Iterator[C
 def agents(control: Control, tmp_path: Path) -> Iterator[AgentClients]:
     """Clients of one agent, which asks for the control plane's certificate and says yes to everything."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Agent)
-    server.socket = _node_context(tmp_path).wrap_socket(server.socket, server_side=True)
+    server.socket = node_context(tmp_path).wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     node = Node(
         id=NODE, cell=CellId("aws/a/eu"), zone="z", instance_type="m", option=PurchaseOption.SPOT,
@@ -76,20 +74,6 @@ class _Agent(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         return
-
-
-def _node_context(folder: Path) -> ssl.SSLContext:
-    """Of a node whose own certificate is valid now."""
-    authority = CertificateAuthority.load_or_create(folder / "fleet", SystemClock())
-    key = ec.generate_private_key(ec.SECP256R1())
-    certificate_file, key_file = folder / "node.pem", folder / "node.key"
-    certificate_file.write_text(authority.sign_node(NODE, csr(NODE, key)).certificate_pem)
-    key_file.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return server_context(
-        certificate=certificate_file, key=key_file, ca=folder / "fleet" / "ca.pem", client_certificate=True
-    )
 
 
 def _is_believed(control: Control) -> bool:
