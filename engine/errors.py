@@ -13,6 +13,7 @@ ShardwrightError
 ├── AuthenticationFailed          exit 3
 ├── ProviderError                 exit 4
 │   ├── ProviderUnavailable       down, slow, or answering 429/5xx after the retries
+│   │   ├── NodeSilent            a node's agent does not answer -> no use in asking it the next thing right away
 │   │   └── NotGivenUp            a node answers, and still has what it was told to give up -> again, later
 │   ├── ProviderAnswerInvalid     it answered, but not what its API promises
 │   │   └── AnswerTooLarge        more than it gives, or than we read, at once -> ask for less
@@ -106,6 +107,10 @@ class ProviderError(ShardwrightError):
 
 
 class ProviderUnavailable(ProviderError):
+    pass
+
+
+class NodeSilent(ProviderUnavailable):
     pass
 
 

@@ -4,14 +4,14 @@ The storage shard's own epoch is the fencing token: the store raises it whenever
 another node, becomes its user, and the storage's node obeys no earlier one. Everything is safe to repeat.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 import structlog
 
 from agent.wire import AccessRequest, AttachedDisk, AttachRequest, VolumeRequest
 from engine.composition.binding import Rules
-from engine.errors import ConcurrentUpdate, ShardwrightError, StaleEpoch, UnknownName
+from engine.errors import ConcurrentUpdate, NodeSilent, ShardwrightError, StaleEpoch, UnknownName
 from engine.fleet.agent_client import AgentClient
 from engine.fleet.nodes import Carved
 from engine.model.ids import CellId, NodeId, ShardId, provider_of
@@ -104,8 +104,10 @@ class Storage:
     def connect_all(self) -> tuple[str, ...]:
         """Every attached disk is at its replica's present shard; says what could not be done now.
 
-        Nodes are asked only where something has changed since this process last told them.
+        Nodes are asked only where something has changed since this process last told them, and a silent one is asked
+        once: every further disk would wait for it as long, and all others behind it.
         """
+        silent: set[NodeId] = set()
         bound = {one.component: one for one in self._map.bindings()}
         problems = []
         for attachment in self._attachments.all():
@@ -113,19 +115,21 @@ class Storage:
             if binding is None:
                 continue
             try:
-                self._connect(attachment, binding)
+                self._connect(attachment, binding, silent)
             except ShardwrightError as problem:
                 problems.append(f"{attachment.component}: its storage {attachment.storage} is not attached: {problem}")
         return tuple(problems)
 
-    def _connect(self, attachment: Attachment, binding: Binding) -> None:
+    def _connect(self, attachment: Attachment, binding: Binding, silent: set[NodeId]) -> None:
         shard, storage = self._map.get(binding.shard), self._map.get(attachment.storage)
         if self._is_current(attachment, shard, storage) and self._connected.get(binding.component) == attachment:
             return
         if self._may_be_moving(attachment, shard, storage):
             return
-        disk = self._hold(attachment, shard)
-        self._agents(shard.node).attach(shard.id, AttachRequest(epoch=shard.epoch, disk=disk))
+        with _unless_silent(storage.node, silent):
+            disk = self._hold(attachment, shard)
+        with _unless_silent(shard.node, silent):
+            self._agents(shard.node).attach(shard.id, AttachRequest(epoch=shard.epoch, disk=disk))
         self._connected[binding.component] = attachment.model_copy(
             update={"shard": shard.id, "node": shard.node, "shard_epoch": shard.epoch, "epoch": disk.epoch}
         )
@@ -186,6 +190,18 @@ class Storage:
                 # It asserts the epoch once the node answers; the source's guest does not run meanwhile.
                 _log.warning("storage is handed over later", storage=attachment.storage, error=str(problem))
                 return
+
+
+@contextmanager
+def _unless_silent(node: NodeId, silent: set[NodeId]) -> Iterator[None]:
+    """Ask the node, unless it was silent a moment ago. Raises NodeSilent."""
+    if node in silent:
+        raise NodeSilent(f"node {node} does not answer", why="it did not a moment ago")
+    try:
+        yield
+    except NodeSilent:
+        silent.add(node)
+        raise
 
 
 def nearest(ready: Sequence[Shard], to: Node, nodes: Iterable[Node]) -> Shard | None:

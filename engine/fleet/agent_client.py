@@ -39,7 +39,14 @@ from agent.wire import (
 )
 from engine import errors
 from engine.clock import Clock
-from engine.errors import AnswerTooLarge, ProviderAnswerInvalid, ProviderUnavailable, ShardwrightError, UnknownName
+from engine.errors import (
+    AnswerTooLarge,
+    NodeSilent,
+    ProviderAnswerInvalid,
+    ProviderUnavailable,
+    ShardwrightError,
+    UnknownName,
+)
 from engine.fleet.call_deadline import EndingSocket, call_ends_after
 from engine.fleet.certificates import ControlCredentials
 from engine.model.capacity import Resources
@@ -61,7 +68,7 @@ Answer = TypeVar("Answer", bound=Value)
 
 
 class AgentClient:
-    """One agent. Raises ProviderUnavailable when it does not answer, else the error that it names."""
+    """One agent. Raises NodeSilent when it does not answer, else the error that it names."""
 
     def __init__(self, node: NodeId, url: str, http: httpx.Client, clock: Clock, rng: random.Random) -> None:
         self.node = node
@@ -192,10 +199,10 @@ class AgentClient:
                     status, answer = self._exchange(verb, path, content, seconds, largest)
             except httpx.TransportError as problem:
                 if attempt == _ATTEMPTS or isinstance(problem, httpx.ReadTimeout):
-                    raise self._unavailable(problem) from problem
+                    raise self._silent(problem) from problem
                 self._clock.sleep(_FIRST_PAUSE * 2 ** (attempt - 1) * self._rng.uniform(0.5, 1.0))
             except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as problem:  # the last: of a host that is no name
-                raise self._unavailable(problem) from problem
+                raise self._silent(problem) from problem
             else:
                 if status >= 400:
                     raise _named(self.node, status, answer)
@@ -220,8 +227,8 @@ class AgentClient:
                     raise AnswerTooLarge(f"node {self.node} never stops answering", why=f"at most {largest} bytes")
             return answer.status_code, bytes(whole)
 
-    def _unavailable(self, problem: Exception) -> ProviderUnavailable:
-        return ProviderUnavailable(f"node {self.node} does not answer", why=f"{type(problem).__name__}: {problem}")
+    def _silent(self, problem: Exception) -> NodeSilent:
+        return NodeSilent(f"node {self.node} does not answer", why=f"{type(problem).__name__}: {problem}")
 
     def _read(self, answer: bytes, kind: type[Answer]) -> Answer:
         try:

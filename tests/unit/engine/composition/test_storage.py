@@ -10,7 +10,7 @@ from agent.wire import AccessRequest, AttachedDisk, AttachRequest, VolumeRequest
 from engine.clock import ManualClock
 from engine.composition.binding import Rules
 from engine.composition.storage import PATIENCE, Storage, nearest
-from engine.errors import InsufficientCapacity, ProviderUnavailable, StaleEpoch
+from engine.errors import InsufficientCapacity, NodeSilent, ProviderUnavailable, StaleEpoch
 from engine.model.capacity import Resources
 from engine.model.composite import CompositeRule
 from engine.model.ids import CellId, NodeId, PoolId, ShardId
@@ -34,12 +34,14 @@ class Agents:
     def __init__(self) -> None:
         self.told: list[str] = []
         self.down: set[str] = set()
+        self.waited_for: list[str] = []
         self.epochs: dict[ShardId, int] = {}
         self._node = ""
 
     def __call__(self, node: NodeId) -> Any:
         if node in self.down:
-            raise ProviderUnavailable(f"node {node} does not answer")
+            self.waited_for.append(node)
+            raise NodeSilent(f"node {node} does not answer")
         self._node = node
         return self
 
@@ -171,6 +173,37 @@ def test_a_storage_node_that_is_silent_stops_no_move_and_is_told_later(world: Wo
     assert "shard://shop/web/api/0: its storage d0 is not attached" in problem
     world.agents.down.clear()
     assert world.connect()[0] == "s1 hold d0 n2 3"
+
+
+def both_on_n1(world: World) -> None:
+    """Both replicas; their disks are of s1."""
+    world.map.add_shard(ShardId("c9"), shard_type="cpu.small", pool=WEB, node=NodeId("n1"), nominal=SIZE)
+    world.map.bind(replica(1), ShardId("c9"))
+
+
+@pytest.mark.parametrize("node", ["s1", "n1"])
+def test_a_silent_node_is_waited_for_once_a_sweep(world: World, node: str) -> None:
+    both_on_n1(world)
+    world.storage.assign()
+    world.agents.down.add(node)
+    for looks in (1, 2):
+        assert len(world.storage.connect_all()) == 2
+        assert world.agents.waited_for == [node] * looks
+
+
+def test_a_node_that_refuses_one_is_asked_for_the_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its agent answers; only this guest's QEMU does not."""
+    both_on_n1(world)
+    world.storage.assign()
+    asked: list[ShardId] = []
+
+    def hung(_shard: ShardId, request: AttachRequest) -> None:
+        asked.append(request.disk.storage)
+        raise ProviderUnavailable("QEMU does not answer")
+
+    monkeypatch.setattr(world.agents, "attach", hung)
+    assert len(world.storage.connect_all()) == 2
+    assert asked == ["d0", "d1"]
 
 
 def test_a_sweep_at_the_same_moment_does_not_leave_the_old_user(world: World) -> None:

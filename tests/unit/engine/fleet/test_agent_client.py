@@ -19,8 +19,8 @@ from engine.clock import ManualClock, SystemClock
 from engine.errors import (
     AnswerTooLarge,
     InsufficientCapacity,
+    NodeSilent,
     ProviderAnswerInvalid,
-    ProviderUnavailable,
     ShardwrightError,
     StaleEpoch,
 )
@@ -93,7 +93,7 @@ def test_a_silent_agent_is_asked_three_times(clock: ManualClock) -> None:
         asked.append(request.url.path)
         raise httpx.ConnectError("refused", request=request)
 
-    with pytest.raises(ProviderUnavailable, match="n1 does not answer"):
+    with pytest.raises(NodeSilent, match="n1 does not answer"):
         client(refuse, clock).status()
     assert len(asked) == 3
     assert 0 < (clock.now() - began).total_seconds() < 1
@@ -106,7 +106,7 @@ def test_a_call_that_may_still_be_under_way_is_not_sent_again(clock: ManualClock
         asked.append(request.url.path)
         raise httpx.ReadTimeout("slow", request=request)
 
-    with pytest.raises(ProviderUnavailable):
+    with pytest.raises(NodeSilent):
         client(slow, clock).status()
     assert len(asked) == 1
 
@@ -125,7 +125,7 @@ def test_the_certificate_is_checked_against_the_nodes_name(clock: ManualClock) -
 @pytest.mark.parametrize("url", ["https://a:b", "https://a:99999", "https://" + "a" * 70 + ":1", "https://a..b:1"])
 def test_an_address_that_is_none_is_one_of_our_errors(clock: ManualClock, url: str) -> None:
     """One that a store knows from before such were refused."""
-    with httpx.Client(trust_env=False) as http, pytest.raises(ProviderUnavailable, match="n1 does not answer"):
+    with httpx.Client(trust_env=False) as http, pytest.raises(NodeSilent, match="n1 does not answer"):
         AgentClient(NODE, url, http, clock, random.Random(1)).status()
 
 
@@ -190,7 +190,7 @@ def test_a_node_that_says_a_byte_now_and_then_is_left(
     authority = CertificateAuthority.load_or_create(tmp_path / "fleet", SystemClock())
     credentials = ControlCredentials(authority, tmp_path / "fleet", SystemClock())
     agents = AgentClients(lambda _node: node, credentials, SystemClock(), random.Random(1))
-    with closing(agents), pytest.raises(ProviderUnavailable, match="ReadTimeout"):
+    with closing(agents), pytest.raises(NodeSilent, match="ReadTimeout"):
         agents(NODE).status()
     over.set()
     listener.close()
