@@ -21,7 +21,7 @@ def add_gateway(configuration: Configuration, store: "Store", name: str, namespa
 
     Raises UsageError, or ConfigurationError where the control plane has no address of its own to be found at.
     """
-    from engine.fleet.certificates import CertificateAuthority
+    from engine.fleet.certificates import CertificateAuthority, is_control_name
     from engine.fleet.gateways import render_gateway
     from engine.fleet.join import join_secret
     from engine.store.join_tokens import JoinTokens
@@ -44,6 +44,12 @@ def add_gateway(configuration: Configuration, store: "Store", name: str, namespa
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
         raise UsageError(
             f"{name!r} cannot be a gateway's name", why="letters, digits, dots, dashes, underscores; 64 at most"
+        )
+    if is_control_name(name):
+        raise UsageError(
+            f"{name!r} cannot be a gateway's name",
+            why="it is the control plane's, and its host could pose as the control plane",
+            next_step="choose another name",
         )
     gateway = store.overlay.add_gateway(NodeId(name), namespace)
     token = JoinTokens(store.database, clock, join_secret(fleet)).replace(gateway.name)

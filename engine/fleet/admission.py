@@ -15,7 +15,7 @@ import structlog
 from agent.wire import JoinRequest
 from engine.clock import Clock
 from engine.errors import AuthenticationFailed, ProviderError, ProviderUnavailable
-from engine.fleet.certificates import public_key_digest
+from engine.fleet.certificates import public_key_digest, require_no_control_name
 from engine.model.attestation import AttestedInstance
 from engine.model.ids import NodeId
 from engine.store.attested_instances import AttestedInstances
@@ -62,6 +62,7 @@ class Admission:
     def admit(self, asked: JoinRequest) -> None:
         """Returns for a node that may have its certificate. Raises AuthenticationFailed, or ProviderUnavailable where
         the provider cannot say yet."""
+        require_no_control_name(asked.node)  # before anything is used up for it
         key = public_key_digest(asked.csr_pem)
         how = self._attestation_of(asked.node)
         if how is None:

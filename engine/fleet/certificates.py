@@ -54,6 +54,7 @@ class CertificateAuthority:
 
     def sign_node(self, node: NodeId, csr_pem: str) -> Certificate:
         """A leaf for ``node``; of the request only the public key counts. Raises AuthenticationFailed."""
+        require_no_control_name(node)
         public = public_key_of(csr_pem)
         return self._leaf(public, common_name=node, uri=node_identity(node), names=(node,), addresses=())
 
@@ -157,6 +158,17 @@ class ControlCredentials:
             return
         self._generation += 1
         self._renew_at = now + (leaf.not_after - now) / 2
+
+
+def is_control_name(name: str) -> bool:
+    """Whether TLS would take a leaf with this DNS name for the control plane's: it compares without regard to case."""
+    return name.rstrip(".").lower() == CONTROL_NAME
+
+
+def require_no_control_name(node: NodeId) -> None:
+    """Raises AuthenticationFailed: with such a leaf its host could pose as the control plane to every agent."""
+    if is_control_name(node):
+        raise AuthenticationFailed(f"no node may be named {node}", why="that is the control plane's name")
 
 
 def public_key_of(csr_pem: str) -> ec.EllipticCurvePublicKey:

@@ -46,7 +46,12 @@ def test_one_that_is_removed_is_gone(command: InProcess, config: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "namespace", "said"),
-    [("office", "Not A Name", "the namespace"), ("../etc", "shop", "cannot be a gateway's name")],
+    [
+        ("office", "Not A Name", "the namespace"),
+        ("../etc", "shop", "cannot be a gateway's name"),
+        ("shardwright-control", "shop", "the control plane's"),
+        ("Shardwright-CONTROL.", "shop", "the control plane's"),
+    ],
 )
 def test_names_that_cannot_be(command: InProcess, config: Path, name: str, namespace: str, said: str) -> None:
     told = command("gateway", "add", name, "--namespace", namespace, "--config", config)

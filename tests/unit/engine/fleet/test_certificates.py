@@ -54,6 +54,12 @@ def test_names_in_the_request_are_ignored(authority: CertificateAuthority) -> No
     assert subject.rfc4514_string() == "CN=node-1"
 
 
+@pytest.mark.parametrize("name", [CONTROL_NAME, "Shardwright-Control", f"{CONTROL_NAME}."])
+def test_no_node_gets_the_control_planes_name(authority: CertificateAuthority, name: str) -> None:
+    with pytest.raises(AuthenticationFailed, match="the control plane's name"):
+        authority.sign_node(NodeId(name), csr())
+
+
 def test_the_authority_signs_and_no_one_else_can_pass_for_it(
     authority: CertificateAuthority, tmp_path: Path, clock: ManualClock
 ) -> None:

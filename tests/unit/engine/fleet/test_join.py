@@ -157,6 +157,13 @@ def test_a_node_joins_and_is_announced(control: Control, tmp_path: Path) -> None
     assert (node.folder / "server-key.pem").stat().st_mode & 0o777 == 0o600
 
 
+def test_nobody_joins_under_the_control_planes_name(control: Control, tmp_path: Path) -> None:
+    node = control.identity(tmp_path / "n1", CONTROL_NAME.title())
+    with pytest.raises(AuthenticationFailed, match="the control plane's name"):
+        join(node)
+    assert control.joined == []
+
+
 def test_a_token_works_for_one_machine_only(control: Control, tmp_path: Path) -> None:
     token = control.tokens.issue(NodeId("n1"))
     join(control.identity(tmp_path / "first", "n1", token=token))
