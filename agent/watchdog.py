@@ -23,6 +23,7 @@ EVERY_SECONDS = 0.25
 EARLY_SECONDS = 2.0
 """A guest is stopped this long before its lease ends: the control plane may start it elsewhere from then on."""
 LOCK_NAME = ".watchdog"
+_STANDARD_ERROR = 2
 _LOCK_TRIES, _LOCK_SECONDS = 20, 0.02
 
 
@@ -103,6 +104,12 @@ def _begin(folder: Path) -> int | None:
     return None
 
 
+def _tell(line: str) -> None:
+    """Where it can be told: a full disk under the log must not end whoever enforces the leases."""
+    with suppress(OSError):
+        os.write(_STANDARD_ERROR, f"{line}\n".encode())  # as it is: what a buffer keeps is tried again with every line
+
+
 def main(arguments: list[str]) -> int:
     if len(arguments) != 1:
         print(__doc__, file=sys.stderr)
@@ -112,7 +119,7 @@ def main(arguments: list[str]) -> int:
         return 0
     while folder.exists():
         for shard, what in enforce(folder, boottime()).items():
-            print(f"watchdog: shard {shard} {what}", file=sys.stderr, flush=True)
+            _tell(f"watchdog: shard {shard} {what}")
         time.sleep(EVERY_SECONDS)
     return 0
 

@@ -83,3 +83,20 @@ def test_it_works_as_a_process_and_ends_with_its_folder(tmp_path: Path, guest: s
         assert watchdog.stderr is not None
         assert "shard s1 stopped" in watchdog.stderr.read()
     assert main([]) == 2
+
+
+def test_it_goes_on_where_nothing_can_be_told(tmp_path: Path, guest: subprocess.Popen[bytes]) -> None:
+    folder = tmp_path / "leases"
+    folder.mkdir()
+    write(folder, lease(guest, 0.0))
+    command = [sys.executable, "-m", "agent.watchdog", str(folder)]
+    with Path("/dev/full").open("wb") as full, subprocess.Popen(command, stderr=full) as watchdog:
+        until(lambda: process_state(lease(guest, 0.0)) == "T")
+        write(folder, lease(guest, 1e12))
+        until(lambda: process_state(lease(guest, 0.0)) == "S")
+        write(folder, lease(guest, 0.0))
+        until(lambda: process_state(lease(guest, 0.0)) == "T")
+        for file in (folder / "s1", folder / ".watchdog"):
+            file.unlink()
+        folder.rmdir()
+        assert watchdog.wait(10) == 0
