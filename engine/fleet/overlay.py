@@ -6,7 +6,6 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
 from agent.overlay_wire import OverlayRequest, OverlayView
@@ -73,8 +72,9 @@ class OverlayDesk:
         while True:
             try:
                 generation = await run_in_threadpool(self._overlay.generation)
-            except SQLAlchemyError as problem:
-                _log.warning("the overlay's generation cannot be read", error=type(problem).__name__)
+            except Exception as problem:
+                # Whatever it was: without this loop no host hears any more of what another process changes.
+                _log.warning("the overlay's generation cannot be read", error=f"{type(problem).__name__}: {problem}")
             else:
                 if generation != self._generation:
                     self._generation = generation

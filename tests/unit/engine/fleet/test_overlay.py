@@ -2,6 +2,7 @@ import asyncio
 import time
 
 import pytest
+import structlog
 
 from agent.overlay_wire import OverlayRequest
 from engine.errors import AuthenticationFailed
@@ -97,6 +98,30 @@ def test_so_does_a_change_that_another_process_has_made(store: OverlayMap, monke
         return view.generation - known
 
     assert asyncio.run(asyncio.wait_for(go(), 20)) == 1
+
+
+@pytest.mark.parametrize("failure", [OSError("no file left"), RuntimeError("can't start new thread")])
+def test_it_goes_on_watching_whatever_the_store_raises(
+    store: OverlayMap, monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    monkeypatch.setattr(desk_module, "LOOK_SECONDS", 0.01)
+    looks = []
+
+    def generation() -> int:
+        looks.append(failure)
+        raise failure
+
+    async def go() -> None:
+        watching = asyncio.create_task(OverlayDesk(store).watch())
+        while len(looks) < 2:
+            await asyncio.sleep(0)
+            assert not watching.done()
+        watching.cancel()
+
+    monkeypatch.setattr(store, "generation", generation)
+    with structlog.testing.capture_logs() as logs:
+        asyncio.run(asyncio.wait_for(go(), 20))
+    assert str(failure) in logs[0]["error"]
 
 
 def test_without_a_change_the_answer_comes_in_time_all_the_same(store: OverlayMap) -> None:
