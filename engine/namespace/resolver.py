@@ -55,7 +55,18 @@ class Resolver:
             names = [name for name in names if name not in standings or standings[name].serves]
             if not names:
                 raise UnknownName(f"nobody serves {query} any more", why="its last replicas are being drained")
-        return tuple(self._location(name) for name in names)
+        return self._locations(names)
+
+    def _locations(self, names: Sequence[ComponentName]) -> tuple[Location, ...]:
+        """A name that is given up between two reads takes no other with it. Raises UnknownName when none is left."""
+        found = []
+        for name in names:
+            try:
+                found.append(self._location(name))
+            except UnknownName:
+                if not found and name == names[-1]:
+                    raise
+        return tuple(found)
 
     def _location(self, name: ComponentName) -> Location:
         shard = self._map.resolve(name)

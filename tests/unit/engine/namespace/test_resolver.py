@@ -6,6 +6,7 @@ from engine.composition.membership import standings
 from engine.errors import UnknownName, UsageError
 from engine.model.composite import HealthState
 from engine.model.ids import NodeId, ShardId
+from engine.model.placement import Binding
 from engine.namespace.resolver import Resolver
 from engine.store.shard_map import ShardMap
 from tests.unit.engine.composition.cases import NOW, health
@@ -56,3 +57,24 @@ def test_a_name_whose_last_replicas_are_drained_is_nobodys(shard_map: ShardMap) 
         shard_map.drain(binding.component, NOW + timedelta(seconds=10))
     with pytest.raises(UnknownName, match="nobody serves"):
         resolver.resolve("shard://acme/shop/web")
+
+
+@pytest.mark.parametrize("given_up", [("s1",), ("s2",), ("s1", "s2")])
+def test_a_replica_that_is_given_up_meanwhile_takes_no_other_with_it(
+    shard_map: ShardMap, monkeypatch: pytest.MonkeyPatch, given_up: tuple[str, ...]
+) -> None:
+    read = shard_map.bindings
+
+    def bindings(**wanted: str) -> tuple[Binding, ...]:
+        found = read(**wanted)  # type: ignore[arg-type]
+        for shard in given_up:
+            shard_map.remove(ShardId(shard))
+        return found
+
+    monkeypatch.setattr(shard_map, "bindings", bindings)
+    if len(given_up) == 2:
+        with pytest.raises(UnknownName):
+            Resolver(shard_map).resolve("shard://acme/shop/web")
+    else:
+        (place,) = Resolver(shard_map).resolve("shard://acme/shop/web")
+        assert place.shard not in given_up
