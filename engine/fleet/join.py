@@ -66,6 +66,9 @@ from engine.store.run_leases import RunLeases
 
 _RENEW_CHECK_SECONDS = 30.0
 _START_SECONDS = 10.0
+JOINS_AT_ONCE = 16
+"""Of the 40 threads. Each may wait for its provider's list of all instances; were all threads to wait for such, no node
+had its run leases renewed, and watchdogs stopped their guests."""
 _log = structlog.get_logger()
 
 
@@ -129,6 +132,7 @@ class ControlListener:
         self._on_join, self._on_notice, self._leases = on_join, on_notice, leases
         self._on_keep, self._on_health, self._overlay = on_keep, on_health, overlay
         self._socket, self._renew_check_seconds = listener, renew_check_seconds
+        self._joins = asyncio.Semaphore(JOINS_AT_ONCE)
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
         self._tls: ssl.SSLContext | None = None
@@ -187,7 +191,8 @@ class ControlListener:
 
     async def _join(self, request: Request) -> Response:
         asked = await body(request, JoinRequest)
-        await run_in_threadpool(self._admission.admit, asked)
+        async with self._joins:
+            await run_in_threadpool(self._admission.admit, asked)
         # An instance that was the node before another one, or a node that was given up, has joined once all the same.
         await self._require_admitted(asked.node, public_key_digest(asked.csr_pem))
         certificate = self._authority.sign_node(asked.node, asked.csr_pem)
