@@ -1,4 +1,6 @@
-"""Where a node's agent answers, as the node itself says: ``https://HOST:PORT`` and no more. A gateway, which has none, names its host.
+"""Where a node's agent answers, as the node itself says: ``https://HOST:PORT`` and no more.
+
+A gateway has no agent that answers, and names its host.
 
 The control plane calls it in every loop that goes over the nodes. What is no address is refused when it is said, so
 that no caller has to ask itself what one node's may do to the others'.

@@ -3,6 +3,7 @@
 import random
 import threading
 from collections.abc import Callable
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TypeVar
 
 import httpx
@@ -269,7 +270,9 @@ class AgentClients:
                 context.sslsocket_class = EndingSocket
                 # The replaced client is left to its users and closes its connections with its last one.
                 limits = httpx.Limits(keepalive_expiry=_KEEP_ALIVE_SECONDS)
-                self._http, self._clients = httpx.Client(verify=context, trust_env=False, limits=limits), {}
+                none = CookieJar(DefaultCookiePolicy(allowed_domains=[]))  # a node could have us keep ever more of them
+                self._http = httpx.Client(verify=context, trust_env=False, limits=limits, cookies=none)
+                self._clients = {}
                 self._loaded = generation
             key = (node, url)
             if key not in self._clients:

@@ -4,7 +4,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import httpx
@@ -164,6 +164,40 @@ def test_the_largest_patch_of_memory_is_read(clock: ManualClock) -> None:
     assert agent.memory(SHARD, asked) == patch
 
 
+@contextmanager
+def agents_of(folder: Path, listener: socket.socket) -> Iterator[AgentClients]:
+    """Over real TLS, to a node that listens there; the authority is that of ``node_context``."""
+    node = Node(
+        id=NODE, cell=CellId("aws/a/eu"), zone="z", instance_type="m", option=PurchaseOption.SPOT,
+        hourly_price=usd("0.1"), resources=Resources(vcpus=2, memory_gib=4), state=NodeState.JOINED,
+        agent_url=f"https://127.0.0.1:{listener.getsockname()[1]}",
+    )  # fmt: skip
+    authority = CertificateAuthority.load_or_create(folder / "fleet", SystemClock())
+    credentials = ControlCredentials(authority, folder / "fleet", SystemClock())
+    with closing(AgentClients(lambda _node: node, credentials, SystemClock(), random.Random(1))) as agents:
+        yield agents
+
+
+def test_nothing_is_kept_that_a_node_wants_kept(tmp_path: Path) -> None:
+    context, heard = node_context(tmp_path), list[bytes]()
+
+    def answer() -> None:
+        with context.wrap_socket(listener.accept()[0], server_side=True) as link:
+            for _ in range(2):
+                heard.append(link.recv(10_000))
+                link.send(b"HTTP/1.1 200 OK\r\nset-cookie: a=b\r\ncontent-length: 0\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serving = threading.Thread(target=answer, daemon=True)
+        serving.start()
+        with agents_of(tmp_path, listener) as agents:
+            for _ in range(2):
+                with pytest.raises(ProviderAnswerInvalid):
+                    agents(NODE).status()
+        serving.join(10)
+    assert [b"cookie" in request.lower() for request in heard] == [False, False]
+
+
 @pytest.mark.parametrize("begins", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n"])
 def test_a_node_that_says_a_byte_now_and_then_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begins: bytes
@@ -182,15 +216,7 @@ def test_a_node_that_says_a_byte_now_and_then_is_left(
 
     serving = threading.Thread(target=dribble, daemon=True)
     serving.start()
-    node = Node(
-        id=NODE, cell=CellId("aws/a/eu"), zone="z", instance_type="m", option=PurchaseOption.SPOT,
-        hourly_price=usd("0.1"), resources=Resources(vcpus=2, memory_gib=4), state=NodeState.JOINED,
-        agent_url=f"https://127.0.0.1:{listener.getsockname()[1]}",
-    )  # fmt: skip
-    authority = CertificateAuthority.load_or_create(tmp_path / "fleet", SystemClock())
-    credentials = ControlCredentials(authority, tmp_path / "fleet", SystemClock())
-    agents = AgentClients(lambda _node: node, credentials, SystemClock(), random.Random(1))
-    with closing(agents), pytest.raises(NodeSilent, match="ReadTimeout"):
+    with agents_of(tmp_path, listener) as agents, pytest.raises(NodeSilent, match="ReadTimeout"):
         agents(NODE).status()
     over.set()
     listener.close()
