@@ -129,7 +129,7 @@ def test_an_address_that_is_none_is_one_of_our_errors(clock: ManualClock, url: s
         AgentClient(NODE, url, http, clock, random.Random(1)).status()
 
 
-@pytest.mark.parametrize("content", [b"no gzip", gzip.compress(b"0" * 1000)])
+@pytest.mark.parametrize("content", [b"no gzip", gzip.compress(b"0" * 1000, mtime=0)], ids=["broken", "whole"])
 def test_nothing_is_unpacked(clock: ManualClock, content: bytes) -> None:
     asked: list[str] = []
 
