@@ -1,14 +1,18 @@
 """How a command leaves: an end by signal is an interrupt, cleaning up is not disturbed, and children go with it."""
 
 import contextlib
+import os
 import signal
+import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
 import psutil
 
 _CHILD_SECONDS = 3
+_LAST_LOOKS, _LAST_LOOK_SECONDS = 20, 0.1
 _INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -35,8 +39,11 @@ def undisturbed() -> Iterator[None]:
         yield
 
 
-def end_children(spared: Collection[int] = ()) -> None:
-    """This process's children (engines, plugins, clients) and theirs, but for the ``spared`` pids and their own."""
+def end_children(spared: Collection[int] = ()) -> bool:
+    """This process's children (engines, plugins, clients) and theirs, but for the ``spared`` pids and their own.
+
+    Whether there were any.
+    """
     children = [child for child in psutil.Process().children(recursive=False) if child.pid not in spared]
     family = [*children, *(inner for child in children for inner in _descendants(child))]
     for process in family:
@@ -47,6 +54,19 @@ def end_children(spared: Collection[int] = ()) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
     psutil.wait_procs(alive, timeout=_CHILD_SECONDS)
+    return bool(family)
+
+
+def leave(code: int) -> NoReturn:
+    """At once, without worker threads: they may wait for engines that are gone.
+
+    One that finds its engine gone may begin another, so this looks until none comes any more.
+    """
+    for _ in range(_LAST_LOOKS):
+        if not end_children():
+            break
+        time.sleep(_LAST_LOOK_SECONDS)
+    os._exit(code)
 
 
 def _descendants(process: psutil.Process) -> list[psutil.Process]:

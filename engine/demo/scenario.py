@@ -1,6 +1,5 @@
 """The main job from start to end, in the sandbox: eight stages on the real parts, and nothing left behind."""
 
-import os
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -9,7 +8,7 @@ from pathlib import Path
 
 from engine.app.configured import CONFIGURATION_NAME
 from engine.app.embedded import EMBEDDED_NAME, free_port, require_parts, web_page
-from engine.app.leaving import interruptible, undisturbed
+from engine.app.leaving import interruptible, leave, undisturbed
 from engine.clock import Clock, SystemClock
 from engine.config import Configuration, load_configuration
 from engine.demo import account, moves
@@ -57,8 +56,7 @@ def run_demo(state: Path, *, usage: Path | None, metric: str | None, seed: int) 
             show.result(f"demo: all eight stages in {total:.0f} s; the records are in {state / RECORDS}")
     if interrupted:
         print("cancelled; everything that the demo made is gone", file=sys.stderr, flush=True)
-        # Worker threads may still wait for engines that are gone: leave without them.
-        os._exit(ExitCode.CANCELLED)
+        leave(ExitCode.CANCELLED)
 
 
 def _stages(

@@ -3,7 +3,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import psutil
 import pytest
@@ -76,3 +77,27 @@ def test_a_child_that_does_not_listen_is_killed(monkeypatch: pytest.MonkeyPatch)
         child.stdout.readline()
         end_children(spared=mine)
         assert not psutil.pid_exists(child.pid)
+
+
+def test_what_threads_begin_while_their_process_leaves_goes_with_it(tmp_path: Path) -> None:
+    """As a thread does whose engine was ended: it asks another one what has become of the first."""
+    script = """
+import subprocess, sys, threading, time
+from engine.app.leaving import leave
+
+def busy():
+    for _ in range(4):
+        subprocess.run(["/bin/sleep", "600"])
+
+threading.Thread(target=busy, daemon=True).start()
+time.sleep(0.2)
+leave(7)
+"""
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    assert subprocess.run([sys.executable, "-c", script], env=environment, timeout=60, check=False).returncode == 7
+    left = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get("TMPDIR") == str(tmp_path):
+                left.append(process.cmdline())
+    assert left == []
