@@ -1,18 +1,20 @@
 """Are a shard's limits kept within 5 %, as its guest counts it, while they change; and what does an idle agent cost?
 
-    python -m benchmarks.shard_limits [--seconds 8] [--idle-seconds 30] [--slices]
+    python -m benchmarks.shard_limits [--seconds 8] [--idle-seconds 30] [--slices | --awake]
 
 Root, QEMU and network namespaces are needed. Prints one line of JSON a figure. CPU is told two ways: by the guest,
 whose rounds a second are divided by what one second of processor time gave without a limit just before and just after
 (this machine's own speed changes by several percent within a minute), and by the kernel's count of QEMU's own processor
 time; the median of three of each. With --slices a quarter of a core is measured at several periods instead: how much
-does a guest lose to the length of its slices?
+does a guest lose to the length of its slices? With --awake only the processor is measured, while nothing lets this
+machine's own processors sleep: where they are another machine's guests, waking them takes time that counts as used.
 """
 
 import argparse
 import asyncio
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -65,7 +67,7 @@ class Bench:
         self._pid = GuestRecord.model_validate_json((folder / "shard.json").read_bytes()).pid
 
     def run(self) -> None:
-        self._processor()
+        self.processor()
         for name, settings in SETTINGS:
             for setting in settings:
                 measured = self._measured(FREE.model_copy(update={name: setting}))[0].measured
@@ -75,7 +77,7 @@ class Bench:
                     compare(self._say, "network_mbps, sent", setting, measured.send_mbps)
         self._memory()
 
-    def _processor(self) -> None:
+    def processor(self) -> None:
         for share in SHARES:
             self._share(share)
 
@@ -175,6 +177,20 @@ def precedence(group: Path) -> Iterator[None]:
                 file.write_text(value)
 
 
+@contextmanager
+def awake() -> Iterator[None]:
+    """Every processor has something to do, which gives way to everything else."""
+    loops = [subprocess.Popen(["/bin/sh", "-c", "while :; do :; done"]) for _ in range(os.cpu_count() or 1)]
+    try:
+        for loop in loops:
+            os.sched_setscheduler(loop.pid, os.SCHED_IDLE, os.sched_param(0))
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+
+
 def processor_seconds(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS
@@ -198,27 +214,42 @@ def compare(say: Say, name: str, setting: float, measured: float | None, **more:
         off_percent=None if off is None else round(100 * off, 1), within_5_percent=kept, **more)  # fmt: skip
 
 
-def run(seconds: int, idle_seconds: float, say: Say, *, slices: bool = False) -> None:
+def run(seconds: int, idle_seconds: float, say: Say) -> None:
+    with _bench(seconds, say, idle_seconds) as bench:
+        bench.run()
+
+
+@contextmanager
+def _bench(seconds: int, say: Say, idle_seconds: float = 0.0) -> Iterator[Bench]:
     with tempfile.TemporaryDirectory(prefix="swt-") as folder, SmallFleet(Path(folder), nodes=(NODE,)) as fleet:
-        if not slices:
+        if idle_seconds:
             idle(fleet, idle_seconds, say)
         bench = Bench(fleet, seconds, say)
         with precedence(_CGROUPS / "cpu/shardwright" / bench.group):
-            bench.slices() if slices else bench.run()
+            yield bench
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure a shard's limits and the idle agent.")
     parser.add_argument("--seconds", type=int, default=8, help="for each resource at each setting; 3 to 20")
     parser.add_argument("--idle-seconds", type=float, default=30.0)
-    parser.add_argument("--slices", action="store_true", help="a quarter of a core at several periods, nothing else")
+    one = parser.add_mutually_exclusive_group()
+    one.add_argument("--slices", action="store_true", help="a quarter of a core at several periods, nothing else")
+    one.add_argument("--awake", action="store_true", help="the processor alone, on processors that never sleep")
     options = parser.parse_args()
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 
     def say(**what: Any) -> None:
         print(json.dumps(what), flush=True)
 
-    run(options.seconds, options.idle_seconds, say, slices=options.slices)
+    if options.slices:
+        with _bench(options.seconds, say) as bench:
+            bench.slices()
+    elif options.awake:
+        with _bench(options.seconds, say) as bench, awake():
+            bench.processor()
+    else:
+        run(options.seconds, options.idle_seconds, say)
 
 
 if __name__ == "__main__":
