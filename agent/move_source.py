@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 from agent import fences, guest, memory, mirror, sending
@@ -190,15 +190,13 @@ class MoveSource(MoveSide):
                 _LOG.warning("shard %s, while its last memory is sent: %s", here.record.shard, problem)
                 await asyncio.sleep(LOOK_SECONDS)
 
-    async def _until(self, here: Guest, check: Callable[[], Awaitable[bool]], what: str) -> None:
-        await poll(check, seconds=_SWITCH_SECONDS, every=LOOK_SECONDS, what=what, woken_by=here.monitor)
-
     async def _until_sent(self, here: Guest) -> None:
         async def ended() -> bool:
             said = await here.migration()
             return said in ENDED or said.startswith(POST_COPY)
 
-        await self._until(here, ended, "the last part of the memory")
+        what = "the last part of the memory"
+        await poll(ended, seconds=_SWITCH_SECONDS, every=LOOK_SECONDS, what=what, woken_by=here.monitor)
         here.sent_at = here.sent_at or time.perf_counter()
 
     async def proceed(self, shard: ShardId, command: MoveCommand) -> Proceeded:

@@ -15,15 +15,13 @@ from engine.fleet.agent_client import AgentClients
 from engine.fleet.nodes import PARALLEL_NODES, Fleet
 from engine.model.ids import NodeId, ShardId
 from engine.model.move import MoveUnderWay
-from engine.model.placement import Node, NodeState, Shard, ShardState
+from engine.model.placement import CARVED, Node, NodeState, Shard
 from engine.side_by_side import side_by_side
 from engine.store.shard_map import ShardMap
 
 EVERY_SECONDS = 10.0
 _LONGEST_PAUSE = timedelta(minutes=15)
 """Between two boots of a guest that dies again and again; the pauses grow up to it."""
-_CARVED = (ShardState.READY, ShardState.BOUND, ShardState.DRAINING)
-"""What a round carves again by itself is not among them."""
 
 
 class Restarts:
@@ -67,7 +65,7 @@ class Restarts:
         except UnknownName:
             return []
         moving = {one.progress.request.shard for one in self._under_way()}
-        here = shard.node == node and epoch <= shard.epoch and shard.state in _CARVED
+        here = shard.node == node and epoch <= shard.epoch and shard.state in CARVED
         return [shard] if here and shard_id not in moving else []
 
     def _due(self, shard: ShardId) -> bool:

@@ -77,6 +77,10 @@ class ShardState(StrEnum):
     RELEASED = "released"
 
 
+CARVED = (ShardState.READY, ShardState.BOUND, ShardState.DRAINING)
+"""Its node was seen to have it; what is only held a round carves by itself."""
+
+
 class Shard(Value):
     """An addressable slice of a shard type. Its physical place is ``node``; only the store raises ``epoch``."""
 

@@ -13,7 +13,7 @@ from engine.events import Event, Observe
 from engine.fleet.nodes import PARALLEL_NODES, as_measured
 from engine.model.ids import NodeId, ShardId
 from engine.model.move import MoveUnderWay
-from engine.model.placement import Node, NodeState, Shard, ShardState
+from engine.model.placement import CARVED, Node, NodeState, Shard
 from engine.orders.resize import Resizes
 from engine.orders.sizing import resize_asked, words
 from engine.side_by_side import side_by_side
@@ -21,7 +21,6 @@ from engine.store.orders import Orders
 from engine.store.shard_map import ShardMap
 
 EVERY_SECONDS = 30.0
-_CARVED = (ShardState.READY, ShardState.BOUND, ShardState.DRAINING)
 
 
 class Tells(Resizes, Protocol):
@@ -72,7 +71,7 @@ class Recount:
             shard = self._map.get(status.shard)
         except UnknownName:
             return None
-        its = (shard.node, shard.epoch) == (node, status.epoch) and shard.state in _CARVED
+        its = (shard.node, shard.epoch) == (node, status.epoch) and shard.state in CARVED
         return shard if its and shard.nominal != status.resources and self._left_alone(shard.id) else None
 
     def _left_alone(self, shard: ShardId) -> bool:

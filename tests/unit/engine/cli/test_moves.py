@@ -15,8 +15,8 @@ from engine.model.move import MovePhase, MoveProgress, MoveUnderWay
 from engine.model.order import Order, OrderState, Problem
 from engine.model.placement import NodeState
 from engine.store.opened import Store
-from engine.store.state_lock import hold_state
 from tests.command import InProcess
+from tests.obeying_control import obeying
 from tests.small_orders import AWS, AZURE, NOW, a_report, a_request
 
 NAME = "shard://shop/web/api"
@@ -25,9 +25,8 @@ NAME = "shard://shop/web/api"
 @contextmanager
 def taking(config: Path, *, phase: MovePhase = MovePhase.CLEANED, problem: Problem | None = None) -> Iterator[None]:
     """A control plane: takes each order, ends its one move in ``phase``, or refuses with ``problem``."""
-    over = threading.Event()
 
-    def take(store: Store, order: Order) -> None:
+    def take(store: Store, order: Order, over: threading.Event) -> None:
         if problem is not None:
             store.orders.put(order.model_copy(update={"state": OrderState.ENDED, "problem": problem}))
             return
@@ -40,23 +39,8 @@ def taking(config: Path, *, phase: MovePhase = MovePhase.CLEANED, problem: Probl
         ended = store.orders.get(order.id).model_copy(update={"state": OrderState.ENDED})
         store.orders.put(ended)
 
-    def run() -> None:
-        with open_store(load(config)) as store, hold_state(store.database):
-            ready.set()
-            while not over.wait(0.05):
-                for order in store.orders.open():
-                    if order.state is OrderState.ASKED:
-                        take(store, order)
-
-    ready = threading.Event()
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    assert ready.wait(20)
-    try:
+    with obeying(config, take):
         yield
-    finally:
-        over.set()
-        thread.join(20)
 
 
 def test_a_dry_run_tells_where_and_why_and_changes_nothing(command: InProcess, config: Path) -> None:

@@ -15,6 +15,7 @@ from engine.model.placement import NodeState
 from engine.store.opened import Store
 from engine.store.state_lock import hold_state
 from tests.command import InProcess
+from tests.obeying_control import obeying
 from tests.small_orders import AWS, NOW, SMALL, a_request
 
 NAME = "shard://shop/web/api"
@@ -23,31 +24,16 @@ NAME = "shard://shop/web/api"
 @contextmanager
 def taking(config: Path, problem: Problem | None = None) -> Iterator[None]:
     """A control plane that does each order, or refuses it with ``problem``."""
-    over = threading.Event()
 
-    def take(store: Store, order: Order) -> None:
+    def take(store: Store, order: Order, _over: threading.Event) -> None:
         assert order.size is not None
         shard = store.shard_map.search(node=AWS)[0]
         resized = Resized(shard=shard.id, before=shard.nominal, after=order.size.of(shard.nominal))
         ended = {"state": OrderState.ENDED, "problem": problem, "resized": resized if problem is None else None}
         store.orders.put(order.model_copy(update=ended))
 
-    def run() -> None:
-        with open_store(load(config)) as store, hold_state(store.database):
-            ready.set()
-            while not over.wait(0.05):
-                for order in store.orders.open():
-                    take(store, order)
-
-    ready = threading.Event()
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    assert ready.wait(20)
-    try:
+    with obeying(config, take):
         yield
-    finally:
-        over.set()
-        thread.join(20)
 
 
 def test_a_resize_is_waited_for_and_shown(command: InProcess, config: Path) -> None:
